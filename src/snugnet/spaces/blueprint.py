@@ -1,0 +1,170 @@
+"""Blueprints: the plain list of layers that stands between choices and modules.
+
+Everything that must agree about a network reads its blueprint: the static module, the multiply-adds and parameter
+counts, the ONNX file, the printed picture. Nothing here imports torch.
+
+What is counted:
+
+* **MAdds**: multiply-accumulates of convolutions and linear layers (squeeze-and-excitation included), once each.
+  No batch norm, activation, pooling or bias. (Tools that report FLOPs often report twice this number.)
+* **params**: what is trainable in the static network: biases and the affine pair of each batch norm included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Op = Literal["conv", "se", "pool", "flatten", "linear"]
+Activation = Literal["none", "relu", "h_swish"]
+Shortcut = Literal["none", "identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer: an operation and its sizes.
+
+    Attributes:
+        name: name inside its block, such as ``"depthwise"``; the parameters' prefix in a state dict.
+        op: ``conv`` (optionally batch norm, then activation), ``se`` (squeeze-and-excitation: pool, 1x1, ReLU, 1x1,
+            hard sigmoid, scale), ``pool`` (global average), ``flatten``, or ``linear``.
+        in_channels: channels (or features) in.
+        out_channels: channels (or features) out.
+        resolution: height and width of the input, in pixels.
+        kernel: side of the square kernel.
+        stride: stride of the convolution; padding is ``kernel // 2``.
+        groups: convolution groups; ``in_channels`` for a depthwise convolution.
+        hidden: inner width of squeeze-and-excitation.
+        norm: whether batch norm follows (a convolution has a bias only where none does).
+        bias: whether the operation has a bias.
+        activation: what follows.
+    """
+
+    name: str
+    op: Op
+    in_channels: int
+    out_channels: int
+    resolution: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    hidden: int = 0
+    norm: bool = False
+    bias: bool = False
+    activation: Activation = "none"
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved on its own."""
+        return self.op == "conv" and self.groups > 1
+
+    @property
+    def out_resolution(self) -> int:
+        """Height and width of the output, in pixels (``ceil(resolution / stride)``, odd sizes included)."""
+        if self.op in ("pool", "flatten", "linear"):
+            return 1
+        return (self.resolution + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
+
+    @property
+    def madds(self) -> int:
+        """Multiply-accumulates for one image."""
+        match self.op:
+            case "conv":
+                taps = self.kernel**2 * (self.in_channels // self.groups)
+                return taps * self.out_channels * self.out_resolution**2
+            case "se":
+                return 2 * self.in_channels * self.hidden
+            case "linear":
+                return self.in_channels * self.out_channels
+            case _:
+                return 0
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        extra = (self.out_channels if self.bias else 0) + (2 * self.out_channels if self.norm else 0)
+        match self.op:
+            case "conv":
+                return self.kernel**2 * (self.in_channels // self.groups) * self.out_channels + extra
+            case "se":
+                return 2 * self.in_channels * self.hidden + self.hidden + self.in_channels
+            case "linear":
+                return self.in_channels * self.out_channels + extra
+            case _:
+                return 0
+
+    @property
+    def activations(self) -> int:
+        """Numbers in the output for one image: what has to be held in memory at least once."""
+        return self.out_channels * self.out_resolution**2
+
+    def __str__(self) -> str:
+        size = f"{self.in_channels}->{self.out_channels}"
+        detail = {
+            "conv": f"{'dw ' if self.depthwise else ''}{self.kernel}x{self.kernel}"
+            + (f" /{self.stride}" if self.stride > 1 else ""),
+            "se": f"hidden {self.hidden}",
+        }.get(self.op, "")
+        extras = " ".join(
+            filter(None, ["bn" if self.norm else "", "" if self.activation == "none" else self.activation])
+        )
+        return f"{self.name:<10} {self.op:<8} {size:<12} {detail:<10} @{self.resolution:<4} {extras:<10}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Layers in a row, with or without a shortcut around them.
+
+    Attributes:
+        name: unique in its blueprint, such as ``"stage1.block2"``.
+        layers: at least one.
+        shortcut: ``identity`` adds the block's input to its output.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    shortcut: Shortcut = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A whole network, first block to last.
+
+    Attributes:
+        blocks: in order.
+        in_channels: channels of the image.
+        resolution: height and width of the image, in pixels.
+    """
+
+    blocks: tuple[Block, ...]
+    in_channels: int
+    resolution: int
+
+    def layers(self) -> Iterator[Layer]:
+        """All layers, first to last."""
+        for block in self.blocks:
+            yield from block.layers
+
+    @property
+    def madds(self) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(layer.madds for layer in self.layers())
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return sum(layer.params for layer in self.layers())
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the classifier."""
+        return self.blocks[-1].layers[-1].out_channels
+
+    def __str__(self) -> str:
+        lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]
+        for block in self.blocks:
+            lines.append(block.name + (" (+ input)" if block.shortcut == "identity" else ""))
+            lines += [f"  {layer!s:<66} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.layers]
+        lines.append(f"total {self.madds:,} MAdds, {self.params:,} params")
+        return "\n".join(lines)

@@ -1,0 +1,344 @@
+"""Search spaces: named choices, and architectures as rows of integers.
+
+A population is an integer array of shape ``(n, d)``: one row an architecture, one column a choice, each entry the index
+of an option. Everything here works on whole populations. Equal networks have equal rows in *canonical form*: a choice
+that does not matter (the kernel of a block that is skipped) is 0.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from snugnet.errors import SpaceError
+from snugnet.spaces.blueprint import Block, Blueprint
+
+Population = NDArray[np.int16]
+"""Architectures, one a row: shape ``(n, d)``, option indices."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that can be chosen.
+
+    Attributes:
+        name: unique in its space, such as ``"stage1.block2.kernel_size"``.
+        options: what can be chosen, smallest first.
+        kind: what sort of choice this is (``depth``, ``kernel_size``, ``expand_ratio``); choices of a kind share one
+            head of the architecture generator.
+        layers: for each of the ``len(options) - 1`` nested gates, the position of the layer that it belongs to.
+        parent: the choice that decides whether this one matters; it stands earlier in the space.
+        active: for each option of the parent, whether this choice then matters.
+    """
+
+    name: str
+    options: tuple[Any, ...]
+    kind: str
+    layers: tuple[int, ...]
+    parent: str | None = None
+    active: tuple[bool, ...] = ()
+
+    def index(self, option: Any) -> int:
+        """The index of an option.
+
+        Raises:
+            SpaceError: there is no such option.
+        """
+        if isinstance(option, bool) or option not in self.options:
+            raise SpaceError(f"{self.name} = {option!r} is not in this space; allowed: {list(self.options)}")
+        return self.options.index(option)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the network and the few choices that it depends on.
+
+    The blueprint of an architecture is its parts' blocks in a row, and every additive cost has one table a part: that is
+    why counts and networks cannot disagree.
+
+    Attributes:
+        name: unique in its space.
+        choices: columns of the choices that the part depends on.
+        build: from the chosen options to the part's blocks (none where the part is skipped).
+    """
+
+    name: str
+    choices: tuple[int, ...]
+    build: Callable[..., tuple[Block, ...]]
+
+
+@dataclass
+class SearchSpace(ABC):
+    """Named choices, and the parts of the network that they shape.
+
+    Attributes:
+        options: what the space was made with; with ``name`` enough to make it again.
+        choices: one a column.
+        parts: first to last.
+        in_channels: channels of the image.
+        resolution: height and width of the image, in pixels.
+    """
+
+    options: dict[str, Any]
+    choices: tuple[Choice, ...]
+    parts: tuple[Part, ...]
+    in_channels: int
+    resolution: int
+    _blocks: dict[tuple[int, ...], tuple[Block, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    name: ClassVar[str]
+    json_options: ClassVar[tuple[str, ...]] = ()
+    """Options of the space that the JSON form of an architecture states as well."""
+
+    # -- sizes ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def d(self) -> int:
+        """Number of choices: the length of a row."""
+        return len(self.choices)
+
+    @cached_property
+    def num_options(self) -> NDArray[np.int64]:
+        """Options of each choice: shape ``(d,)``."""
+        return np.array([len(choice.options) for choice in self.choices])
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each choice begins in one-hot form: shape ``(d + 1,)``; the last entry is the whole length."""
+        return np.concatenate([[0], np.cumsum(self.num_options)])
+
+    @cached_property
+    def column(self) -> dict[str, int]:
+        """From a choice's name to its column."""
+        return {choice.name: i for i, choice in enumerate(self.choices)}
+
+    @cached_property
+    def parents(self) -> tuple[int | None, ...]:
+        """Column of each choice's parent."""
+        return tuple(None if c.parent is None else self.column[c.parent] for c in self.choices)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of different architectures (canonical rows)."""
+        counts = [1] * self.d  # of what hangs below one choice, itself included
+        children: list[list[int]] = [[] for _ in range(self.d)]
+        for i, parent in enumerate(self.parents):
+            if parent is not None:
+                children[parent].append(i)
+        for i in reversed(range(self.d)):
+            total = 0
+            for option in range(len(self.choices[i].options)):
+                ways = 1
+                for child in children[i]:
+                    ways *= counts[child] if self.choices[child].active[option] else 1
+                total += ways
+            counts[i] = total
+        result = 1
+        for i, parent in enumerate(self.parents):
+            if parent is None:
+                result *= counts[i]
+        return result
+
+    @cached_property
+    def layers(self) -> int:
+        """Number of layers that choices belong to: the length of the architecture generator's sequence."""
+        return 1 + max((layer for choice in self.choices for layer in choice.layers), default=-1)
+
+    # -- populations ---------------------------------------------------------------------------------------------------
+
+    def rows(self, archs: ArrayLike) -> Population:
+        """Check a population and bring it into canonical form.
+
+        Args:
+            archs: option indices, shape ``(n, d)`` or ``(d,)``.
+
+        Returns:
+            A new array of shape ``(n, d)``.
+
+        Raises:
+            SpaceError: the shape is wrong, an entry is not an integer, or an index has no option.
+        """
+        array = np.atleast_2d(np.asarray(archs))
+        if array.ndim != 2 or array.shape[1] != self.d:
+            raise SpaceError(f"architectures of {self.name} have shape (n, {self.d}), got {np.shape(archs)}")
+        if not np.issubdtype(array.dtype, np.integer):
+            raise SpaceError(f"architectures are rows of integers, got {array.dtype}")
+        bad = (array < 0) | (array >= self.num_options)
+        if bad.any():
+            row, col = np.argwhere(bad)[0]
+            raise SpaceError(
+                f"row {row}: {self.choices[col].name} has options 0 to {self.num_options[col] - 1}, got {array[row, col]}"
+            )
+        return self.canonical(array.astype(np.int16))
+
+    def active(self, archs: Population) -> NDArray[np.bool_]:
+        """Which choices matter: shape ``(n, d)``. A choice below one that does not matter does not matter either."""
+        mask = np.ones(archs.shape, dtype=bool)
+        for i, (choice, parent) in enumerate(zip(self.choices, self.parents, strict=True)):
+            if parent is not None:
+                mask[:, i] = mask[:, parent] & np.array(choice.active)[archs[:, parent]]
+        return mask
+
+    def canonical(self, archs: Population) -> Population:
+        """The same networks with every choice that does not matter set to 0: shape ``(n, d)``."""
+        return np.where(self.active(archs), archs, np.int16(0))
+
+    def sample(self, n: int, rng: np.random.Generator) -> Population:
+        """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).
+
+        This is not uniform over architectures: with an elastic depth, deep networks are many more than shallow ones.
+        For that, see :meth:`snugnet.costs.CostTable.sample`.
+        """
+        draws = rng.random((n, self.d)) * self.num_options
+        return self.canonical(draws.astype(np.int16))
+
+    def mutate(self, archs: Population, probability: float, rng: np.random.Generator) -> Population:
+        """Draw each choice anew with the given probability (uniformly, its present option included)."""
+        fresh = (rng.random(archs.shape) * self.num_options).astype(np.int16)
+        return self.canonical(np.where(rng.random(archs.shape) < probability, fresh, archs))
+
+    def crossover(self, mothers: Population, fathers: Population, rng: np.random.Generator) -> Population:
+        """Take each choice from one of the two parents, with even odds. Both have shape ``(n, d)``."""
+        return self.canonical(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
+
+    def one_hot(self, archs: Population) -> NDArray[np.float32]:
+        """One-hot code, shape ``(n, sum of options)``; a choice that does not matter is all zero."""
+        code = np.zeros((len(archs), int(self.offsets[-1])), dtype=np.float32)
+        np.put_along_axis(code, archs + self.offsets[:-1], self.active(archs).astype(np.float32), axis=1)
+        return code
+
+    @cached_property
+    def smallest(self) -> Population:
+        """The first option everywhere: shape ``(1, d)``."""
+        return np.zeros((1, self.d), dtype=np.int16)
+
+    @cached_property
+    def largest(self) -> Population:
+        """The last option everywhere: shape ``(1, d)``."""
+        return (self.num_options - 1).astype(np.int16)[None]
+
+    @cached_property
+    def centroid(self) -> Population:
+        """The middle option everywhere: shape ``(1, d)``."""
+        return self.canonical(((self.num_options - 1) // 2).astype(np.int16)[None])
+
+    # -- one architecture ----------------------------------------------------------------------------------------------
+
+    def blueprint(self, arch: ArrayLike) -> Blueprint:
+        """The layers of one architecture.
+
+        Args:
+            arch: a row, shape ``(d,)`` or ``(1, d)``.
+
+        Raises:
+            SpaceError: not one valid architecture.
+        """
+        rows = self.rows(arch)
+        if len(rows) != 1:
+            raise SpaceError(f"a blueprint is of one architecture, got {len(rows)}")
+        row = rows[0].tolist()
+        blocks: list[Block] = []
+        for i, part in enumerate(self.parts):
+            blocks += self.part_blocks(i, tuple(row[c] for c in part.choices))
+        return Blueprint(tuple(blocks), self.in_channels, self.resolution)
+
+    def part_blocks(self, part: int, indices: tuple[int, ...]) -> tuple[Block, ...]:
+        """The blocks of one part under the given option indices of the choices that it depends on."""
+        key = (part, *indices)
+        if key not in self._blocks:
+            columns = self.parts[part].choices
+            values = [self.choices[c].options[i] for c, i in zip(columns, indices, strict=True)]
+            self._blocks[key] = self.parts[part].build(*values)
+        return self._blocks[key]
+
+    def to_dict(self, arch: ArrayLike) -> dict[str, Any]:
+        """The readable JSON form of one architecture: choices that matter, by name."""
+        row = self.rows(arch)
+        mask = self.active(row)[0]
+        return {c.name: c.options[i] for c, i, on in zip(self.choices, row[0], mask, strict=True) if on}
+
+    def from_dict(self, arch: Mapping[str, Any]) -> Population:
+        """The row, shape ``(1, d)``, of an architecture in JSON form; keys that are not of this form are left alone.
+
+        Raises:
+            SpaceError: something that matters is missing, or has a value that is not an option.
+        """
+        row = np.zeros((1, self.d), dtype=np.int16)
+        for i, choice in enumerate(self.choices):
+            if choice.name in arch:
+                row[0, i] = choice.index(arch[choice.name])
+            elif self.active(row)[0, i]:
+                raise SpaceError(f"the architecture lacks {choice.name!r}; options: {list(choice.options)}")
+        return self.rows(row)
+
+    # -- the space itself ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def create(cls, **options: Any) -> Self:
+        """Make the space; see the class for its options."""
+
+    def with_options(self, **changes: Any) -> Self:
+        """The same space with some options changed, such as ``num_classes`` or ``resolution``."""
+        return type(self).create(**{**self.options, **changes})
+
+    def to_json(self) -> dict[str, Any]:
+        """Name and options: what :func:`snugnet.spaces.get_space` needs to make this space again."""
+        return {"name": self.name, "options": self.options}
+
+    def extremes(self) -> dict[str, Population]:
+        """The three networks to look at before any work begins: smallest, centroid, largest."""
+        return {"smallest": self.smallest, "centroid": self.centroid, "largest": self.largest}
+
+
+_REGISTRY: dict[str, type[SearchSpace]] = {}
+
+
+def register(space: type[SearchSpace]) -> type[SearchSpace]:
+    """Class decorator: make a space known by its ``name``; tests cover every registered space."""
+    _REGISTRY[space.name] = space
+    return space
+
+
+def list_spaces() -> list[str]:
+    """Names of the registered spaces."""
+    return sorted(_REGISTRY)
+
+
+def space_class(name: str) -> type[SearchSpace]:
+    """The registered space of that name.
+
+    Raises:
+        SpaceError: there is none.
+    """
+    if name not in _REGISTRY:
+        raise SpaceError(f"unknown space {name!r}; known: {', '.join(list_spaces())}")
+    return _REGISTRY[name]
+
+
+def get_space(name: str, **options: Any) -> SearchSpace:
+    """Make a space by name.
+
+    Raises:
+        SpaceError: the space, an option of it, or a value is unknown.
+    """
+    return space_class(name).create(**options)
+
+
+def check_sequence(name: str, values: Any, length: int | None = None) -> Sequence[Any]:
+    """A list from JSON or YAML, of the given length if one is given.
+
+    Raises:
+        SpaceError: it is something else.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise SpaceError(f"{name} is a list, got {values!r}")
+    if length is not None and len(values) != length:
+        raise SpaceError(f"{name} has {length} entries, got {len(values)}: {list(values)}")
+    return values
