@@ -1,0 +1,41 @@
+"""Right-sized neural networks: train one weight-sharing network once, then get the network that fits, at once.
+
+>>> import snugnet
+>>> family = snugnet.load("runs/digits")                      # doctest: +SKIP
+>>> net = family.specialize("round", madds="1.5M")            # doctest: +SKIP
+>>> net.export("round.onnx")                                  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from snugnet.family import Family, Specialized
+    from snugnet.family_io import from_pretrained
+    from snugnet.family_io import from_pretrained as load
+    from snugnet.pipeline import train
+    from snugnet.spaces import get_space
+
+_HOMES = {
+    "Family": ("snugnet.family", "Family"),
+    "Specialized": ("snugnet.family", "Specialized"),
+    "from_pretrained": ("snugnet.family_io", "from_pretrained"),
+    "load": ("snugnet.family_io", "from_pretrained"),
+    "train": ("snugnet.pipeline", "train"),
+    "get_space": ("snugnet.spaces", "get_space"),
+}
+
+__all__ = ["Family", "Specialized", "from_pretrained", "get_space", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch alone takes seconds, and ``snugnet --help`` needs none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'snugnet' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

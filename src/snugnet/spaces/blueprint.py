@@ -13,7 +13,7 @@ What is counted:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Op = Literal["conv", "se", "pool", "flatten", "linear"]
@@ -160,6 +160,12 @@ class Blueprint:
     def num_classes(self) -> int:
         """Width of the classifier."""
         return self.blocks[-1].layers[-1].out_channels
+
+    def with_classes(self, num_classes: int) -> Blueprint:
+        """The same network with another width of classifier."""
+        head = self.blocks[-1]
+        classifier = replace(head.layers[-1], out_channels=num_classes)
+        return replace(self, blocks=(*self.blocks[:-1], replace(head, layers=(*head.layers[:-1], classifier))))
 
     def __str__(self) -> str:
         lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]

@@ -152,11 +152,17 @@ class OFAMobileNetV3(SearchSpace):
                 if b == 0:
                     size = -(-size // stride)
         parts.append(Part("head", (), lambda: (_head(widths[5], head, last, num_classes, size),)))
-        made = dict(
-            width_mult=width_mult, resolution=resolution, num_classes=num_classes, in_channels=in_channels,
-            stem_stride=stem_stride, stage_strides=list(strides), depths=list(depths), kernel_sizes=list(kernels),
-            expand_ratios=list(expands),
-        )  # fmt: skip
+        made = {
+            "width_mult": width_mult,
+            "resolution": resolution,
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "stem_stride": stem_stride,
+            "stage_strides": list(strides),
+            "depths": list(depths),
+            "kernel_sizes": list(kernels),
+            "expand_ratios": list(expands),
+        }
         return cls(made, tuple(choices), tuple(parts), in_channels, resolution)
 
     def to_dict(self, arch: ArrayLike) -> dict[str, Any]:

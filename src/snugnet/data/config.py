@@ -1,0 +1,133 @@
+"""What data to load and how to augment it, as checked, printable configurations. No torch in here."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError, model_validator
+
+from snugnet.errors import ConfigError
+
+Rows = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class DataConfig(BaseModel):
+    """Labelled images whose classes fall into groups, and how they are split.
+
+    Paths are relative to the working directory; ``~`` is expanded.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Annotated[str, Field(min_length=1)]
+    """``digits``, a parquet file or glob, a folder with ``train.parquet`` / ``test.parquet`` (or ``train-*.parquet``
+    shards), a folder ``train/<superclass>/<class>/*.jpg``, a folder written by ``Dataset.save_to_disk``, or the name of
+    a Hugging Face data set. The prefix ``hf:`` forces ``datasets.load_dataset``, for local folders too."""
+
+    resolution: Annotated[int, Field(ge=8)]
+    """Images become ``resolution`` x ``resolution`` pixels: the centre square, resized."""
+
+    image_column: str = "image"
+    label_column: str = "label"
+    group_column: str | None = None
+    """Column of the superclass of each row."""
+
+    groups: str | dict[str, list[str]] | None = None
+    """``{superclass: [classes]}``, the path of a JSON file with that, or a built-in grouping: cifar-100, imagenet-10,
+    imagenet-12, car-20, digits. Without it the folders or ``group_column`` give the groups."""
+
+    config_name: str | None = None
+    """Configuration of a Hugging Face data set."""
+
+    train_split: str = "train"
+    test_split: str = "test"
+    validation_split: str | None = None
+    """Split to use as it is for validation. Without it, a folder's own ``validation`` is used where there is one;
+    otherwise ``validation`` says how much of the training rows is split off."""
+
+    validation: Annotated[StrictInt, Field(ge=0)] | Annotated[StrictFloat, Field(ge=0, lt=1)] = 0.1
+    """Fraction (a float below 1) or number (an int) of the training rows that is split off, stratified by class."""
+
+    test: Fraction | None = None
+    """Fraction of the training rows that is split off as the test set, for a source without one of its own."""
+
+    train_rows: Rows | None = None
+    """Keep a stratified subset of so many training rows, taken after the split."""
+
+    validation_rows: Rows | None = None
+    test_rows: Rows | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    on_bad_image: Literal["error", "skip"] = "error"
+    ungrouped: Literal["error", "drop"] = "error"
+    """What becomes of a class that is in no group."""
+
+    @model_validator(mode="after")
+    def _one_source_of_groups(self) -> "DataConfig":
+        if self.groups is not None and self.group_column is not None:
+            raise ValueError("groups and group_column are both given, and one is allowed; remove one of them")
+        return self
+
+
+class AugmentConfig(BaseModel):
+    """Random changes to training images; all off by default.
+
+    They are applied in the order of the fields, to each image on its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    """Pad by so many black pixels on every side and crop back at a random place."""
+
+    random_resized_crop: tuple[float, float] | None = None
+    """Range of the cropped area as a fraction of the image; aspect ratio between 3/4 and 4/3; resized back."""
+
+    flip: bool = False
+    """Mirror left to right with probability 1/2."""
+
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Rotate by up to so many degrees either way; what comes into view is black."""
+
+    color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Scale brightness, contrast and saturation by factors in ``1 - x`` to ``1 + x``."""
+
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a random rectangle (2% to 33% of the area) becomes black."""
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> "AugmentConfig":
+        area = self.random_resized_crop
+        if area is not None and not 0 < area[0] <= area[1] <= 1:
+            raise ValueError(f"random_resized_crop is {list(area)}; two fractions 0 < low <= high <= 1 are needed")
+        if area is not None and self.crop_padding:
+            raise ValueError("crop_padding and random_resized_crop are both given, and one is allowed; remove one")
+        return self
+
+
+def read_config(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Check ``values`` against ``model``, such as `DataConfig`.
+
+    Raises:
+        ConfigError: one line naming the first wrong key, what was given and what is allowed.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_one_line(model, error)) from None
+
+
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, model.model_fields, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(model.model_fields)}"
+        return f"{model.__name__} has no key {key!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{model.__name__} needs the key {key!r}, and it is not given; add it"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{model.__name__}: {message}"
+    return f"{model.__name__}: {key} is {first['input']!r}, which is not allowed: {message}; change it"

@@ -1,0 +1,299 @@
+"""Labelled, grouped images in memory: train, validation and test, which never mix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.data.groups import Groups, read_grouping, select_groups
+from snugnet.data.images import Decoded, decode_images
+from snugnet.data.source import Source, SourceSplit, open_source
+from snugnet.data.splits import split_off, stratified_rows
+from snugnet.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from snugnet.data.config import DataConfig
+
+Index = NDArray[np.int64]
+_SPLITS = ("train", "validation", "test")
+# Each choice has its own random stream, so that, say, the validation set does not depend on train_rows.
+_STREAM = {"split test": 1, "split validation": 2, "train": 3, "validation": 4, "test": 5}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and labels.
+
+    Attributes:
+        images: uint8 ``(n, 3, r, r)``, RGB.
+        labels: int64 ``(n,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def to(self, device: str | torch.device) -> ImageSet:
+        """The same images on ``device``."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+    def take(self, index: Tensor | Index | list[int]) -> ImageSet:
+        """The rows of ``index`` (whole numbers, ``(m,)``), in its order."""
+        import torch
+
+        rows = torch.as_tensor(index, dtype=torch.int64, device=self.labels.device)
+        return ImageSet(self.images.index_select(0, rows), self.labels.index_select(0, rows))
+
+    def of_classes(self, class_indices: Tensor | Index | list[int]) -> ImageSet:
+        """The rows whose label is one of ``class_indices``; labels stay as they are."""
+        import torch
+
+        wanted = torch.as_tensor(class_indices, dtype=torch.int64, device=self.labels.device)
+        return self.take(torch.isin(self.labels, wanted).nonzero().flatten())
+
+
+@dataclass(frozen=True)
+class GroupedImages:
+    """What `load_data` gives.
+
+    Attributes:
+        train: images to learn from.
+        validation: for choices; disjoint from the rest.
+        test: for reported results only.
+        classes: names in label order, which is the order of the source (ClassLabel, else sorted).
+        groups: superclasses of the classes.
+        mean: of the training pixels, red, green, blue, in 0..1.
+        std: likewise; 1 for a channel that is constant.
+        report: JSON-ready account: ``rows`` (per split), ``skipped_images`` (count and first names, per split),
+            ``dropped_ungrouped`` (classes, and rows per split), ``one_class_groups``, ``notes``.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    groups: Groups
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    report: dict[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @cached_property
+    def class_to_group(self) -> Tensor:
+        """int64 ``(num_classes,)``: the position of each class's superclass in ``groups``."""
+        import torch
+
+        return torch.from_numpy(self.groups.class_to_group.copy())
+
+
+def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
+    """Read, split and decode the images that ``config`` describes.
+
+    Labels are read first and the rows of every split chosen from them alone; only the chosen images are decoded.
+
+    Args:
+        config: what to load.
+        progress: show a bar, on a terminal, once decoding takes over two seconds.
+
+    Raises:
+        DataError: see `DataConfig` for what can be wrong; the message says what and where.
+        ConfigError: settings that do not go with this source.
+    """
+    source = open_source(config)
+    notes = list(source.notes)
+    classes = _classes(source, notes)
+    groups, dropped = select_groups(
+        _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
+    )
+    labels = {name: split.labels.recode(groups.classes) for name, split in source.splits.items()}
+    rows = _choose_rows(source, labels, config, groups)
+    sets, skipped = _decode_splits(source, labels, rows, config, progress)
+
+    counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
+    for name, count in zip(groups.classes, counts, strict=True):
+        if not count:
+            raise DataError(f"class {name!r} has no training image left; raise train_rows, or mend its images")
+    for name in ("validation", "test"):
+        absent = len(groups.classes) - len(np.unique(sets[name].labels.numpy()))
+        if absent:
+            notes.append(f"{absent} of {len(groups.classes)} classes have no {name} image")
+    if groups.one_class:
+        notes.append(f"groups of one class cannot be specialised to: {', '.join(groups.one_class)}")
+    mean, std = _mean_std(sets["train"].images)
+    report = {
+        "source": config.source,
+        "rows": {name: len(sets[name]) for name in _SPLITS},
+        "skipped_images": skipped,
+        "dropped_ungrouped": {
+            "classes": list(dropped),
+            "rows": {name: int((of_split < 0).sum()) for name, of_split in labels.items()},
+        },
+        "one_class_groups": list(groups.one_class),
+        "notes": notes,
+    }
+    return GroupedImages(sets["train"], sets["validation"], sets["test"], groups.classes, groups, mean, std, report)
+
+
+def _classes(source: Source, notes: list[str]) -> tuple[str, ...]:
+    """Classes with training rows, in the order of the source."""
+    labels = source.splits["train"].labels
+    if not len(labels.codes):
+        raise DataError(f"{source.splits['train'].where} has no rows; give a source with images")
+    counts = np.bincount(labels.codes, minlength=len(labels.names))
+    classes = tuple(name for name, count in zip(labels.names, counts, strict=True) if count)
+    if len(classes) < len(labels.names):
+        notes.append(f"{len(labels.names) - len(classes)} class names of the source have no training row; left out")
+    for split in source.splits.values():
+        unseen = np.flatnonzero(split.labels.recode(classes) < 0)
+        if len(unseen):
+            name = split.labels.names[split.labels.codes[unseen[0]]]
+            raise DataError(
+                f"{split.where} has the class {name!r}, which the training rows have not; "
+                "add training rows of it, or remove it"
+            )
+    return classes
+
+
+def _members(source: Source, classes: tuple[str, ...], config: DataConfig, notes: list[str]) -> Mapping[str, list[str]]:
+    """The grouping: of the configuration, else of a column, else of the source; without any, one group of all."""
+    if config.groups is not None:
+        return read_grouping(config.groups)
+    if config.group_column is not None:
+        members: dict[str, list[str]] = {}
+        for split in source.splits.values():
+            _add_pairs(members, split, classes)
+        return members
+    if source.members is not None:
+        return source.members
+    notes.append("no groups were given: all classes are in one group 'all'; set groups or group_column")
+    return {"all": list(classes)}
+
+
+def _add_pairs(members: dict[str, list[str]], split: SourceSplit, classes: tuple[str, ...]) -> None:
+    if split.groups is None:
+        raise ConfigError("group_column is set, but this source has no columns; remove it, or give groups")
+    labels = split.labels.recode(classes)
+    pairs = np.unique(np.stack([split.groups.codes, labels]), axis=1).T
+    for group_code, class_code in pairs:
+        of_group = members.setdefault(split.groups.names[group_code], [])
+        if classes[class_code] not in of_group:
+            of_group.append(classes[class_code])
+
+
+def _choose_rows(
+    source: Source, labels: dict[str, Index], config: DataConfig, groups: Groups
+) -> dict[str, tuple[str, Index]]:
+    """For train, validation and test: the split of the source it comes from, and rows of that, ascending."""
+    grouped = {name: np.flatnonzero(of_split >= 0) for name, of_split in labels.items()}
+    chosen = {name: (name, grouped[name]) for name in _SPLITS if name in grouped}
+
+    def take_from_train(name: str, count: int, setting: str) -> None:
+        rows = chosen["train"][1]
+        if len(rows) - count < len(groups.classes):
+            raise DataError(
+                f"{setting} takes {count} of {len(rows)} training rows, and one for each of "
+                f"{len(groups.classes)} classes must stay; lower it"
+            )
+        stays, taken = split_off(labels["train"][rows], count, (config.seed, _STREAM[f"split {name}"]))
+        chosen["train"], chosen[name] = ("train", rows[stays]), ("train", rows[taken])
+
+    if "test" in chosen and config.test is not None:
+        raise ConfigError(f"test={config.test} is set, but the source has its own test split; remove test")
+    if "test" not in chosen:
+        fraction = config.test if config.test is not None else source.default_test
+        if fraction is None:
+            raise DataError(
+                f"{config.source} has no test split {config.test_split!r}; set test_split to the name of one, "
+                "or test=0.2 to split a fifth off the training rows"
+            )
+        take_from_train("test", max(1, round(fraction * len(chosen["train"][1]))), f"test={fraction}")
+    if "validation" not in chosen:
+        if config.validation_split is not None:
+            raise DataError(
+                f"{config.source} has no validation split {config.validation_split!r}; correct validation_split, or "
+                "remove it to split validation rows off the training rows"
+            )
+        size = config.validation
+        count = size if isinstance(size, int) else (max(1, round(size * len(chosen["train"][1]))) if size else 0)
+        take_from_train("validation", count, f"validation={size}")
+
+    for name in _SPLITS:
+        wanted = getattr(config, f"{name}_rows")
+        split, rows = chosen[name]
+        if wanted is not None and wanted > len(rows):
+            raise DataError(f"{name}_rows={wanted}, but there are {len(rows)} {name} rows; lower it, or leave it out")
+        if wanted is not None:
+            taken = stratified_rows(labels[split][rows], wanted, (config.seed, _STREAM[name]))
+            chosen[name] = (split, rows[taken])
+    return chosen
+
+
+def _decode_splits(
+    source: Source,
+    labels: dict[str, Index],
+    rows: dict[str, tuple[str, Index]],
+    config: DataConfig,
+    progress: bool,
+) -> tuple[dict[str, ImageSet], dict[str, Any]]:
+    """Decode each split of the source once, and report what was skipped."""
+    import torch
+
+    sets: dict[str, ImageSet] = {}
+    skipped: dict[str, Any] = {}
+    for origin, split in source.splits.items():
+        names = [name for name in _SPLITS if rows[name][0] == origin]
+        wanted = np.concatenate([rows[name][1] for name in names])
+        decoded = decode_images(
+            split.read(np.sort(wanted)),
+            wanted,
+            config.resolution,
+            skip_bad=config.on_bad_image == "skip",
+            progress=f"decoding {' + '.join(names)}" if progress else None,
+        )
+        start = 0
+        for name in names:
+            part = slice(start, start + len(rows[name][1]))
+            start = part.stop
+            kept = decoded.kept[part]
+            # Views of one array, which is copied only where images were skipped.
+            images = decoded.images[part] if kept.all() else decoded.images[part][kept]
+            of_set = labels[origin][rows[name][1]][kept]
+            sets[name] = ImageSet(torch.from_numpy(images), torch.from_numpy(of_set))
+            skipped[name] = _skipped(decoded, part)
+    return sets, skipped
+
+
+def _skipped(decoded: Decoded, part: slice) -> dict[str, Any]:
+    names = [decoded.skipped[place] for place in range(part.start, part.stop) if place in decoded.skipped]
+    return {"count": len(names), "first": names[:5]}
+
+
+def _mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Exact mean and standard deviation of each channel, in 0..1 (sums of whole numbers, so order does not matter)."""
+    import torch
+
+    total, squares = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    for chunk in images.split(512):
+        total += chunk.sum(dim=(0, 2, 3), dtype=torch.int64)
+        squares += chunk.to(torch.int32).square_().sum(dim=(0, 2, 3), dtype=torch.int64)
+    count = images.shape[0] * images.shape[2] * images.shape[3]
+    mean = total.double() / count
+    std = (squares.double() / count - mean.square()).clamp_min(0).sqrt() / 255
+    std[std < 1e-6] = 1.0
+    red, green, blue = (mean / 255).tolist()
+    return (red, green, blue), (std[0].item(), std[1].item(), std[2].item())

@@ -1,0 +1,95 @@
+"""Hugging Face data sets, from the hub or the disk, through ``datasets``."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.data.columns import LabelColumn, check_columns, label_column
+from snugnet.data.config import DataConfig
+from snugnet.data.images import EncodedImage
+from snugnet.data.parquet import image_value
+from snugnet.data.source import Source, SourceSplit
+from snugnet.errors import DataError
+
+
+def open_hub(name: str, config: DataConfig) -> Source:
+    """Load by ``datasets.load_dataset``: a name on the hub, or a local folder that it understands.
+
+    Raises:
+        DataError: it cannot be loaded, or lacks a split or column.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, config.config_name)
+    except Exception as error:  # every kind of failure of the network, the hub and the builders
+        raise DataError(
+            f"{name!r} is no file or folder here, and datasets.load_dataset cannot load it "
+            f"({type(error).__name__}: {_first_line(error)}); check the name, config_name and network, or give a path"
+        ) from None
+    return _open_splits(loaded, name, config)
+
+
+def open_saved(path: Path, config: DataConfig) -> Source:
+    """Load a folder that ``Dataset.save_to_disk`` wrote.
+
+    Raises:
+        DataError: it cannot be loaded, or lacks a split or column.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # truncated Arrow files, missing JSON, ...
+        raise DataError(f"{path} cannot be loaded ({_first_line(error)}); write it again by save_to_disk") from None
+    if isinstance(loaded, datasets.Dataset):
+        loaded = {config.train_split: loaded}
+    return _open_splits(loaded, str(path), config)
+
+
+def _open_splits(loaded: Mapping[str, Any], name: str, config: DataConfig) -> Source:
+    names = {"train": config.train_split, "test": config.test_split}
+    if config.validation_split is not None:
+        names["validation"] = config.validation_split
+    if config.train_split not in loaded:
+        raise DataError(f"{name} has no split {config.train_split!r}; it has: {', '.join(loaded)}; set train_split")
+    notes = []
+    unused = sorted(set(loaded) - set(names.values()))
+    if unused:
+        notes.append(f"splits that are not used: {', '.join(unused)}")
+    splits = {
+        split: _open_split(loaded[own], f"{name}[{own}]", config) for split, own in names.items() if own in loaded
+    }
+    return Source(splits, notes=notes)
+
+
+def _open_split(data: Any, where: str, config: DataConfig) -> SourceSplit:
+    import datasets
+
+    wanted = [config.image_column, config.label_column] + ([config.group_column] if config.group_column else [])
+    check_columns(data.column_names, wanted, where)
+    if isinstance(data.features[config.image_column], datasets.Image):
+        data = data.cast_column(config.image_column, datasets.Image(decode=False))  # decoded by us, in threads
+    images = data.select_columns([config.image_column])
+
+    def column(name: str) -> LabelColumn:
+        feature = data.features[name]
+        names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+        values = data.select_columns([name]).with_format("arrow")[:].column(0)
+        return label_column(values, names, name, where)
+
+    def read(rows: NDArray[np.int64]) -> Iterator[EncodedImage]:
+        for row, cell in zip(rows, images.select(rows), strict=True):
+            value, path = image_value(cell[config.image_column], None)
+            stored = f" ({path})" if path else ""
+            yield EncodedImage(int(row), value, f"{where}, row {row}{stored}")
+
+    groups = column(config.group_column) if config.group_column else None
+    return SourceSplit(where, column(config.label_column), groups, read)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0][:300]

@@ -1,0 +1,149 @@
+"""Parquet files with an image and a label column, as Hugging Face ``datasets`` writes them or simpler."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.data.columns import LabelColumn, check_columns, class_label_names, label_column, merge_names
+from snugnet.data.config import DataConfig
+from snugnet.data.images import EncodedImage, ImageLike
+from snugnet.data.source import Source, SourceSplit
+from snugnet.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+_BATCH = 256  # rows of images that are in memory, encoded, at a time
+
+
+def open_parquet_folder(path: Path, config: DataConfig) -> Source:
+    """A folder with ``train.parquet`` or shards ``train-*.parquet``, likewise test and validation.
+
+    Raises:
+        DataError: no training file, or a file that cannot be used.
+    """
+    validation = config.validation_split or "validation"
+    names = {"train": config.train_split, "validation": validation, "test": config.test_split}
+    if config.validation_split is None and validation in (config.train_split, config.test_split):
+        del names["validation"]
+    splits = {}
+    for split, name in names.items():
+        files = [file for folder in (path, path / "data") for file in _shards(folder, name)]
+        if files:
+            splits[split] = open_split(files, config)
+    if "train" not in splits:
+        have = ", ".join(sorted(file.name for file in path.glob("**/*.parquet"))[:8])
+        raise DataError(f"folder {path} has no {config.train_split}.parquet; it has: {have}; set train_split")
+    return Source(splits)
+
+
+def open_parquet_files(pattern: str, config: DataConfig) -> Source:
+    """A parquet file or a glob of several, all of it training rows.
+
+    Raises:
+        DataError: no file matches, or one cannot be used.
+    """
+    expanded = str(Path(pattern).expanduser())
+    files = [Path(expanded)] if Path(expanded).is_file() else [Path(name) for name in sorted(glob.glob(expanded))]
+    if not files:
+        raise DataError(f"no file matches {pattern!r}; give the path of a parquet file, or a glob of several")
+    return Source({"train": open_split(files, config)})
+
+
+def open_split(files: Sequence[Path], config: DataConfig) -> SourceSplit:
+    """Read the labels of ``files``, one after the other, and keep the images for later."""
+    wanted = [config.image_column, config.label_column] + ([config.group_column] if config.group_column else [])
+    opened = [_open(file, wanted) for file in files]
+    counts = [parquet.metadata.num_rows for parquet in opened]
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def column(name: str) -> LabelColumn:
+        parts = [_read_labels(file, parquet, name) for file, parquet in zip(files, opened, strict=True)]
+        names = merge_names(parts)
+        return LabelColumn(np.concatenate([part.recode(names) for part in parts]), names)
+
+    def read(rows: NDArray[np.int64]) -> Iterator[EncodedImage]:
+        for file, start, end in zip(files, starts[:-1], starts[1:], strict=True):
+            of_file = rows[(rows >= start) & (rows < end)] - start
+            for item in _read_images(file, of_file, config.image_column):
+                yield EncodedImage(item.row + int(start), item.data, item.name)
+
+    groups = column(config.group_column) if config.group_column else None
+    where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    return SourceSplit(where, column(config.label_column), groups, read)
+
+
+def image_value(value: Any, folder: Path | None) -> tuple[ImageLike | None, str]:
+    """What to decode and the stored path (or ""), from a cell: {bytes, path}, bytes, a path, or nested lists."""
+    if isinstance(value, dict):
+        path = value.get("path") or ""
+        if value.get("bytes") is not None:
+            return value["bytes"], path
+        value = path or None
+    if isinstance(value, str):
+        return (folder / value if folder is not None else Path(value)), value
+    if isinstance(value, list):
+        # Pixels as nested lists carry no type of their own, so 8 bits is the only reading that is not a guess.
+        array = np.asarray(value)
+        return (array.astype(np.uint8) if array.dtype.kind == "i" and array.max(initial=0) < 256 else array), ""
+    return value, ""
+
+
+def _read_images(file: Path, rows: NDArray[np.int64], column: str) -> Iterator[EncodedImage]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(file)
+    start = 0
+    try:
+        for group in range(parquet.num_row_groups):
+            end = start + parquet.metadata.row_group(group).num_rows
+            if not ((rows >= start) & (rows < end)).any():
+                start = end
+                continue
+            for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=[column]):
+                here = rows[(rows >= start) & (rows < start + batch.num_rows)]
+                for row, value in zip(here, batch.column(0).take(pa.array(here - start)).to_pylist(), strict=True):
+                    data, path = image_value(value, file.parent)
+                    stored = f" ({path})" if path else ""
+                    yield EncodedImage(int(row), data, f"{file}, row {row}{stored}")
+                start += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _read_labels(file: Path, parquet: "pq.ParquetFile", column: str) -> LabelColumn:
+    import pyarrow as pa
+
+    try:
+        values = parquet.read(columns=[column]).column(0)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+    return label_column(values, class_label_names(parquet.schema_arrow, column), column, str(file))
+
+
+def _open(file: Path, wanted: Sequence[str]) -> "pq.ParquetFile":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+    check_columns(parquet.schema_arrow.names, wanted, str(file))
+    return parquet
+
+
+def _shards(folder: Path, name: str) -> list[Path]:
+    return sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*.parquet")])
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    reason = str(error).split("\n")[0]
+    return DataError(f"{file} cannot be read as parquet ({reason}); it may be truncated: fetch or write it again")

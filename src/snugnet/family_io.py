@@ -1,0 +1,238 @@
+"""A family as a directory: safetensors, JSON and npz, with checksums. No pickle: loading one runs no code of its author."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+import snugnet
+from snugnet.costs import CostTable, counted_table
+from snugnet.data import ImageSet
+from snugnet.errors import FamilyError, SnugnetError
+from snugnet.family import Family
+from snugnet.files import write_atomically
+from snugnet.search.generator import ArchitectureGenerator
+from snugnet.spaces import get_space
+from snugnet.supernets import Supernet
+
+FORMAT = "snugnet-family"
+VERSION = 1
+INDEX = "family.json"
+FILES = ("supernet.safetensors", "generator.safetensors", "images.npz", "costs.npz")
+COUNTED = ("madds", "params")
+"""Costs that are counted from the space, so they are not stored."""
+
+
+def save_family(family: Family, folder: Path) -> Path:
+    """Write a family.
+
+    The index with the checksums is written last, so a family that was only half written is seen to be.
+
+    Args:
+        family: to save.
+        folder: is made if needed; other files in it are left alone.
+
+    Returns:
+        The folder.
+    """
+    measured = {name: table for name, table in family.tables.items() if name not in COUNTED}
+    contents = {
+        "supernet.safetensors": _tensors(family.supernet),
+        "generator.safetensors": _tensors(family.generator),
+        "images.npz": _npz(
+            calibration_images=family.calibration.images.cpu().numpy(),
+            calibration_labels=family.calibration.labels.cpu().numpy(),
+            validation_images=family.validation.images.cpu().numpy(),
+            validation_labels=family.validation.labels.cpu().numpy(),
+        ),
+        "costs.npz": _npz(**{f"{name}/{key}": v for name, t in measured.items() for key, v in t.arrays().items()}),
+    }
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "snugnet": snugnet.__version__,
+        "name": family.name,
+        "space": family.space.to_json(),
+        "classes": list(family.classes),
+        "groups": {name: list(classes) for name, classes in family.groups.items()},
+        "mean": list(family.mean),
+        "std": list(family.std),
+        "budget": family.budget_name,
+        "generator": family.generator.options,
+        "costs": {name: {"unit": table.unit} for name, table in measured.items()},
+        "provenance": family.provenance,
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        },
+    }
+    text = json.dumps(index, indent=1)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    write_atomically(folder / INDEX, text.encode())
+    return folder
+
+
+def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Family:
+    """Read a family, every file checked against its checksum first.
+
+    Args:
+        folder: as written by :func:`save_family`.
+        device: where to put it.
+
+    Raises:
+        FamilyError: it is missing, truncated, altered, or of a newer version.
+    """
+    folder = Path(folder)
+    index = _read_index(folder)
+    contents = {name: _read_file(folder, name, index) for name in FILES}
+    try:
+        return _assemble(index, contents).to(device)
+    except (SnugnetError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
+        raise FamilyError(f"{folder} holds no whole family ({' '.join(str(error).split())[:200]})") from error
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not folder.is_dir():
+        raise FamilyError(f"there is no folder {folder}; a family is a folder with {INDEX}, made by 'snugnet train'")
+    if not path.is_file():
+        started = (folder / "supernet.ckpt.safetensors").exists()
+        hint = (
+            "its training has not ended: run the same 'snugnet train' again" if started else "is it the right folder?"
+        )
+        raise FamilyError(f"{folder} has no {INDEX}; {hint}")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FamilyError(f"{path} is damaged ({error})") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise FamilyError(f"{path} is not the index of a snugnet family")
+    version = index.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise FamilyError(
+            f"{folder} is of family version {version}, this snugnet reads up to {VERSION}; update snugnet"
+        )
+    return index
+
+
+def _read_file(folder: Path, name: str, index: dict[str, Any]) -> bytes:
+    path = folder / name
+    expected = index.get("files", {}).get(name)
+    if not isinstance(expected, dict):
+        raise FamilyError(f"{folder / INDEX} does not list {name}; the family is damaged")
+    if not path.is_file():
+        raise FamilyError(f"{folder} lacks {name}; copy the whole folder, or train again")
+    content = path.read_bytes()
+    if len(content) != expected.get("bytes"):
+        raise FamilyError(f"{path} is truncated or replaced: {len(content)} bytes, expected {expected.get('bytes')}")
+    if hashlib.sha256(content).hexdigest() != expected.get("sha256"):
+        raise FamilyError(f"{path} was altered after the family was saved (its checksum differs)")
+    return content
+
+
+def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
+    classes = tuple(index["classes"])
+    space = get_space(index["space"]["name"], **index["space"]["options"])
+    supernet = Supernet(space)
+    supernet.load_state_dict(safetensors.torch.load(contents["supernet.safetensors"]))
+    generator = ArchitectureGenerator(space, **index["generator"])
+    generator.load_state_dict(safetensors.torch.load(contents["generator.safetensors"]))
+    images = _arrays(contents["images.npz"])
+    stored = _arrays(contents["costs.npz"])
+    tables = {name: counted_table(space, name) for name in COUNTED}
+    for name, entry in index["costs"].items():
+        own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}
+        tables[name] = CostTable.from_arrays(space, name, entry["unit"], own)
+    sets = [
+        ImageSet(torch.from_numpy(images[f"{part}_images"]), torch.from_numpy(images[f"{part}_labels"]))
+        for part in ("calibration", "validation")
+    ]
+    return Family(
+        name=index["name"],
+        supernet=supernet.eval(),
+        generator=generator.eval(),
+        budget_name=index["budget"],
+        classes=classes,
+        groups={name: tuple(members) for name, members in index["groups"].items()},
+        mean=tuple(index["mean"]),
+        std=tuple(index["std"]),
+        tables=tables,
+        calibration=sets[0],
+        validation=sets[1],
+        provenance=index["provenance"],
+    )
+
+
+def _tensors(module: torch.nn.Module) -> bytes:
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def push_family(family: Family, repo_id: str, *, private: bool, token: str | None) -> str:
+    """Upload a family to the Hugging Face hub.
+
+    Args:
+        family: to upload.
+        repo_id: ``user/name``; made if it is not there.
+        private: whether a new repository is private.
+        token: of the hub; the logged-in user's without it.
+
+    Returns:
+        The address of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_family(family, Path(folder))
+        return str(
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"snugnet family {family.name}")
+        )
+
+
+def from_pretrained(path_or_repo: str | Path, *, revision: str | None = None, token: str | None = None) -> Family:
+    """A family from a folder, or from a repository of the Hugging Face hub.
+
+    Args:
+        path_or_repo: a folder on disk, or ``user/name`` on the hub.
+        revision: branch, tag or commit on the hub.
+        token: of the hub.
+
+    Raises:
+        FamilyError: neither a folder nor a repository, or what is there is no whole family.
+    """
+    if Path(path_or_repo).is_dir():
+        return load_family(path_or_repo)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(str(path_or_repo), revision=revision, token=token, allow_patterns=[INDEX, *FILES])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FamilyError(
+            f"{path_or_repo} is no folder here, and no repository that the hub gives ({' '.join(str(error).split())[:160]})"
+        ) from error
+    return load_family(folder)

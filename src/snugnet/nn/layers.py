@@ -1,0 +1,215 @@
+"""Layers whose size is an argument of ``forward``.
+
+Each module is made from a blueprint :class:`~snugnet.spaces.Layer` and holds plain ``nn.Conv2d`` / ``nn.BatchNorm2d`` /
+``nn.Linear``. Called with no description it is an ordinary static layer; called with the description of a smaller layer it
+runs that one on a part of its weights: leading channels, and the centre of the kernel (EAS shares kernel weights without
+OFA's transformation matrices, section 4). No state says which size is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snugnet.spaces.blueprint import Activation, Block, Layer
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": lambda x: F.relu(x, inplace=True),
+    "h_swish": lambda x: F.hardswish(x, inplace=True),
+}
+
+
+def cropped(weight: Tensor, out_channels: int, in_channels: int, kernel: int) -> Tensor:
+    """The view of a convolution's weight that a smaller convolution uses.
+
+    Args:
+        weight: shape (out, in, k, k).
+        out_channels: leading output channels to keep.
+        in_channels: leading input channels to keep.
+        kernel: side of the centre to keep.
+    """
+    edge = (weight.shape[-1] - kernel) // 2
+    return weight[:out_channels, :in_channels, edge : edge + kernel, edge : edge + kernel]
+
+
+class ConvLayer(nn.Module):
+    """Convolution, then batch norm or a bias or neither, then an activation. (n, in, h, w) -> (n, out, h', w')."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.conv = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            layer.stride,
+            layer.kernel // 2,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+        self.norm = nn.BatchNorm2d(layer.out_channels) if layer.norm else None
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Run at full size, or at the size of ``layer``."""
+        if layer is None or layer is self.layer:
+            x = self.conv(x)
+            if self.norm is not None:
+                x = self.norm(x)
+            return ACTIVATIONS[self.layer.activation](x)
+        weight, bias = self.weights(layer)
+        x = F.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=layer.groups)
+        if self.norm is not None:
+            x = batch_norm(x, self.norm, layer.out_channels)
+        return ACTIVATIONS[layer.activation](x)
+
+    def weights(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
+        """Views of the weight and bias that a layer of that size uses."""
+        weight = cropped(self.conv.weight, layer.out_channels, layer.in_channels // layer.groups, layer.kernel)
+        bias = None if self.conv.bias is None else self.conv.bias[: layer.out_channels]
+        return weight, bias
+
+    def views(self, layer: Layer) -> dict[str, Tensor]:
+        """State of the static layer of that size, as views."""
+        weight, bias = self.weights(layer)
+        state = {"conv.weight": weight} | ({} if bias is None else {"conv.bias": bias})
+        if self.norm is not None:
+            for name, tensor in self.norm.state_dict(keep_vars=True).items():
+                state[f"norm.{name}"] = tensor[: layer.out_channels] if tensor.ndim else tensor
+        return state
+
+
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
+    """Batch norm over the leading channels; in training mode their running statistics are updated in place."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    momentum = norm.momentum
+    if norm.training:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:  # cumulative average: how statistics are recalibrated
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    return F.batch_norm(
+        x,
+        norm.running_mean[:channels],
+        norm.running_var[:channels],
+        norm.weight[:channels],
+        norm.bias[:channels],
+        norm.training,
+        momentum or 0.0,
+        norm.eps,
+    )
+
+
+class SELayer(nn.Module):
+    """Squeeze-and-excitation: each channel scaled by a gate read off all channels' means. Shape is kept."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.reduce = nn.Conv2d(layer.in_channels, layer.hidden, 1)
+        self.expand = nn.Conv2d(layer.hidden, layer.in_channels, 1)
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Run at full size, or at the size of ``layer``."""
+        pooled = x.mean((2, 3), keepdim=True)
+        if layer is None or layer is self.layer:
+            return x * F.hardsigmoid(self.expand(F.relu(self.reduce(pooled), inplace=True)))
+        state = self.views(layer)
+        hidden = F.relu(F.conv2d(pooled, state["reduce.weight"], state["reduce.bias"]), inplace=True)
+        return x * F.hardsigmoid(F.conv2d(hidden, state["expand.weight"], state["expand.bias"]))
+
+    def views(self, layer: Layer) -> dict[str, Tensor]:
+        """State of the static layer of that size, as views."""
+        assert self.reduce.bias is not None
+        assert self.expand.bias is not None
+        return {
+            "reduce.weight": cropped(self.reduce.weight, layer.hidden, layer.in_channels, 1),
+            "reduce.bias": self.reduce.bias[: layer.hidden],
+            "expand.weight": cropped(self.expand.weight, layer.in_channels, layer.hidden, 1),
+            "expand.bias": self.expand.bias[: layer.in_channels],
+        }
+
+
+class PoolLayer(nn.Module):
+    """Global average pool: (n, c, h, w) -> (n, c, 1, 1)."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Mean over height and width."""
+        return x.mean((2, 3), keepdim=True)
+
+    def views(self, layer: Layer) -> dict[str, Tensor]:
+        """Nothing: a pool has no state."""
+        return {}
+
+
+class FlattenLayer(PoolLayer):
+    """(n, c, 1, 1) -> (n, c)."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Drop the two spatial axes."""
+        return torch.flatten(x, 1)
+
+
+class LinearLayer(nn.Module):
+    """The classifier: (n, in) -> (n, classes)."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.linear = nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias)
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Run at full size, or on the leading features and classes."""
+        if layer is None or layer is self.layer:
+            return self.linear(x)
+        return F.linear(x, *self.views(layer).values())
+
+    def views(self, layer: Layer) -> dict[str, Tensor]:
+        """State of the static layer of that size, as views."""
+        state = {"linear.weight": self.linear.weight[: layer.out_channels, : layer.in_channels]}
+        if layer.bias:
+            state["linear.bias"] = self.linear.bias[: layer.out_channels]
+        return state
+
+
+ElasticLayer = ConvLayer | SELayer | PoolLayer | LinearLayer
+LAYERS: dict[str, type[ElasticLayer]] = {
+    "conv": ConvLayer,
+    "se": SELayer,
+    "pool": PoolLayer,
+    "flatten": FlattenLayer,
+    "linear": LinearLayer,
+}
+
+
+class BlockModule(nn.Module):
+    """Layers in a row, with an identity shortcut around them where the block has one."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.block = block
+        for layer in block.layers:
+            self.add_module(layer.name, LAYERS[layer.op](layer))
+
+    def layer_modules(self) -> dict[str, ElasticLayer]:
+        """The layers' modules by name."""
+        return dict(self.named_children())  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, block: Block | None = None) -> Tensor:
+        """Run at full size, or at the sizes of ``block``."""
+        out = x
+        if block is None or block is self.block:
+            for module in self.children():
+                out = module(out)
+            return out + x if self.block.shortcut == "identity" else out
+        for layer in block.layers:
+            out = self._modules[layer.name](out, layer)  # type: ignore[misc]
+        return out + x if block.shortcut == "identity" else out

@@ -1,0 +1,161 @@
+"""From a recipe to a family: images, supernet, generator, saved product."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import snugnet
+from snugnet.costs import counted_table
+from snugnet.data import GroupedImages, ImageSet, load_data
+from snugnet.errors import ConfigError
+from snugnet.family import Family
+from snugnet.recipe import Recipe, load_recipe
+from snugnet.search.generator import ArchitectureGenerator
+from snugnet.search.generator_training import GeneratorTraining
+from snugnet.spaces import SearchSpace, get_space
+from snugnet.supernets import Supernet
+from snugnet.training.loop import RunLog
+from snugnet.training.supernet import SupernetTraining, make_fabric
+
+
+def train(
+    recipe: Recipe | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    fresh: bool = False,
+    progress: bool = True,
+    data: GroupedImages | None = None,
+) -> Family:
+    """Train a family, or go on with a training that was stopped.
+
+    Args:
+        recipe: a recipe, or the path of one.
+        overrides: ``key=value`` texts applied to the recipe read from a path.
+        fresh: throw away checkpoints and what else the output folder holds of an earlier run.
+        progress: whether to show progress bars.
+        data: the recipe's images if they are loaded already.
+
+    Returns:
+        The family, saved in the recipe's output folder and on the CPU.
+
+    Raises:
+        SnugnetError: the recipe, the data or the training cannot go on; the message says why and what to do.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise ConfigError("overrides are for a recipe that is read from a path")
+    started = time.monotonic()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    fabric = make_fabric(recipe)
+    data = load_data(recipe.data, progress=progress) if data is None else data
+    space = make_space(recipe, data)
+    folder = Path(recipe.output)
+    if fresh:
+        for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    table = counted_table(space, recipe.generator.budget)
+    times = {"data": time.monotonic() - started}
+    with RunLog(folder) as log:
+        supernet = Supernet(space, seed=recipe.seed)
+        SupernetTraining(recipe, supernet, data, fabric, folder, log, progress).run()
+        times["supernet"] = time.monotonic() - started - times["data"]
+        generator = make_generator(recipe, space, data)
+        GeneratorTraining(recipe, supernet, generator, table, data, fabric, folder, log, progress).run()
+        times["generator"] = time.monotonic() - started - sum(times.values())
+    family = make_family(recipe, data, supernet, generator, times)
+    family.save(folder)
+    return family
+
+
+def make_space(recipe: Recipe, data: GroupedImages) -> SearchSpace:
+    """The recipe's space for these images and classes."""
+    return get_space(
+        recipe.space.name, **recipe.space.options, resolution=recipe.data.resolution, num_classes=len(data.classes)
+    )
+
+
+def make_generator(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> ArchitectureGenerator:
+    """A fresh generator for budgets between the space's smallest and largest cost."""
+    config = recipe.generator
+    low, high = counted_table(space, config.budget).bounds()
+    return ArchitectureGenerator(
+        space,
+        len(data.groups),
+        float(np.min(low)),
+        float(np.max(high)),
+        budgets=config.budgets,
+        embedding_size=config.embedding_size,
+        hidden_size=config.hidden_size,
+        encoding=config.encoding,
+        seed=recipe.seed,
+    )
+
+
+def make_family(
+    recipe: Recipe,
+    data: GroupedImages,
+    supernet: Supernet,
+    generator: ArchitectureGenerator,
+    times: dict[str, float],
+) -> Family:
+    """Put the trained parts together, with the images that specialising needs."""
+    few = recipe.evaluation.calibration_images
+    family = Family(
+        name=recipe.name,
+        supernet=supernet.eval(),
+        generator=generator.eval(),
+        budget_name=recipe.generator.budget,
+        classes=tuple(data.classes),
+        groups={name: tuple(classes) for name, classes in data.groups.items()},
+        mean=data.mean,
+        std=data.std,
+        tables={name: counted_table(supernet.space, name) for name in ("madds", "params")},
+        calibration=some(data.train, few, recipe.seed),
+        validation=some(data.validation, few, recipe.seed),
+        provenance={
+            "recipe": recipe.to_json(),
+            "data": data.report,
+            "seconds": {name: round(seconds, 1) for name, seconds in times.items()},
+            "machine": machine(),
+        },
+    )
+    return family.to("cpu")
+
+
+def some(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """At most ``count`` images, drawn evenly over the classes."""
+    if len(images) <= count:
+        return images
+    order = np.random.default_rng(seed).permutation(len(images))
+    labels = images.labels.cpu().numpy()[order]
+    rank = np.empty(len(order), dtype=np.int64)  # how many images of the same class stand before
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange(int((labels == label).sum()))
+    first = order[np.argsort(rank, kind="stable")[:count]]
+    return images.take(torch.from_numpy(np.random.default_rng(seed).permutation(first)))
+
+
+def machine() -> dict[str, Any]:
+    """What a number was measured on."""
+    return {
+        "snugnet": snugnet.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,115 @@
+"""The weight-sharing network: every architecture of a space, run on parts of one set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from snugnet.errors import SpaceError
+from snugnet.nn.layers import BlockModule, LinearLayer
+from snugnet.nn.network import Network, build, module_name
+from snugnet.spaces import Block, Blueprint, SearchSpace
+
+
+class Supernet(nn.Module):
+    """One set of weights, as large as the space's largest network; the architecture is an argument.
+
+    Nothing is switched on beforehand, so two threads may run two sub-networks at once (in eval mode; in training mode
+    they would update the same batch-norm statistics).
+
+    Attributes:
+        space: the search space.
+        network: the largest network, whose parts all others use.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
+        super().__init__()
+        self.space = space
+        self.network = build(space.blueprint(space.largest), seed=seed)
+
+    def module_of(self, block: Block) -> BlockModule:
+        """The weights of a block, at their largest."""
+        module = self.network._modules[module_name(block)]
+        assert isinstance(module, BlockModule)
+        return module
+
+    @property
+    def classifier(self) -> LinearLayer:
+        """The last layer."""
+        block = self.network.blueprint.blocks[-1]
+        module = self.module_of(block)._modules[block.layers[-1].name]
+        assert isinstance(module, LinearLayer)
+        return module
+
+    def forward(self, x: Tensor, arch: ArrayLike, classes: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Run one sub-network.
+
+        Args:
+            x: images, normalised: shape (n, c, h, w).
+            arch: a row of the space, shape (d,) or (1, d).
+            classes: indices of the classes to give logits for, in that order; all of them without it.
+
+        Returns:
+            Logits, shape (n, classes).
+
+        Raises:
+            SpaceError: ``arch`` is not one architecture of the space, or a class does not exist.
+        """
+        blueprint = self.space.blueprint(arch)
+        *body, head = blueprint.blocks
+        for block in body:
+            x = self.module_of(block)(x, block)
+        module = self.module_of(head)
+        for layer in head.layers[:-1]:
+            x = module._modules[layer.name](x, layer)  # type: ignore[misc]
+        if classes is None:
+            return self.classifier(x)
+        index = self._class_index(classes)
+        linear = self.classifier.linear
+        return F.linear(x, linear.weight[index], linear.bias[index])
+
+    def extract(self, arch: ArrayLike, classes: Sequence[int] | Tensor | None = None) -> Network:
+        """The static network of one architecture, with copied weights.
+
+        Args:
+            arch: a row of the space, shape (d,) or (1, d).
+            classes: indices of the classes to keep in the head, in that order; all of them without it.
+
+        Returns:
+            A network in the supernet's mode (train or eval), on its device.
+
+        Raises:
+            SpaceError: ``arch`` is not one architecture of the space, or a class does not exist.
+        """
+        blueprint = self.space.blueprint(arch)
+        state = self._views(blueprint)
+        if classes is not None:
+            index = self._class_index(classes)
+            blueprint = blueprint.with_classes(len(index))
+            for key, rows in self.classifier.views(self.classifier.layer).items():
+                state[f"{module_name(blueprint.blocks[-1])}.{self.classifier.layer.name}.{key}"] = rows[index]
+        with torch.no_grad():
+            copies = {key: view.detach().clone(memory_format=torch.contiguous_format) for key, view in state.items()}
+        network = build(blueprint, copies)
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+        return network.train(self.training)
+
+    def _views(self, blueprint: Blueprint) -> dict[str, Tensor]:
+        return {
+            f"{module_name(block)}.{layer.name}.{key}": view
+            for block in blueprint.blocks
+            for layer in block.layers
+            for key, view in self.module_of(block).layer_modules()[layer.name].views(layer).items()
+        }
+
+    def _class_index(self, classes: Sequence[int] | Tensor) -> Tensor:
+        index = torch.as_tensor(classes, dtype=torch.long, device=self.classifier.linear.weight.device)
+        total = self.classifier.layer.out_channels
+        if index.ndim != 1 or len(index) == 0 or bool((index < 0).any()) or bool((index >= total).any()):
+            raise SpaceError(f"classes are indices from 0 to {total - 1}, at least one, got {index.tolist()}")
+        return index

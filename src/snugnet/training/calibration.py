@@ -1,0 +1,53 @@
+"""Batch-norm recalibration and accuracy of one sub-network.
+
+A sub-network's statistics are not the supernet's, so they are measured anew on a few images before it is judged or used
+(SPOS section 3.3; OFA does the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of every batch norm by the averages over the batches.
+
+    Args:
+        network: changed in place; left in eval mode.
+        batches: normalised images, (n, c, h, w) each, of one size.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average over the batches
+        norm.train()
+    for images in batches:
+        network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Share of images whose largest logit is their label's.
+
+    Args:
+        network: in eval mode.
+        batches: normalised images (n, c, h, w) and labels (n,), as indices of the network's logits.
+
+    Returns:
+        A fraction from 0 to 1; NaN if there are no images.
+    """
+    right: Tensor | float = 0.0
+    seen = 0
+    for images, labels in batches:
+        right = right + (network(images).argmax(1) == labels).sum()
+        seen += len(labels)
+    return float(right) / seen if seen else float("nan")

@@ -1,0 +1,162 @@
+"""The loop that every training shares: seeding, progress, log, checkpoints, and the watch for a loss that is not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from snugnet.errors import TrainingError
+
+Metrics = dict[str, Tensor]
+"""Scalars of one step, on the device; ``loss`` is always there."""
+
+
+def seed_step(seed: int, phase: int, step: int) -> np.random.Generator:
+    """Make everything that a step draws a function of (seed, phase, step), so that nothing else has to be saved.
+
+    Seeds torch's global generators (augmentation, dropout masks and gate noise draw from them) and returns a NumPy
+    generator for the architectures.
+    """
+    rng = np.random.default_rng((seed, phase, step))
+    torch.manual_seed(int(rng.integers(2**63 - 1)))
+    return rng
+
+
+def cosine(step: int, total: int, warmup: int = 0) -> float:
+    """Factor on the learning rate: a linear rise over ``warmup`` steps, then half a cosine down to 0 (at ``total``)."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: int | None, *, done: int = 0, shown: bool = True
+) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error; call what it yields after each unit of work, with a text to show beside it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4) as progress:
+        task = progress.add_task(description, total=total, completed=done, note="")
+
+        def advance(note: str = "") -> None:
+            progress.update(task, advance=1, note=note)
+
+        yield advance
+
+
+@dataclass
+class RunLog:
+    """Scalars of a run, as JSON lines (``log.jsonl``) and for TensorBoard (``tensorboard/``).
+
+    Attributes:
+        folder: both are written into it.
+    """
+
+    folder: Path
+    _writer: Any = field(default=None, repr=False)
+    _start: float = field(default_factory=time.monotonic, repr=False)
+
+    def __enter__(self) -> Self:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writer = SummaryWriter(str(self.folder / "tensorboard"))
+        self._file = (self.folder / "log.jsonl").open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        self._file.close()
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
+        """Write the scalars of one step of one phase."""
+        line = {"phase": phase, "step": step, "seconds": round(time.monotonic() - self._start, 3), **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._writer.add_scalar(f"{phase}/{name}", value, step)
+
+
+def run_phase(
+    name: str,
+    step_of: Callable[[int, np.random.Generator], Metrics],
+    save: Callable[[int], None],
+    *,
+    phase: int,
+    start: int,
+    total: int,
+    seed: int,
+    log: RunLog,
+    log_every: int,
+    checkpoint_seconds: float,
+    progress: bool = True,
+) -> None:
+    """Run steps ``start`` to ``total`` of one phase.
+
+    Args:
+        name: of the phase, for the log and the bar.
+        step_of: does one step (forward, backward, update) given its number and a seeded generator.
+        save: writes a checkpoint that says so many steps of this phase are done.
+        phase: number of the phase; with ``seed`` and the step it determines every draw.
+        start: steps already done.
+        total: steps in all.
+        seed: of the run.
+        log: where scalars go.
+        log_every: steps between two lines.
+        checkpoint_seconds: time between two checkpoints; one is also written at the end.
+        progress: whether to show a bar.
+
+    Raises:
+        TrainingError: the loss is not finite; the last checkpoint is as it was.
+    """
+    saved = time.monotonic()
+    bad: Tensor | None = (
+        None  # first step whose loss was not finite, or -1; on the device, so that no step waits for it
+    )
+    with progress_bar(name, total, done=start, shown=progress) as advance:
+        for step in range(start, total):
+            metrics = step_of(step, seed_step(seed, phase, step))
+            loss = metrics["loss"].detach()
+            if bad is None:
+                bad = torch.full_like(loss, -1)
+            bad = torch.where((bad < 0) & ~torch.isfinite(loss), torch.full_like(loss, step), bad)
+            last = step + 1 == total
+            logged = last or (step + 1) % log_every == 0
+            due = last or time.monotonic() - saved > checkpoint_seconds
+            note = ""
+            if logged or due or loss.device.type == "cpu":
+                if bad.item() >= 0:
+                    raise TrainingError(
+                        f"{name}: the loss is not finite at step {int(bad.item())}; lower the learning rate and run the "
+                        "same command again: it goes on from the last good checkpoint (or --fresh starts anew)"
+                    )
+            if logged:
+                values = {key: float(value) for key, value in metrics.items()}
+                log.scalars(name, step + 1, values)
+                note = " ".join(f"{key} {value:.3f}" for key, value in values.items())
+            if due:
+                save(step + 1)
+                saved = time.monotonic()
+            advance(note)

@@ -1,0 +1,57 @@
+"""Policies: which architectures a training step runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from snugnet.errors import ConfigError
+from snugnet.spaces import Population, SearchSpace
+
+
+class Policy(Protocol):
+    """Draws the architectures of one training step."""
+
+    def sample(self, step: int, rng: np.random.Generator) -> Population:
+        """The architectures to run in this step: (k, d)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every choice uniform over the options that are already elastic; the rest at their largest.
+
+    Progressive shrinking (OFA; EAS section 4) is this policy with more and more elastic options, stage by stage.
+
+    Attributes:
+        space: the search space.
+        elastic: for each kind of choice, how many of its options are in use, counted from the largest.
+        subnets: architectures a step; their gradients add up to one update.
+    """
+
+    space: SearchSpace
+    elastic: Mapping[str, int]
+    subnets: int = 1
+
+    def __post_init__(self) -> None:
+        kinds = sorted({choice.kind for choice in self.space.choices})
+        for kind in self.elastic:
+            if kind not in kinds:
+                raise ConfigError(
+                    f"elastic: {kind!r} is no kind of choice in {self.space.name}; kinds: {', '.join(kinds)}"
+                )
+
+    def sample(self, step: int, rng: np.random.Generator) -> Population:
+        """Draw ``subnets`` architectures: (subnets, d)."""
+        total = self.space.num_options
+        used = np.minimum([self.elastic.get(choice.kind, 1) for choice in self.space.choices], total)
+        draws = total - used + rng.random((self.subnets, self.space.d)) * used
+        return self.space.canonical(draws.astype(np.int16))
+
+
+def widest(space: SearchSpace, kinds: Sequence[str]) -> dict[str, int]:
+    """All options of these kinds: the end of progressive shrinking."""
+    return {kind: max(len(c.options) for c in space.choices if c.kind == kind) for kind in kinds}

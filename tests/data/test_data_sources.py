@@ -1,0 +1,372 @@
+"""Each kind of source through `load_data`: what it gives, and what it says when it is not as it should be."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from snugnet.data import DataConfig, GroupedImages, load_data
+from snugnet.errors import ConfigError, DataError
+
+NAMES = ["pear", "apple", "nut"]
+MEMBERS = {"fruit": ["apple", "pear"], "hard": ["nut"]}
+
+
+def load(source: object, **settings: object) -> GroupedImages:
+    return load_data(DataConfig(source=str(source), **{"resolution": 8, **settings}), progress=False)
+
+
+def says(match: str, source: object, kind: type[Exception] = DataError, **settings: object) -> None:
+    with pytest.raises(kind, match=match) as error:
+        load(source, **settings)
+    assert "\n" not in str(error.value)
+
+
+# --- digits
+
+
+def test_digits() -> None:
+    data = load("digits", resolution=16)
+    assert data.report["rows"] == {"train": 1294, "validation": 144, "test": 359}
+    assert data.classes == tuple("0123456789")
+    assert {group: "".join(names) for group, names in data.groups.items()} == {
+        "round": "0689",
+        "straight": "147",
+        "curvy": "235",
+    }
+    assert data.class_to_group.tolist() == [0, 1, 2, 2, 1, 2, 0, 1, 0, 0]
+    assert data.train.images.shape == (1294, 3, 16, 16)
+    assert data.train.images.max() == 255
+    assert np.bincount(data.test.labels.numpy()).min() >= 34
+    assert data.num_classes == 10
+
+
+def test_digits_with_another_grouping_and_test_share() -> None:
+    data = load("digits", groups={"even": list("02468"), "odd": list("13579")}, test=0.5)
+    assert data.groups.names == ("even", "odd")
+    assert data.report["rows"]["test"] == 898
+
+
+def test_digits_have_no_columns() -> None:
+    says("no columns", "digits", kind=ConfigError, group_column="x")
+
+
+# --- folders
+
+
+def test_folder(folder: Path) -> None:
+    data = load(folder, validation=0.25)
+    assert data.classes == ("cat", "cup", "dog", "owl", "pen")
+    assert data.groups.to_dict() == {"animal": ["cat", "dog", "owl"], "thing": ["cup", "pen"]}
+    assert data.report["rows"] == {"train": 15, "validation": 5, "test": 10}
+    assert data.report["notes"] == []
+
+
+def test_folder_with_its_own_validation(folder: Path) -> None:
+    shutil.copytree(folder / "test", folder / "validation")
+    assert load(folder).report["rows"] == {"train": 20, "validation": 10, "test": 10}
+    as_test = load(folder, test_split="validation", validation=5)
+    assert as_test.report["rows"] == {"train": 15, "validation": 5, "test": 10}
+
+
+def test_folder_of_classes_needs_groups(folder: Path) -> None:
+    for split in ("train", "test"):
+        for group in ("animal", "thing"):
+            for place in (folder / split / group).iterdir():
+                place.rename(folder / split / place.name)
+            (folder / split / group).rmdir()
+    says("holds no class folders; images belong in", folder)
+    data = load(folder, groups={"animal": ["cat", "dog", "owl"], "thing": ["cup", "pen"]})
+    assert data.groups.names == ("animal", "thing")
+
+
+def test_json_groups_go_before_the_folders(folder: Path) -> None:
+    data = load(folder, groups={"one": ["cat", "cup", "dog"], "two": ["owl", "pen"]})
+    assert data.groups.names == ("one", "two")
+
+
+def test_folder_layout_mistakes(folder: Path, jpeg: Callable[..., bytes]) -> None:
+    stray = folder / "train" / "animal" / "stray.jpg"
+    stray.write_bytes(jpeg())
+    says("stray.jpg is not in a class folder", folder)
+    stray.unlink()
+    deep = folder / "train" / "animal" / "cat" / "deep"
+    deep.mkdir()
+    says("deep is a level too deep", folder)
+    deep.rmdir()
+    (folder / "train" / "empty").mkdir()
+    says("superclass folder .*empty holds no class folders", folder)
+    (folder / "train" / "empty").rmdir()
+    (folder / "train" / "thing" / "new").mkdir()
+    says("class folder .*new holds no images", folder)
+    (folder / "train" / "thing" / "new").rmdir()
+    shutil.copytree(folder / "train" / "animal" / "cat", folder / "train" / "thing" / "cat")
+    says("'cat' is in groups 'animal' and 'thing'", folder)
+
+
+def test_class_that_only_the_test_rows_have(folder: Path) -> None:
+    shutil.rmtree(folder / "train" / "animal" / "owl")
+    says("test has the class 'owl', which the training rows have not", folder)
+
+
+def test_other_files_are_passed_over_and_noted(folder: Path) -> None:
+    (folder / "train" / "animal" / "cat" / "notes.txt").write_text("x")
+    (folder / "train" / ".DS_Store").write_text("x")
+    assert load(folder).report["notes"] == ["1 files of train/ are no images by their suffix and were passed over"]
+
+
+def test_bad_image_in_a_folder(folder: Path) -> None:
+    cut = folder / "train" / "animal" / "cat" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:300])
+    says(r"cat/1\.jpg \(row 1 of train/\).*cannot be decoded", folder)
+    text = folder / "test" / "thing" / "pen" / "0.jpg"
+    text.write_text("this is text")
+    cut.write_bytes((cut.parent / "0.jpg").read_bytes())
+    says(r"pen/0\.jpg .*not an image", folder)
+
+
+def test_skipping_bad_images_changes_no_split(folder: Path) -> None:
+    whole = load(folder, validation=0.25)
+    cut = folder / "train" / "animal" / "cat" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:300])
+    (folder / "test" / "thing" / "pen" / "0.jpg").write_text("this is text")
+    data = load(folder, validation=0.25, on_bad_image="skip")
+    skipped = data.report["skipped_images"]
+    assert skipped["train"]["count"] + skipped["validation"]["count"] == 1
+    assert skipped["test"]["count"] == 1
+    assert "pen/0.jpg" in skipped["test"]["first"][0]
+    rows = data.report["rows"]
+    assert (rows["train"] + rows["validation"], rows["test"]) == (19, 9)
+    other = "train" if skipped["validation"]["count"] else "validation"
+    assert (getattr(data, other).images == getattr(whole, other).images).all()
+
+
+def test_class_without_a_readable_training_image(folder: Path) -> None:
+    for file in (folder / "train" / "animal" / "cat").iterdir():
+        file.write_text("x")
+    says("class 'cat' has no training image left", folder, on_bad_image="skip")
+
+
+# --- parquet
+
+
+@pytest.fixture
+def parquet(tmp_path: Path, jpeg: Callable[..., bytes], write_parquet: Callable[..., Path]) -> Path:
+    """A folder with 30 training and 12 test rows of three classes, ClassLabels and superclasses."""
+    for split, count in {"train": 30, "test": 12}.items():
+        labels = [row % 3 for row in range(count)]
+        write_parquet(
+            tmp_path / "parquet" / f"{split}.parquet",
+            [jpeg(3 * row + 20) for row in range(count)],
+            labels,
+            {"label": NAMES, "superclass": ["hard", "fruit"]},
+            superclass=[0 if label == 2 else 1 for label in labels],
+        )
+    return tmp_path / "parquet"
+
+
+def test_parquet_folder_with_a_group_column(parquet: Path) -> None:
+    data = load(parquet, group_column="superclass")
+    assert data.classes == tuple(NAMES)
+    assert data.groups.to_dict() == {"hard": ["nut"], "fruit": ["pear", "apple"]} or dict(data.groups) == {
+        "fruit": ("pear", "apple"),
+        "hard": ("nut",),
+    }
+    assert data.report["rows"] == {"train": 27, "validation": 3, "test": 12}
+    assert data.report["one_class_groups"] == ["hard"]
+    assert any("cannot be specialised" in note for note in data.report["notes"])
+
+
+def test_parquet_without_groups_is_one_group(parquet: Path) -> None:
+    data = load(parquet)
+    assert data.groups.names == ("all",)
+    assert "set groups or group_column" in data.report["notes"][0]
+
+
+def test_parquet_file_and_glob(parquet: Path) -> None:
+    one = load(parquet / "train.parquet", test=0.2, groups=MEMBERS)
+    assert one.report["rows"] == {"train": 22, "validation": 2, "test": 6}
+    both = load(parquet / "*.parquet", test=0.5, groups=MEMBERS)
+    assert sum(both.report["rows"].values()) == 42
+    says(r"no test split 'test'; set test_split.*test=0.2", parquet / "train.parquet")
+    says("no file matches", parquet / "x*.parquet")
+    says("has its own test split; remove test", parquet, kind=ConfigError, test=0.2)
+
+
+def test_parquet_shards_as_on_the_hub(parquet: Path) -> None:
+    (parquet / "data").mkdir()
+    (parquet / "train.parquet").rename(parquet / "data" / "train-00000-of-00001.parquet")
+    (parquet / "test.parquet").rename(parquet / "data" / "test-00000-of-00001.parquet")
+    assert load(parquet).report["rows"]["test"] == 12
+    says("has no x.parquet; it has: test-0.*set train_split", parquet, train_split="x")
+
+
+def test_labels_as_strings_and_plain_numbers(
+    tmp_path: Path, jpeg: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> None:
+    images = [jpeg(row) for row in range(24)]
+    words = write_parquet(tmp_path / "words.parquet", images, [["nut", "fig"][row % 2] for row in range(24)])
+    assert load(words, test=0.25).classes == ("fig", "nut")
+    numbers = write_parquet(tmp_path / "numbers.parquet", images, [[10, 9, -1][row % 3] for row in range(24)])
+    assert load(numbers, test=0.25).classes == ("-1", "9", "10")
+    text = write_parquet(tmp_path / "text.parquet", images, [["10", "9"][row % 2] for row in range(24)])
+    assert load(text, test=0.25).classes == ("9", "10")
+
+
+def test_class_names_without_rows_are_left_out(
+    tmp_path: Path, jpeg: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [jpeg(row) for row in range(12)], [0, 2] * 6, {"label": NAMES})
+    data = load(path, test=0.25)
+    assert data.classes == ("pear", "nut")
+    assert "1 class names of the source have no training row; left out" in data.report["notes"]
+    assert set(data.train.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("labels", "features", "match"),
+    [
+        ([0, 1, None, 1], None, "no label in row 2"),
+        ([0, 1, 3, 1], {"label": NAMES}, "label 3 in row 2; its class names allow 0 to 2"),
+        ([0, 1, -1, 1], {"label": NAMES}, "label -1 in row 2"),
+        ([0.5, 1.0, 0.0, 0.0], None, "type double"),
+        ([], None, "has no rows|type null"),
+    ],
+)
+def test_wrong_labels(
+    tmp_path: Path,
+    jpeg: Callable[..., bytes],
+    write_parquet: Callable[..., Path],
+    labels: list,
+    features: dict | None,
+    match: str,
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [jpeg(row) for row in range(len(labels))], labels, features)
+    says(match, path, test=0.5)
+
+
+def test_missing_columns_list_what_there_is(parquet: Path) -> None:
+    says("no column 'class'; it has: image, label, superclass", parquet, label_column="class")
+    says("no column 'img'", parquet, image_column="img")
+    says("no column 'kind'", parquet, group_column="kind")
+
+
+def test_unreadable_parquet(parquet: Path) -> None:
+    path = parquet / "test.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    says("test.parquet cannot be read as parquet", parquet)
+    whole = (parquet / "train.parquet").read_bytes()
+    damaged = bytearray(whole)
+    damaged[4 : len(whole) // 2] = bytes(len(whole) // 2 - 4)
+    path.write_bytes(damaged)
+    says("test.parquet", parquet)
+
+
+def test_class_in_two_groups_by_column(
+    tmp_path: Path, jpeg: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [jpeg()] * 8, ["x", "y"] * 4, kind=["a", "b"] * 3 + ["b", "b"])
+    says("class 'x' is in groups 'a' and 'b'", path, test=0.5, group_column="kind")
+
+
+def test_bad_image_in_parquet(parquet: Path, jpeg: Callable[..., bytes], write_parquet: Callable[..., Path]) -> None:
+    images = [jpeg(row) for row in range(12)]
+    images[9] = images[9][:200]
+    images[4] = b"this is text"
+    write_parquet(parquet / "test.parquet", images, [row % 3 for row in range(12)], {"label": NAMES})
+    says(r"test\.parquet, row 4 \(4\.jpg\): .*not an image", parquet)
+    data = load(parquet, on_bad_image="skip")
+    assert data.report["skipped_images"]["test"]["count"] == 2
+    assert "row 9 (9.jpg)" in data.report["skipped_images"]["test"]["first"][1]
+    assert data.test.labels.tolist() == [row % 3 for row in range(12) if row not in (4, 9)]
+
+
+def test_other_forms_of_image_columns(
+    tmp_path: Path, jpeg: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> None:
+    for row in range(8):
+        (tmp_path / f"{row}.png").write_bytes(jpeg(row, size=(8, 8), form="PNG"))
+    want = load(
+        write_parquet(tmp_path / "a.parquet", [jpeg(row, (8, 8), form="PNG") for row in range(8)], [0, 1] * 4), test=0.5
+    )
+    paths = [f"{row}.png" for row in range(8)]
+    from PIL import Image
+
+    arrays = [np.asarray(Image.open(tmp_path / path)).tolist() for path in paths]
+    forms = (paths, [{"bytes": None, "path": path} for path in paths], arrays)
+    for number, images in enumerate(forms):
+        got = load(write_parquet(tmp_path / f"b{number}.parquet", images, [0, 1] * 4), test=0.5)
+        assert (got.train.images == want.train.images).all()
+
+
+# --- Hugging Face data sets (the hub cannot be reached in tests; the loading code is the same for local folders)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what ``datasets`` writes out of the home folder, and keep it off the network."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("cache")
+def test_load_dataset_agrees_with_reading_parquet(parquet: Path) -> None:
+    direct = load(parquet, group_column="superclass")
+    loaded = load(f"hf:{parquet}", group_column="superclass")
+    assert loaded.classes == direct.classes
+    assert loaded.groups == direct.groups
+    for split in ("train", "validation", "test"):
+        assert (getattr(loaded, split).images == getattr(direct, split).images).all()
+        assert (getattr(loaded, split).labels == getattr(direct, split).labels).all()
+    says("no split 'training'; it has: train, test", f"hf:{parquet}", train_split="training")
+    says("no column 'img'; it has", f"hf:{parquet}", image_column="img")
+
+
+@pytest.mark.usefixtures("cache")
+def test_load_dataset_of_an_image_folder_with_a_bad_image(folder: Path) -> None:
+    for split in ("train", "test"):
+        for group in ("animal", "thing"):
+            for place in (folder / split / group).iterdir():
+                place.rename(folder / split / place.name)
+            (folder / split / group).rmdir()
+    groups = {"animal": ["cat", "dog", "owl"], "thing": ["cup", "pen"]}
+    assert load(f"hf:{folder}", groups=groups).report["rows"]["test"] == 10
+    (folder / "test" / "pen" / "1.jpg").write_text("this is text")
+    says(r"\[test\], row 9 \(.*pen/1\.jpg\)", f"hf:{folder}", groups=groups)
+
+
+@pytest.mark.usefixtures("cache")
+def test_saved_to_disk(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    import datasets
+
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES))
+    rows = {"image": [{"bytes": jpeg(row), "path": None} for row in range(12)], "label": [row % 3 for row in range(12)]}
+    one = datasets.Dataset.from_dict(rows, features=features)
+    one.save_to_disk(str(tmp_path / "one"))
+    assert load(tmp_path / "one", test=0.5, groups=MEMBERS).classes == tuple(NAMES)
+    datasets.DatasetDict(train=one, val=one, other=one).save_to_disk(str(tmp_path / "both"))
+    data = load(tmp_path / "both", test_split="val")
+    assert data.report["rows"]["test"] == 12
+    assert "splits that are not used: other" in data.report["notes"]
+    (tmp_path / "one" / "state.json").write_text("{")
+    says("cannot be loaded", tmp_path / "one")
+
+
+@pytest.mark.usefixtures("cache")
+def test_unknown_name() -> None:
+    says("'nobody/nothing' is no file or folder here, and datasets.load_dataset cannot", "nobody/nothing")
+
+
+# --- paths
+
+
+def test_wrong_paths(tmp_path: Path) -> None:
+    says("does not exist", tmp_path / "nowhere")
+    says("no file matches", tmp_path / "nowhere.parquet")
+    (tmp_path / "a.csv").write_text("x")
+    says("is a file but not parquet", tmp_path / "a.csv")
+    says(r"holds neither train.parquet nor train/.*it holds: a.csv", tmp_path)

@@ -1,0 +1,111 @@
+"""Normalisation and augmentation of batches."""
+
+import pytest
+import torch
+
+from snugnet.data import Augment, AugmentConfig, normalise
+
+EVERYTHING = AugmentConfig(random_resized_crop=(0.4, 1.0), flip=True, rotate=15, color_jitter=0.3, erase=0.5)
+EACH = {
+    "crop": AugmentConfig(crop_padding=3),
+    "resized crop": AugmentConfig(random_resized_crop=(0.4, 1.0)),
+    "flip": AugmentConfig(flip=True),
+    "rotate": AugmentConfig(rotate=15),
+    "jitter": AugmentConfig(color_jitter=0.3),
+    "erase": AugmentConfig(erase=0.9),
+    "everything": EVERYTHING,
+}
+
+
+def pixels(n: int = 16, size: int = 12) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def test_normalise() -> None:
+    images, mean, std = pixels(), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    want = (images.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    for data in (images, images.float() / 255, images.double() / 255):
+        got = normalise(data, mean, std)
+        assert got.dtype == torch.float32
+        assert torch.allclose(got.double(), want, atol=1e-6)
+    last = normalise(images, mean, std, channels_last=True)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, normalise(images, mean, std))
+    assert normalise(images[:0], mean, std).shape == (0, 3, 12, 12)
+
+
+def test_normalise_leaves_its_input() -> None:
+    images = pixels().float().div(255)
+    before = images.clone()
+    normalise(images, (0.5,) * 3, (0.5,) * 3)
+    assert torch.equal(images, before)
+
+
+def test_nothing_switched_on_is_the_identity() -> None:
+    augment = Augment(AugmentConfig())
+    assert not augment.active
+    images = pixels().float().div(255)
+    assert torch.equal(augment(images), images)
+    assert torch.equal(augment(pixels()), images)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_global_seed_reproduces_bit_for_bit(name: str) -> None:
+    augment = Augment(EACH[name])
+    assert augment.active
+    torch.manual_seed(3)
+    one = augment(pixels())
+    torch.manual_seed(3)
+    two = augment(pixels())
+    torch.manual_seed(3)
+    fresh = Augment(EACH[name])(pixels())
+    other = augment(pixels())
+    assert torch.equal(one, two)
+    assert torch.equal(one, fresh)
+    assert not torch.equal(one, other)
+    assert (one.shape, one.dtype) == ((16, 3, 12, 12), torch.float32)
+    assert 0 <= one.min() <= one.max() <= 1
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_image_has_its_own_parameters(name: str) -> None:
+    torch.manual_seed(0)
+    same = pixels(1).expand(32, 3, 12, 12)
+    assert len({tuple(image.flatten().tolist()) for image in Augment(EACH[name])(same)}) > (1 if name == "flip" else 8)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_one_image_and_two_sizes(name: str) -> None:
+    augment = Augment(EACH[name])
+    for size in (12, 9):
+        assert augment(pixels(1, size)).shape == (1, 3, size, size)
+
+
+def test_a_crop_is_a_window_of_the_padded_image() -> None:
+    images, padding = pixels(40, 6), 2
+    padded = torch.nn.functional.pad(images.float() / 255, (padding,) * 4)
+    seen = set()
+    for index, image in enumerate(Augment(AugmentConfig(crop_padding=padding))(images)):
+        places = [
+            (y, x) for y in range(5) for x in range(5) if torch.equal(padded[index, :, y : y + 6, x : x + 6], image)
+        ]
+        assert len(places) == 1
+        seen.add(places[0])
+    assert len(seen) > 10
+
+
+def test_a_flip_mirrors_about_half() -> None:
+    images = pixels(100).float().div(255)
+    flipped = [
+        torch.equal(new, old.flip(-1)) or not torch.equal(new, old) and pytest.fail("neither")
+        for new, old in zip(Augment(AugmentConfig(flip=True))(images), images, strict=True)
+    ]
+    assert 25 < sum(flipped) < 75
+
+
+def test_erasing_makes_black_rectangles() -> None:
+    images = torch.ones(64, 3, 16, 16)
+    erased = Augment(AugmentConfig(erase=1.0))(images)
+    share = (erased == 0).double().mean((1, 2, 3))
+    assert 0 < share.min() <= share.max() < 0.45
