@@ -14,6 +14,7 @@ import numpy as np
 from snugnet.costs import parse_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
+from snugnet.errors import FamilyError
 from snugnet.family import Family, Specialized
 from snugnet.files import write_atomically
 from snugnet.training.calibration import accuracy
@@ -183,11 +184,26 @@ def spread_budgets(family: Family, budgets: int | Sequence[float | str]) -> list
     return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
 
 
+def check_groups(family: Family, groups: Sequence[str] | None = None) -> list[str]:
+    """The groups to evaluate: these, or all of at least two classes.
+
+    Raises:
+        FamilyError: one is unknown or has one class, or there are none.
+    """
+    for name in groups or ():
+        family.class_indices(name)
+    found = list(groups or (name for name, classes in family.groups.items() if len(classes) > 1))
+    if not found:
+        raise FamilyError(f"{family.name} has no group of two classes or more: {', '.join(family.groups)}")
+    return found
+
+
 def evaluate(
     family: Family,
     test: ImageSet,
     budgets: int | Sequence[float | str] = 4,
     *,
+    groups: Sequence[str] | None = None,
     best_of: int = 1,
     progress: bool = True,
 ) -> Report:
@@ -197,11 +213,12 @@ def evaluate(
         family: on the device where the networks are to be run.
         test: images that nothing was chosen on.
         budgets: of the cost that the generator was trained on; see :func:`spread_budgets`.
+        groups: to evaluate; all without it.
         best_of: architectures to try on validation images for each scenario.
         progress: whether to show a bar.
     """
     limits = spread_budgets(family, budgets)
-    groups = [name for name, classes in family.groups.items() if len(classes) > 1]
+    groups = check_groups(family, groups)
     scenarios = [(group, {family.budget_name: limit}) for group in groups for limit in limits]
     family.specialize_many(scenarios)  # the first call also prepares the tables
     started = time.perf_counter()

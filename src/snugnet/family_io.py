@@ -69,7 +69,7 @@ def save_family(family: Family, folder: Path) -> Path:
         "std": list(family.std),
         "budget": family.budget_name,
         "generator": family.generator.options,
-        "costs": {name: {"unit": table.unit} for name, table in measured.items()},
+        "costs": list(measured),
         "provenance": family.provenance,
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -151,9 +151,9 @@ def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
     images = _arrays(contents["images.npz"])
     stored = _arrays(contents["costs.npz"])
     tables = {name: counted_table(space, name) for name in COUNTED}
-    for name, entry in index["costs"].items():
+    for name in index["costs"]:
         own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}
-        tables[name] = CostTable.from_arrays(space, name, entry["unit"], own)
+        tables[name] = CostTable.from_arrays(space, own)
     sets = [
         ImageSet(torch.from_numpy(images[f"{part}_images"]), torch.from_numpy(images[f"{part}_labels"]))
         for part in ("calibration", "validation")

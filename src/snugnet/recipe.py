@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from snugnet.config import Config, read_config
+from snugnet.costs.budget import parse_budget
 from snugnet.data.config import AugmentConfig, DataConfig
 from snugnet.errors import ConfigError
 
 
-class Config(BaseModel):
-    """A section of a recipe: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SpaceConfig(BaseModel):
+class SpaceConfig(Config):
     """The search space: its name, and its options as further keys (``width_mult``, ``stage_strides``, ...)."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str = "ofa-mobilenet-v3"
 
@@ -157,6 +152,8 @@ class EvaluationConfig(Config):
     def _check(self) -> EvaluationConfig:
         if (self.budgets if isinstance(self.budgets, int) else len(self.budgets)) < 1:
             raise ValueError("at least one budget is reported on")
+        for budget in () if isinstance(self.budgets, int) else self.budgets:
+            parse_budget(budget)
         return self
 
 
@@ -203,10 +200,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping, got {type(content).__name__}")
@@ -221,57 +218,49 @@ def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
     Raises:
         ConfigError: a key or a value is wrong.
     """
+    return read_config(Recipe, content, where)
+
+
+def read_assignment(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as YAML.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    key, sign, value = text.partition("=")
+    key = key.strip()
+    if not sign or not key:
+        raise ConfigError(f"settings are key=value, got {text!r}")
     try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {explain(error, Recipe)}") from error
+        return key, yaml.load(value, _UniqueKeys)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{key}: {value!r} is not YAML") from error
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault in one line: where it is, what was given, what is allowed."""
-    fault = error.errors(include_url=False)[0]
-    keys = [part for part in fault["loc"] if not (isinstance(part, str) and part.endswith("]"))]
-    where = ".".join(map(str, keys))
-    if fault["type"] == "extra_forbidden":
-        allowed = _allowed(model, keys[:-1])
-        close = difflib.get_close_matches(str(keys[-1]), allowed, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown key {where!r}{hint} allowed: {', '.join(allowed)}".replace("? allowed", "? allowed")
-    if fault["type"] == "missing":
-        return f"missing key {where!r}"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = fault.get("input")
-    shown = f" (got {given!r})" if isinstance(given, (str, int, float, bool, list, type(None))) else ""
-    return f"{where or 'recipe'}: {message}{shown}"
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML reads ``a: 1`` and a later ``a: 2`` as 2 and says nothing."""
 
-
-def _allowed(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """Keys of the section at ``path``."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return sorted(model.model_fields)
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
     """Set one ``key=value``, making sections that are not there yet."""
-    key, sign, text = override.partition("=")
-    if not sign or not key:
-        raise ConfigError(f"an override is key=value, got {override!r}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not YAML") from error
+    key, value = read_assignment(override)
     place: Any = content
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
         if isinstance(place, list):
             place = place[_position(place, section, key)]
         else:
-            place = place.setdefault(section, {})
+            if place.get(section) is None:
+                place[section] = {}
+            place = place[section]
         if not isinstance(place, (dict, list)):
             raise ConfigError(f"{key}: {'.'.join(sections[: depth + 1])} is a value, not a section")
     if isinstance(place, list):
@@ -281,6 +270,6 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _position(place: list[Any], text: str, key: str) -> int:
-    if not text.isdigit() or int(text) >= len(place):
-        raise ConfigError(f"{key}: {text!r} is not a position in a list of {len(place)}")
+    if not text.isdecimal() or int(text) >= len(place):
+        raise ConfigError(f"{key}: {text!r} is not a position in a list of {len(place)} (they count from 0)")
     return int(text)

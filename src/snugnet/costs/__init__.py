@@ -1,0 +1,8 @@
+"""What an architecture costs: tables, budgets, exact sampling, and the best architecture under budgets. No torch."""
+
+from snugnet.costs.budget import format_amount, parse_budget
+from snugnet.costs.counted import COUNT_UNITS, counted_table
+from snugnet.costs.sampling import Sampler
+from snugnet.costs.table import CostTable
+
+__all__ = ["COUNT_UNITS", "CostTable", "Sampler", "counted_table", "format_amount", "parse_budget"]

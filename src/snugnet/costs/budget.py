@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 from snugnet.errors import BudgetError
 
@@ -34,18 +35,19 @@ def parse_budget(value: object) -> float:
     return number
 
 
-def format_amount(value: float, unit: str = "", *, up: bool = False) -> str:
+def format_amount(value: float, unit: str = "", rounding: Callable[[float], int] = round) -> str:
     """An amount for people: four significant digits, with k, M or G from a thousand on.
 
     Args:
         value: the amount.
         unit: written behind it.
-        up: round up, so that the smallest feasible budget as printed is itself feasible.
+        rounding: ``math.ceil`` for a lower end of a range, so that the number as printed lies inside.
     """
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {unit}".strip()
     suffix, scale = next(((s, f) for s, f in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if abs(value) >= f), ("", 1.0))
     digits = 10.0 ** (3 - math.floor(math.log10(abs(value) / scale)))
     scaled = value / scale * digits
-    rounded = math.ceil(scaled - 1e-6) if up else round(scaled)
+    nearest = round(scaled)
+    rounded = nearest if math.isclose(scaled, nearest, rel_tol=1e-12) else rounding(scaled)
     return f"{rounded / digits:.10g}{suffix} {unit}".strip()

@@ -183,12 +183,18 @@ def _order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[Scope]:
     return order
 
 
+def all_rows(space: SearchSpace, scope: Scope) -> Population:
+    """Every combination of the options of some choices, the last one fastest; other columns are 0: ``(K, d)``."""
+    rows = np.zeros((math.prod(space.num_options[list(scope)].tolist()), space.d), dtype=np.int16)
+    if scope:
+        rows[:, scope] = np.indices(space.num_options[list(scope)]).reshape(len(scope), -1).T
+    return rows
+
+
 def _extend(space: SearchSpace, states: Population, introduced: Scope) -> tuple[Population, NDArray[np.intp]]:
     """All canonical ways to go on from each state: rows, shape ``(K, d)``, and the state of each, shape ``(K,)``."""
-    sizes = [int(space.num_options[c]) for c in introduced]
-    options = np.indices(sizes, dtype=np.int16).reshape(len(sizes), -1).T if sizes else np.zeros((1, 0), np.int16)
+    options = all_rows(space, introduced)
     source = np.repeat(np.arange(len(states)), len(options))
-    rows = states[source]
-    rows[:, list(introduced)] = np.tile(options, (len(states), 1))
+    rows = states[source] + np.tile(options, (len(states), 1))
     canonical = (rows == space.canonical(rows)).all(axis=1)
     return rows[canonical], source[canonical]

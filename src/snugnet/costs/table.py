@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -12,14 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from snugnet.costs.budget import format_amount
 from snugnet.costs.grid import Excess
-from snugnet.costs.plan import Plan, Scope, closure, make_plan
-from snugnet.costs.sampling import Sampler
+from snugnet.costs.plan import Plan, Scope, all_rows, closure, make_plan
+from snugnet.costs.sampling import Counts, Sampler
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population, SearchSpace
 
 _CHUNK = 4096  # rows at a time: index and gather arrays stay in the second-level cache
 _FUSED = 4096  # entries: tables are added up beforehand while the sum is no larger
-_SAMPLERS = 64
+_SAMPLERS, _COUNTS = 64, 4  # kept; a sampler's counts take up to some 100 MB
 
 
 class CostTable:
@@ -59,6 +60,7 @@ class CostTable:
         self._plans: dict[frozenset[Scope], Plan] = {}
         self._excess: dict[Plan, Excess] = {}
         self._samplers: OrderedDict[tuple[float, float], Sampler] = OrderedDict()
+        self._counts: OrderedDict[tuple[float, int], Counts] = OrderedDict()
         self._weights: dict[Any, list[tuple[list[Scope], Any]]] = {}
 
     def __repr__(self) -> str:
@@ -231,7 +233,7 @@ class CostTable:
 
     def describe_range(self) -> str:
         """The range for people, such as ``121.3M to 566.2M MAdds``; the lower end is rounded up, so it is feasible."""
-        return f"{format_amount(self.range[0], up=True)} to {format_amount(self.range[1], self.unit)}"
+        return f"{format_amount(self.range[0], rounding=math.ceil)} to {format_amount(self.range[1], self.unit)}"
 
     def check_budget(self, budget: float, where: str = "") -> None:
         """Refuse a budget that no architecture meets.
@@ -245,7 +247,7 @@ class CostTable:
         """
         if not budget >= self.range[0]:
             raise BudgetError(
-                f"{where}no architecture of {self.space.name} has {self.name} <= {format_amount(budget)}; "
+                f"{where}no architecture of {self.space.name} has {self.name} <= {format_amount(budget, rounding=math.floor)}; "
                 f"feasible: {self.describe_range()}"
             )
 
@@ -264,6 +266,16 @@ class CostTable:
                 self._samplers.popitem(last=False)
         self._samplers.move_to_end(key)
         return self._samplers[key]
+
+    def counts(self, upper: float, cells: int) -> Counts:
+        """Path counts on a grid that reaches ``upper`` above the minimum; windows of one width share them."""
+        key = (upper, cells)
+        if key not in self._counts:
+            self._counts[key] = Counts(self.plan, self.excess(self.plan), upper, cells)
+            while len(self._counts) > _COUNTS:
+                self._counts.popitem(last=False)
+        self._counts.move_to_end(key)
+        return self._counts[key]
 
     def sample(
         self, n: int, rng: np.random.Generator, budget: float | None = None, at_least: float | None = None
@@ -342,11 +354,8 @@ def _close(
     if not np.isfinite(values).all():
         raise SpaceError(f"the table of {name} over columns {list(columns)} has entries that are not finite")
     scope = closure(space, columns)
-    sizes = [int(space.num_options[c]) for c in scope]
-    rows = np.zeros((int(np.prod(sizes)), space.d), dtype=np.int16)
-    rows[:, list(scope)] = np.indices(sizes).reshape(len(sizes), -1).T
-    rows = space.canonical(rows)
-    return scope, values[tuple(rows[:, c] for c in columns)].reshape(sizes)
+    rows = space.canonical(all_rows(space, scope))
+    return scope, values[tuple(rows[:, c] for c in columns)].reshape(space.num_options[list(scope)])
 
 
 def _spread(space: SearchSpace, scope: Scope, values: NDArray[np.float64], union: Scope) -> NDArray[np.float64]:

@@ -1,25 +1,21 @@
 """What data to load and how to augment it, as checked, printable configurations. No torch in here."""
 
-import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError, model_validator
+from pydantic import Field, StrictFloat, StrictInt, model_validator
 
-from snugnet.errors import ConfigError
+from snugnet.config import Config
+from snugnet.config import read_config as read_config
 
 Rows = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Model = TypeVar("Model", bound=BaseModel)
 
 
-class DataConfig(BaseModel):
+class DataConfig(Config):
     """Labelled images whose classes fall into groups, and how they are split.
 
     Paths are relative to the working directory; ``~`` is expanded.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Annotated[str, Field(min_length=1)]
     """``digits``, a parquet file or glob, a folder with ``train.parquet`` / ``test.parquet`` (or ``train-*.parquet``
@@ -70,13 +66,11 @@ class DataConfig(BaseModel):
         return self
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Config):
     """Random changes to training images; all off by default.
 
     They are applied in the order of the fields, to each image on its own.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
     """Pad by so many black pixels on every side and crop back at a random place."""
@@ -104,30 +98,3 @@ class AugmentConfig(BaseModel):
         if area is not None and self.crop_padding:
             raise ValueError("crop_padding and random_resized_crop are both given, and one is allowed; remove one")
         return self
-
-
-def read_config(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Check ``values`` against ``model``, such as `DataConfig`.
-
-    Raises:
-        ConfigError: one line naming the first wrong key, what was given and what is allowed.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError(_one_line(model, error)) from None
-
-
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, model.model_fields, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(model.model_fields)}"
-        return f"{model.__name__} has no key {key!r}; {hint}"
-    if first["type"] == "missing":
-        return f"{model.__name__} needs the key {key!r}, and it is not given; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{model.__name__}: {message}"
-    return f"{model.__name__}: {key} is {first['input']!r}, which is not allowed: {message}; change it"

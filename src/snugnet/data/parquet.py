@@ -118,7 +118,7 @@ def _read_images(file: Path, rows: NDArray[np.int64], column: str) -> Iterator[E
         raise _unreadable(file, error) from None
 
 
-def _read_labels(file: Path, parquet: "pq.ParquetFile", column: str) -> LabelColumn:
+def _read_labels(file: Path, parquet: pq.ParquetFile, column: str) -> LabelColumn:
     import pyarrow as pa
 
     try:
@@ -128,7 +128,7 @@ def _read_labels(file: Path, parquet: "pq.ParquetFile", column: str) -> LabelCol
     return label_column(values, class_label_names(parquet.schema_arrow, column), column, str(file))
 
 
-def _open(file: Path, wanted: Sequence[str]) -> "pq.ParquetFile":
+def _open(file: Path, wanted: Sequence[str]) -> pq.ParquetFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,0 +1,135 @@
+"""What the commands share: output, and checks that come before any work."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snugnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from snugnet.family import Family
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error: standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(document: Any) -> None:
+    """The result as JSON, on standard output; what is no number is null."""
+    print(json.dumps(_finite(document), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def out() -> Console:
+    """For tables, on standard output; wide where no terminal sets a width."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, emoji=False)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not JSON (NaN and infinity are not).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are both ValueError
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """``key=value`` texts as a dictionary, values read as YAML.
+
+    Raises:
+        ConfigError: a text is something else, or a key stands twice.
+    """
+    from snugnet.recipe import read_assignment
+
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        key, value = read_assignment(text)
+        if key in values:
+            raise ConfigError(f"{option} gives {key} twice; leave one out")
+        values[key] = value
+    return values
+
+
+def read_names(text: str) -> list[str]:
+    """Names with commas between them; one that has a comma itself stands in double quotes.
+
+    Raises:
+        ConfigError: a name is empty.
+    """
+    import csv
+
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not names or not all(names):
+        raise ConfigError(f"names have commas between them, got {text!r}")
+    return names
+
+
+def check_folder(path: str | Path) -> Path:
+    """The path, if it is a folder that can be written into, or can be made.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    path = Path(path)
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"cannot write into {path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write into {path}: no permission to write in {there.resolve()}")
+    return path
+
+
+def load_family(family: str) -> Family:
+    """A family from a folder, or from the Hugging Face hub where the text can only be a name there.
+
+    Raises:
+        FamilyError: there is none, or it is damaged.
+    """
+    from snugnet import family_io
+
+    owner, _, name = family.partition("/")
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", family) and not Path(owner).exists() and name not in ("", ".", "..")
+    return family_io.from_pretrained(family) if on_hub else family_io.load_family(family)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "group"

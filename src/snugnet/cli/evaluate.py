@@ -1,0 +1,126 @@
+"""``snugnet evaluate``: accuracy and cost of a family's networks on its test images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snugnet.cli.common import Json, check_folder, emit, load_family, out, read_assignments, read_names, say
+from snugnet.cli.specialize import FamilyArgument
+from snugnet.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from snugnet.data import GroupedImages, ImageSet
+    from snugnet.family import Family
+
+MOST_BUDGETS = 100
+
+
+def evaluate(
+    family: FamilyArgument,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Superclass to evaluate; may be given several times. All without it.")
+    ] = None,
+    budgets: Annotated[
+        str,
+        typer.Option(
+            metavar="N|A,B,...",
+            help=f"Budgets such as 40M,60M; or how many (a whole number up to {MOST_BUDGETS}), spread evenly.",
+        ),
+    ] = "4",
+    best_of: Annotated[
+        int, typer.Option(min=1, help="For each network, try so many architectures on validation images.")
+    ] = 1,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-d", "--data", metavar="KEY=VALUE", help="Change a key of the recipe's data section: -d source=../images."
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write results.json, results.md and results.png here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Specialise a family to groups and budgets, and measure every network on the family's test images."""
+    asked = read_budget_list(budgets)
+    changes = read_assignments(data, "-d")
+    if out_folder is not None:
+        check_folder(out_folder)
+    loaded = load_family(family)
+
+    import torch
+
+    from snugnet import evaluation, pipeline
+
+    limits = evaluation.spread_budgets(loaded, asked)
+    groups = evaluation.check_groups(loaded, group)
+    loaded.specialize_many([(name, {loaded.budget_name: limit}) for name in groups for limit in limits])
+    images = load_images(loaded, changes)
+    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    report = evaluation.evaluate(loaded, test_images(loaded, images), limits, groups=groups, best_of=best_of)
+    report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
+    files = [] if out_folder is None else report.save(out_folder)
+    if as_json:
+        emit({**report.to_json(), "files": [str(path) for path in files]})
+        return
+    out().print(report.table())
+    for path in files:
+        say(f"wrote {path}")
+
+
+def read_budget_list(text: str) -> int | list[float]:
+    """How many budgets, or the budgets themselves.
+
+    Raises:
+        ConfigError: neither.
+    """
+    from snugnet.costs import parse_budget
+
+    if re.fullmatch(r"\s*\d{1,3}\s*", text) and int(text) <= MOST_BUDGETS:
+        if int(text) == 0:
+            raise ConfigError("--budgets: at least one budget is evaluated, got 0")
+        return int(text)
+    return [parse_budget(budget) for budget in read_names(text)]
+
+
+def load_images(family: Family, changes: dict[str, Any]) -> GroupedImages:
+    """The images that the family was trained on, with some keys of the data section changed.
+
+    Raises:
+        ConfigError: a key or value is wrong, or the images do not have the family's size or classes.
+        DataError: they cannot be read.
+    """
+    from snugnet.data import DataConfig, load_data, read_config
+
+    recipe = family.provenance.get("recipe")
+    section = recipe.get("data") if isinstance(recipe, dict) else None
+    config = read_config(DataConfig, {**(section if isinstance(section, dict) else {}), **changes}, "data")
+    if config.resolution != family.space.resolution:
+        raise ConfigError(
+            f"data: {family.name} takes images of {family.space.resolution} pixels, not {config.resolution}"
+        )
+    try:
+        images = load_data(config)
+    except DataError as error:
+        hint = "" if "source" in changes else "; if the images lie elsewhere now, say where with -d source=..."
+        raise DataError(f"{error}{hint}") from error
+    if sorted(images.classes) != sorted(family.classes):
+        strange = sorted(set(images.classes) ^ set(family.classes))
+        raise ConfigError(
+            f"data: these are not the classes of {family.name}; in one of the two only: {', '.join(strange)}"
+        )
+    return images
+
+
+def test_images(family: Family, images: GroupedImages) -> ImageSet:
+    """The test images, labels in the order of the family's classes."""
+    import torch
+
+    from snugnet.data import ImageSet
+
+    index = torch.tensor([family.classes.index(name) for name in images.classes])
+    return ImageSet(images.test.images, index[images.test.labels])

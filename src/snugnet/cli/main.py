@@ -1,0 +1,88 @@
+"""The command ``snugnet``: puts the commands together, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import snugnet
+from snugnet.cli.common import STOPPED, say
+from snugnet.cli.cost import cost
+from snugnet.cli.evaluate import evaluate
+from snugnet.cli.quickstart import quickstart
+from snugnet.cli.space import app as space
+from snugnet.cli.specialize import specialize
+from snugnet.cli.train import train
+from snugnet.errors import SnugnetError
+
+WRONG_INPUT = 2
+_USAGE_ERROR: type = typer.BadParameter.__bases__[0]  # click's, or typer's own since it has no click below it
+
+app = typer.Typer(
+    name="snugnet",
+    help="Train one weight-sharing network once; get the network that fits any group of classes and any budget.",
+    epilog="Every command has --help, and --json for machines. Wrong input: one line on standard error, exit code 2.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        print(f"snugnet {snugnet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (quickstart, train, specialize, evaluate):
+    app.command()(command)
+app.add_typer(space, name="space")
+app.command()(cost)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: without the program's name; those of the process without it.
+
+    Raises:
+        SystemExit: always. 0: done; 2: wrong input, one line on standard error says what; 130: interrupted.
+    """
+    try:
+        code = app(args=arguments, prog_name="snugnet", standalone_mode=False)
+    except SnugnetError as error:
+        say(f"error: {' '.join(str(error).split())}")
+        code = WRONG_INPUT
+    except typer.Abort:
+        code = STOPPED
+    except Exception as error:
+        if not isinstance(error, _USAGE_ERROR):
+            raise
+        code = _explain_usage(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_usage(error: Exception) -> int:
+    """One line for a wrong option or argument; a command without any shows its help."""
+    message = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+    else:
+        hint = f" (see '{context.command_path} --help')" if context else ""
+        say(f"error: {' '.join(message.split())}{hint}")
+    return WRONG_INPUT

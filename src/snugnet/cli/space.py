@@ -1,0 +1,112 @@
+"""``snugnet space``: what can be chosen, and what the smallest, middle and largest network cost."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from dataclasses import asdict
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snugnet.cli.common import Json, emit, out, read_assignments
+
+if TYPE_CHECKING:
+    from snugnet.spaces import SearchSpace
+
+app = typer.Typer(help="Show search spaces.", no_args_is_help=True)
+
+
+class Network(StrEnum):
+    """The networks to look at before any work begins."""
+
+    smallest = "smallest"
+    centroid = "centroid"
+    largest = "largest"
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the spaces."""
+    from snugnet.spaces import list_spaces, space_class
+
+    spaces = {name: (inspect.getdoc(space_class(name)) or "").split("\n")[0] for name in list_spaces()}
+    if as_json:
+        emit([{"name": name, "description": text} for name, text in spaces.items()])
+        return
+    from rich.table import Table
+
+    table = Table("space", "what it is")
+    for row in spaces.items():
+        table.add_row(*row)
+    out().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a space; 'snugnet space list' shows them.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML: -o resolution=32."),
+    ] = None,
+    blueprint: Annotated[Network | None, typer.Option(help="Print the layers of this network as well.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a space: its size, its choices, its options, and its smallest, middle and largest network."""
+    from snugnet.spaces import space_class
+
+    space = space_class(name).create(**read_assignments(option, "-o"))
+    if as_json:
+        document = describe(space)
+        if blueprint:
+            layers = space.blueprint(space.extremes()[blueprint.value])
+            document["blueprint"] = {"network": blueprint.value, **asdict(layers)}
+        emit(document)
+        return
+    console = out()
+    console.print(f"{space.name}: {space.size:,} architectures ({Decimal(space.size):.3e})")
+    for table in tables(space):
+        console.print(table)
+    if blueprint:
+        console.print(str(space.blueprint(space.extremes()[blueprint.value])), soft_wrap=True)
+
+
+def describe(space: SearchSpace) -> dict[str, Any]:
+    """A space as plain JSON."""
+    networks = {}
+    for name, row in space.extremes().items():
+        layers = space.blueprint(row)
+        networks[name] = {"madds": layers.madds, "params": layers.params, "architecture": space.to_dict(row)}
+    return {
+        **space.to_json(),
+        "size": space.size,
+        "size_scientific": f"{Decimal(space.size):.3e}",
+        "choices": [{"kind": kind, "options": list(o), "count": n} for (kind, o), n in _kinds(space).items()],
+        "networks": networks,
+    }
+
+
+def tables(space: SearchSpace) -> list[Any]:
+    """Networks, choices and options for people."""
+    from rich.table import Table
+
+    networks = Table("network", title="min / centroid / max")
+    for header in ("MAdds", "params"):
+        networks.add_column(header, justify="right")
+    for name, row in space.extremes().items():
+        layers = space.blueprint(row)
+        networks.add_row(name, f"{layers.madds:,}", f"{layers.params:,}")
+    choices = Table("choice", "options", title="what is chosen")
+    choices.add_column("times", justify="right")
+    for (kind, options), count in _kinds(space).items():
+        choices.add_row(kind, " ".join(map(str, options)), str(count))
+    fixed = Table("option", "value", title="what is fixed (-o)")
+    for key, value in space.options.items():
+        fixed.add_row(key, str(value))
+    return [networks, choices, fixed]
+
+
+def _kinds(space: SearchSpace) -> Counter[tuple[str, tuple[Any, ...]]]:
+    return Counter((choice.kind, choice.options) for choice in space.choices)

@@ -1,0 +1,210 @@
+"""Recipes: what is accepted, and one clear line for what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from snugnet.errors import ConfigError
+from snugnet.recipe import Recipe, load_recipe, parse_recipe, read_assignment
+
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "output": "runs/small",
+    "data": {"source": "digits", "resolution": 16},
+    "training": {
+        "stages": [
+            {"name": "largest", "epochs": 1, "learning_rate": 0.1},
+            {"name": "all", "epochs": 1, "learning_rate": 0.1, "elastic": {"depth": 2}},
+        ]
+    },
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def make(text: str) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def small(write: Callable[[str], Path]) -> Path:
+    return write(yaml.safe_dump(SMALL))
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_there_are_recipes() -> None:
+    assert {"quickstart", "tiny-imagenet-10", "tiny-imagenet-10-cpu"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_opens_with_the_command_that_runs_it(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.training.stages[0].elastic == {}
+    first = path.read_text(encoding="utf-8").split("\n")[0]
+    assert first.startswith("# snugnet ")
+    assert f"recipes/{path.name}" in first
+
+
+def test_json_gives_the_same_recipe_again(small: Path) -> None:
+    recipe = load_recipe(small)
+    assert Recipe.model_validate(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "read", "expected"),
+    [
+        (["training.batch_size=64"], lambda r: r.training.batch_size, 64),
+        (["training.stages.1.epochs=2.5"], lambda r: r.training.stages[1].epochs, 2.5),
+        (["training.stages.1.elastic.depth=3"], lambda r: r.training.stages[1].elastic, {"depth": 3}),
+        (["evaluation.budgets=[1M, 2e6, 300]"], lambda r: r.evaluation.budgets, ("1M", "2e6", 300.0)),
+        (["evaluation.budgets=7"], lambda r: r.evaluation.budgets, 7),
+        (["generator.temperature=[2, 1]"], lambda r: r.generator.temperature, (2.0, 1.0)),
+        (["space.width_mult=0.5", "space.stage_strides=[1,2,1,2,1]"], lambda r: r.space.options,
+         {"width_mult": 0.5, "stage_strides": [1, 2, 1, 2, 1]}),
+        (["training.weight_decay=1e-4"], lambda r: r.training.weight_decay, 1e-4),
+        (["data.groups={a: [x, y], b: [z]}"], lambda r: r.data.groups, {"a": ["x", "y"], "b": ["z"]}),
+        (["name=a=b"], lambda r: r.name, "a=b"),
+        (["threads="], lambda r: r.threads, None),
+        (["seed=1", "seed=2"], lambda r: r.seed, 2),
+    ],
+)  # fmt: skip
+def test_overrides(small: Path, overrides: list[str], read: Callable[[Recipe], Any], expected: Any) -> None:
+    assert read(load_recipe(small, overrides)) == expected
+
+
+def test_an_override_fills_a_section_that_is_empty_in_the_file(write: Callable[[str], Path]) -> None:
+    path = write(yaml.safe_dump(SMALL) + "augment:\n")
+    assert "augment is None" in message(path)
+    assert load_recipe(path, ["augment.flip=true"]).augment.flip
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.batchsize=64", "no key 'training.batchsize'; did you mean 'batch_size'? allowed: batch_size, stages"),
+        ("training.stages.0.epoch=1", "no key 'training.stages.0.epoch'; did you mean 'epochs'? allowed: name, epochs"),
+        ("zzz=1", "no key 'zzz'; allowed: name, output, seed"),
+        ("data.zzz=1", "no key 'data.zzz'; allowed: source, resolution"),
+        ("training.batch_size=many", "training.batch_size is 'many': input should be a valid integer"),
+        ("training.batch_size=1", "training.batch_size is 1: input should be greater than or equal to 2"),
+        ("training.batch_size=64.5", "training.batch_size is 64.5"),
+        ("training.batch_size=true", "batch_size is true; it is not a yes or no"),
+        ("training.stages=[]", "training.stages is []"),
+        ("training.stages.0.learning_rate=.nan", "training.stages.0.learning_rate is nan"),
+        ("training.stages.0.learning_rate=.inf", "training.stages.0.learning_rate is inf: input should be a finite number"),
+        ("training.stages.0.learning_rate=-1", "greater than 0"),
+        ("training.stages.0.elastic={depth: 2}", "the first stage trains the largest network"),
+        ("training.stages.1.elastic.depth=0", "elastic counts are at least 1"),
+        ("training.stages.1.elastic.depth=x", "training.stages.1.elastic.depth is 'x'"),
+        ("training.stages.1.warmup_epochs=9", "warmup_epochs (9.0) is more than epochs (1.0)"),
+        ("training.superclass_dropout=1.5", "less than or equal to 1"),
+        ("training=5", "training is 5"),
+        ("generator.encoding=both", "generator.encoding is 'both': input should be 'single-path' or 'multi-path'"),
+        ("generator.temperature=[1, 0]", "temperatures are above 0"),
+        ("generator.temperature=[1]", "generator.temperature"),
+        ("device=tpu", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("evaluation.budgets=0", "at least one budget"),
+        ("evaluation.budgets=lots", "valid integer, unable to parse string as an integer or input should be a valid tuple"),
+        ("evaluation.budgets=[40Q]", "evaluation: a budget is a positive number"),
+        ("evaluation.budgets=[-1]", "evaluation: a budget is a positive number"),
+        ("space.resolution=32", "space: resolution follows from the data"),
+        ("data.resolution=big", "data.resolution is 'big'"),
+        ("data.validation=1.5", "data.validation is 1.5"),
+        ("data.groups={a: b}", "data.groups.a is 'b'"),
+        ("data.on_bad_image=ignore", "'error' or 'skip'"),
+        ("seed=-1", "seed is -1"),
+        ("name=[a]", "name is ['a']: input should be a valid string"),
+        ("name=2024-01-01", "name is datetime.date(2024, 1, 1)"),
+    ],
+)  # fmt: skip
+def test_wrong_keys_and_values(small: Path, override: str, says: str) -> None:
+    text = message(small, override)
+    assert text.startswith(f"{small}: ")
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed", "settings are key=value, got 'seed'"),
+        ("=1", "settings are key=value, got '=1'"),
+        ("", "settings are key=value, got ''"),
+        ("seed=[1", "seed: '[1' is not YAML"),
+        ("seed.x=1", "seed.x: seed is a value, not a section"),
+        ("name.first.x=1", "name.first.x: name is a value"),
+        ("training.stages.2.epochs=1", "'2' is not a position in a list of 2"),
+        ("training.stages.-1.epochs=1", "'-1' is not a position"),
+        ("training.stages.largest.epochs=1", "'largest' is not a position"),
+        ("training.stages.5={}", "'5' is not a position"),
+    ],
+)
+def test_wrong_overrides(write: Callable[[str], Path], override: str, says: str) -> None:
+    assert says in message(write(yaml.safe_dump({**SMALL, "seed": 0})), override)
+
+
+@pytest.mark.parametrize("key", ["name", "output", "data", "training", "data.source", "training.stages.0.epochs"])
+def test_missing_keys(write: Callable[[str], Path], key: str) -> None:
+    content: Any = yaml.safe_load(yaml.safe_dump(SMALL))
+    place = content
+    *sections, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    for section in sections:
+        place = place[section]
+    del place[last]
+    assert f"needs the key {key!r}, and it is not given" in message(write(yaml.safe_dump(content)))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [1", "is not YAML"),
+        ("a: b: c", "is not YAML"),
+        ("\tx: 1", "is not YAML"),
+        ("!!python/object/apply:os.system [ls]", "is not YAML"),
+        ("name: a\nname: b", "key 'name' stands twice"),
+        ("training: {batch_size: 1, batch_size: 2}", "key 'batch_size' stands twice"),
+        ("a: 2024-99-99", "is not YAML"),
+        ("- 1\n- 2", "a recipe is a YAML mapping, got list"),
+        ("just text", "a recipe is a YAML mapping, got str"),
+        ("", "a recipe is a YAML mapping, got NoneType"),
+        ("1: 2", "1"),
+        ("? [a, b]\n: 1", "is not YAML"),
+    ],
+)
+def test_files_that_are_no_recipe(write: Callable[[str], Path], text: str, says: str) -> None:
+    assert says in message(write(text))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "No such file" in message(tmp_path / "nowhere.yaml")
+    assert "Is a directory" in message(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    assert "is not YAML" in message(binary)
+
+
+def test_plain_data_says_that_it_is_a_recipe() -> None:
+    with pytest.raises(ConfigError, match=r"^recipe: no key 'sede'; did you mean 'seed'\?"):
+        parse_recipe({**SMALL, "sede": 1})
+
+
+def test_assignments_read_yaml() -> None:
+    assert read_assignment("a=[1, 2.5, x]") == ("a", [1, 2.5, "x"])
+    assert read_assignment("a=") == ("a", None)

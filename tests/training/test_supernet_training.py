@@ -1,0 +1,92 @@
+"""Training that is stopped goes on; training that breaks stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from snugnet.errors import TrainingError
+from snugnet.pipeline import train
+from snugnet.recipe import parse_recipe
+
+
+def content(output: Path, rate: float = 0.1) -> dict[str, object]:
+    elastic = {"kernel_size": 3, "depth": 3, "expand_ratio": 3}
+    return {
+        "name": "tiny", "output": str(output), "device": "cpu", "threads": 1,
+        "data": {"source": "digits", "resolution": 8, "groups": "digits", "validation": 0.2, "train_rows": 320},
+        "augment": {"crop_padding": 1, "flip": True},
+        "space": {"width_mult": 0.1, "stem_stride": 1, "stage_strides": [2, 1, 1, 1, 1]},
+        "training": {
+            "batch_size": 32, "superclass_dropout": 0.5, "checkpoint_seconds": 0.0,
+            "stages": [
+                {"name": "largest", "epochs": 1, "learning_rate": rate},
+                {"name": "all", "epochs": 2, "learning_rate": 0.05, "elastic": elastic, "subnets": 2},
+            ],
+        },
+        "generator": {"steps": 8, "pairs": 3, "images": 4, "budgets": 3},
+        "evaluation": {"calibration_images": 64},
+    }  # fmt: skip
+
+
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Killed again and again, at any moment: bit for bit the same family in the end."""
+    whole = train(parse_recipe(content(tmp_path / "whole")), progress=False)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(content(tmp_path / "killed")))  # JSON is YAML
+    command = [sys.executable, "-c", f"import snugnet; snugnet.train({str(recipe)!r}, progress=False)"]
+    checkpoints = [tmp_path / "killed" / f"{part}.ckpt.safetensors" for part in ("supernet", "generator")]
+    kills = 0
+    for checkpoint in checkpoints:
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.15)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 1
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    resumed = load_file(tmp_path / "killed" / "supernet.safetensors")
+    for name, tensor in whole.supernet.state_dict().items():
+        assert torch.equal(tensor, resumed[name]), name
+    resumed = load_file(tmp_path / "killed" / "generator.safetensors")
+    for name, tensor in whole.generator.state_dict().items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="not finite at step"):
+        train(parse_recipe(content(tmp_path, rate=1e30)), progress=False)
+    saved = load_file(tmp_path / "supernet.ckpt.safetensors")
+    assert all(tensor.isfinite().all() for name, tensor in saved.items() if name.startswith("supernet."))
+    assert not (tmp_path / "family.json").exists()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    train(parse_recipe(content(tmp_path)), progress=False)
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(parse_recipe(content(tmp_path, rate=0.07)), progress=False)
+    train(parse_recipe(content(tmp_path, rate=0.07)), fresh=True, progress=False)
+
+
+def test_the_log_has_every_phase(tmp_path: Path) -> None:
+    train(parse_recipe(content(tmp_path)), progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["phase"] for line in lines)) == ["supernet: largest", "supernet: all", "generator"]
+    assert all(line["loss"] == pytest.approx(line["loss"]) for line in lines)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_checkpoint_that_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "supernet.ckpt.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match="no checkpoint that can be read"):
+        train(parse_recipe(content(tmp_path)), progress=False)
