@@ -2,7 +2,8 @@
 
 from snugnet.costs.budget import format_amount, parse_budget
 from snugnet.costs.counted import COUNT_UNITS, counted_table
+from snugnet.costs.decode import decode
 from snugnet.costs.sampling import Sampler
 from snugnet.costs.table import CostTable
 
-__all__ = ["COUNT_UNITS", "CostTable", "Sampler", "counted_table", "format_amount", "parse_budget"]
+__all__ = ["COUNT_UNITS", "CostTable", "Sampler", "counted_table", "decode", "format_amount", "parse_budget"]

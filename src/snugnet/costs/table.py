@@ -18,7 +18,7 @@ from snugnet.costs.sampling import Counts, Sampler
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population, SearchSpace
 
-_CHUNK = 4096  # rows at a time: index and gather arrays stay in the second-level cache
+_CHUNK = 1024  # rows at a time: stays in cache, and below the size from which BLAS starts threads
 _FUSED = 4096  # entries: tables are added up beforehand while the sum is no larger
 _SAMPLERS, _COUNTS = 64, 4  # kept; a sampler's counts take up to some 100 MB
 
@@ -70,7 +70,7 @@ class CostTable:
 
     @cached_property
     def _gather(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-        """Strides ``(d, t)``, bases ``(t,)`` and all values in a row: indices are one matrix product (exact in float32)."""
+        """Strides ``(t, d)``, bases ``(t, 1)`` and all values in a row: indices are one matrix product (exact in float32)."""
         fused: list[tuple[Scope, NDArray[np.float64]]] = []
         for scope, values in self.tables:
             if fused:
@@ -80,11 +80,11 @@ class CostTable:
                     fused.append((union, before + _spread(self.space, scope, values, union)))
                     continue
             fused.append((scope, values))
-        strides = np.zeros((self.space.d, len(fused)), dtype=np.float32)
+        strides = np.zeros((len(fused), self.space.d), dtype=np.float32)
         for t, (scope, values) in enumerate(fused):
-            strides[list(scope), t] = np.cumprod((1, *values.shape[:0:-1]))[::-1]
+            strides[t, list(scope)] = np.cumprod((1, *values.shape[:0:-1]))[::-1]
         sizes = [values.size for _, values in fused]
-        bases = np.cumsum([0, *sizes])[:-1].astype(np.float32)
+        bases = np.cumsum([0, *sizes])[:-1, None].astype(np.float32)
         if sum(sizes) >= 2**24:
             raise SpaceError(f"the tables of {self.name} have {sum(sizes):,} entries; at most {2**24:,} are allowed")
         flat = np.concatenate([np.zeros(0), *(values.ravel() for _, values in fused)])
@@ -103,13 +103,13 @@ class CostTable:
         if archs.ndim != 2 or archs.shape[1] != self.space.d:
             raise SpaceError(f"architectures of {self.space.name} have shape (n, {self.space.d}), got {archs.shape}")
         strides, bases, flat = self._gather
-        costs = np.empty(len(archs))
+        costs = np.full(len(archs), self.constant)
         for start in range(0, len(archs), _CHUNK):
-            index = archs[start : start + _CHUNK].astype(np.float32) @ strides
+            index = strides @ archs[start : start + _CHUNK].T.astype(np.float32)
             index += bases
-            values = flat.take(index.astype(np.int64))
-            costs[start : start + _CHUNK] = values.sum(axis=1)
-        costs += self.constant
+            # Added up row by row: the order, and so the last bit, never depends on the size of the batch.
+            for values in flat.take(index.astype(np.int64)):
+                costs[start : start + _CHUNK] += values
         return costs
 
     def expectation(self, probabilities: Sequence[Any]) -> Any:

@@ -75,7 +75,7 @@ class OFAMobileNetV3(SearchSpace):
     STAGE_ACTIVATIONS: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
 
     @classmethod
-    def create(cls, **options: Any) -> Self:
+    def create(cls, /, **options: Any) -> Self:
         """Make the space; options as in the class.
 
         Raises:
@@ -110,11 +110,11 @@ class OFAMobileNetV3(SearchSpace):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SpaceError(f"{key} is a whole number of at least {least}, got {value!r}")
         strides = check_sequence("stage_strides", stage_strides, 5)
-        if any(stride not in (1, 2) for stride in (stem_stride, *strides)):
+        if any(stride not in (1, 2) or type(stride) is not int for stride in (stem_stride, *strides)):
             raise SpaceError(f"strides are 1 or 2, got stem {stem_stride!r}, stages {list(strides)!r}")
         depths = _options("depths", depths, lambda v: isinstance(v, int) and v >= 1)
-        kernels = _options("kernel_sizes", kernel_sizes, lambda v: isinstance(v, int) and v % 2 == 1)
-        expands = _options("expand_ratios", expand_ratios, lambda v: isinstance(v, (int, float)) and v > 1)
+        kernels = _options("kernel_sizes", kernel_sizes, lambda v: isinstance(v, int) and v >= 1 and v % 2 == 1)
+        expands = _options("expand_ratios", expand_ratios, lambda v: isinstance(v, (int, float)) and 1 < v < 1e3)
 
         widths = [make_divisible(c * width_mult) for c in (16, *cls.STAGE_WIDTHS)]
         head, last = make_divisible(960 * width_mult), make_divisible(1280 * width_mult)
@@ -192,10 +192,11 @@ class OFAMobileNetV3(SearchSpace):
             raise SpaceError(f"the architecture lacks {missing[0]!r}; needed: depth, kernel_size, expand_ratio")
         row = np.zeros((1, self.d), dtype=np.int16)
         slots = max(self.options["depths"])
-        depths = check_sequence("depth", arch["depth"], 5)
+        depths = list(check_sequence("depth", arch["depth"], 5))
         for s, depth in enumerate(depths):
             column = self.column[f"stage{s + 1}.depth"]
             row[0, column] = self.choices[column].index(depth)
+            depths[s] = self.choices[column].options[row[0, column]]  # an int, where JSON has 2.0
         for kind in ("kernel_size", "expand_ratio"):
             values = check_sequence(kind, arch[kind])
             if len(values) == 5 * slots and not any(isinstance(v, (list, tuple)) for v in values):

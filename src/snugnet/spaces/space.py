@@ -281,7 +281,7 @@ class SearchSpace(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, **options: Any) -> Self:
+    def create(cls, /, **options: Any) -> Self:
         """Make the space; see the class for its options."""
 
     def with_options(self, **changes: Any) -> Self:
@@ -322,7 +322,7 @@ def space_class(name: str) -> type[SearchSpace]:
     return _REGISTRY[name]
 
 
-def get_space(name: str, **options: Any) -> SearchSpace:
+def get_space(name: str, /, **options: Any) -> SearchSpace:
     """Make a space by name.
 
     Raises:

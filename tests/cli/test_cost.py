@@ -1,0 +1,159 @@
+"""``snugnet cost``: exact counts of architectures in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPACE = "ofa-mobilenet-v3"
+SMALLEST = {
+    "width_mult": 1.0,
+    "resolution": 224,
+    "depth": [2] * 5,
+    "kernel_size": [[3, 3]] * 5,
+    "expand_ratio": [[3, 3]] * 5,
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def make(content: Any, name: str = "arch.json") -> Path:
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return path
+
+    return make
+
+
+def test_one_architecture(snugnet: Any, write: Any) -> None:
+    assert snugnet("cost", SPACE, "--arch", write(SMALLEST), "--json").json == {"madds": 121278672, "params": 3410792}
+
+
+def test_as_a_process_it_prints_the_json_and_imports_no_torch(write: Any) -> None:
+    code = (
+        "import sys; from snugnet.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'matplotlib', 'datasets'} & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "cost", SPACE, "--arch", str(write(SMALLEST)), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"madds": 121278672, "params": 3410792}
+    assert done.stderr == "[]\n"
+
+
+def test_published_networks(snugnet: Any) -> None:
+    beside = Path(__file__).resolve().parents[3] / "shared"
+    path = Path(os.environ.get("SNUGNET_SHARED", beside)) / "data" / SPACE / "specialized_nets.json"
+    if not path.is_file():
+        pytest.skip(f"no published networks at {path}; set SNUGNET_SHARED to the folder that holds data/")
+    published = json.loads(path.read_text(encoding="utf-8"))
+    assert snugnet("cost", SPACE, "--arch", path, "--json").json == {
+        name: {"madds": net["macs"], "params": net["params"]} for name, net in published.items()
+    }
+
+
+def test_people_get_a_table(snugnet: Any, write: Any) -> None:
+    done = snugnet("cost", SPACE, "--arch", write({"small [one]": SMALLEST}))
+    assert done.code == 0
+    assert "small [one]" in done.out
+    assert "121,278,672" in done.out
+
+
+def test_classes_and_options(snugnet: Any, write: Any) -> None:
+    path = write({key: value for key, value in SMALLEST.items() if key not in ("width_mult", "resolution")})
+    plain = snugnet("cost", SPACE, "--arch", path, "--json").json
+    ten = snugnet("cost", SPACE, "--arch", path, "--num-classes", "10", "--json").json
+    assert plain["params"] - ten["params"] == 990 * 1281
+    assert ten == snugnet("cost", SPACE, "--arch", path, "-o", "num_classes=10", "--json").json
+    small = snugnet(
+        "cost", SPACE, "--arch", path, "-o", "resolution=32", "-o", "stage_strides=[1,2,2,1,2]", "--json"
+    ).json
+    assert small["params"] == plain["params"]
+    assert small["madds"] < plain["madds"]
+
+
+def test_an_option_may_repeat_what_the_file_says(snugnet: Any, write: Any) -> None:
+    done = snugnet("cost", SPACE, "--arch", write(SMALLEST), "-o", "width_mult=1.0", "-o", "resolution=224", "--json")
+    assert done.json["madds"] == 121278672
+
+
+def test_whole_numbers_may_be_written_as_floats(snugnet: Any, write: Any) -> None:
+    path = write({**SMALLEST, "depth": [2.0] * 5})
+    assert snugnet("cost", SPACE, "--arch", path, "--json").json["madds"] == 121278672
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not JSON"),
+        ("", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("NaN", "NaN is not a number"),
+        ("[1, 2]", "holds a list"),
+        ("null", "holds a NoneType"),
+        ("{}", "lacks 'depth'"),
+        ({"a": {}}, "a: the architecture lacks 'depth'"),
+        ({"a": SMALLEST, "b": {**SMALLEST, "depth": [2, 2, 2, 2, 9]}}, "b: stage5.depth = 9 is not in this space; allowed: [2, 3, 4]"),
+        ({**SMALLEST, "depth": [2] * 4}, "depth has 5 entries, got 4"),
+        ({**SMALLEST, "depth": 2}, "depth is a list"),
+        ({**SMALLEST, "depth": [None] * 5}, "allowed: [2, 3, 4]"),
+        ({**SMALLEST, "depth": [[2]] * 5}, "allowed: [2, 3, 4]"),
+        ({**SMALLEST, "depth": [{}] * 5}, "allowed: [2, 3, 4]"),
+        ({**SMALLEST, "kernel_size": [[3]] * 5}, "1 entries for a depth of 2"),
+        ({**SMALLEST, "kernel_size": [[3, 4]] * 5}, "allowed: [3, 5, 7]"),
+        ({**SMALLEST, "kernel_size": "33"}, "kernel_size is a list"),
+        ({**SMALLEST, "kernel_size": [[[3], [3]]] * 5}, "allowed: [3, 5, 7]"),
+        ({**SMALLEST, "expand_ratio": [3] * 5}, "expand_ratio of stage 1 is a list"),
+        ({**SMALLEST, "width_mult": "1.0"}, "width_mult is a number"),
+        ({**SMALLEST, "width_mult": -1}, "width_mult is a number in (0, 8]"),
+        ({**SMALLEST, "resolution": 224.5}, "resolution is a whole number"),
+        ({**SMALLEST, "resolution": None}, "resolution is a whole number"),
+        ({**SMALLEST, "resolution": 0}, "resolution is a whole number of at least 1"),
+    ],
+)  # fmt: skip
+def test_wrong_files(snugnet: Any, write: Any, content: Any, says: str) -> None:
+    path = write(content)
+    error = snugnet("cost", SPACE, "--arch", path, "--json").error
+    assert says in error
+    assert str(path) in error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-o", "width_mult=1.2"], "width_mult is 1.0 there and 1.2 in -o; leave out -o width_mult"),
+        (["-o", "width"], "settings are key=value, got 'width'"),
+        (["-o", "width=1"], "unknown option 'width' of space ofa-mobilenet-v3; allowed: width_mult, resolution"),
+        (["-o", "stem_stride=3"], "strides are 1 or 2"),
+        (["-o", "stem_stride=[1]"], "strides are 1 or 2"),
+        (["-o", "stem_stride=1.0"], "strides are 1 or 2"),
+        (["-o", "stage_strides=2"], "stage_strides is a list"),
+        (["-o", "stage_strides=[2,2]"], "stage_strides has 5 entries"),
+        (["-o", "depths=[]"], "depths is a rising list"),
+        (["-o", "depths=[4,2]"], "depths is a rising list"),
+        (["-o", "kernel_sizes=[-1,3]"], "kernel_sizes is a rising list"),
+        (["-o", "expand_ratios=[3,.inf]"], "expand_ratios is a rising list"),
+        (["-o", "num_classes=10", "-o", "num_classes=11"], "-o gives num_classes twice"),
+        (["-o", "num_classes=10", "--num-classes", "11"], "--num-classes is 11 and -o num_classes 10"),
+        (["-o", "num_classes=ten"], "num_classes is a whole number"),
+        (["-o", "name=x"], "unknown option 'name'"),
+        (["-o", "cls=x"], "unknown option 'cls'"),
+        (["-o", "width_mult=[1"], "is not YAML"),
+    ],
+)
+def test_wrong_options(snugnet: Any, write: Any, options: list[str], says: str) -> None:
+    assert says in snugnet("cost", SPACE, "--arch", write(SMALLEST), *options).error
+
+
+def test_wrong_names_and_paths(snugnet: Any, write: Any, tmp_path: Path) -> None:
+    assert "unknown space 'ofa'; known: ofa-mobilenet-v3" in snugnet("cost", "ofa", "--arch", write(SMALLEST)).error
+    assert "cannot read nowhere.json: No such file" in snugnet("cost", SPACE, "--arch", "nowhere.json").error
+    assert "Is a directory" in snugnet("cost", SPACE, "--arch", tmp_path).error
+    (tmp_path / "binary.json").write_bytes(b"\xff\x00")
+    assert "is not JSON" in snugnet("cost", SPACE, "--arch", "binary.json").error
