@@ -58,7 +58,7 @@ class Outcome:
     def error(self) -> str:
         """The one line that says what is wrong."""
         assert (self.code, self.out) == (2, ""), self
-        lines = self.err.splitlines()
+        lines = [line for line in self.err.splitlines() if line]  # a bar that was not shown leaves an empty one
         assert len(lines) == 1, self.err
         assert lines[0].startswith("error: ")
         return lines[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -115,3 +116,23 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{sys.executable} -m snugnet space show ofa-mobilenet-v3 --blueprint largest | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from snugnet.cli.common import emit
+
+    emit({"a": float("nan"), "b": [float("inf"), 1.5], "c": (True, None, "x")})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": [True, None, "x"]}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("round", "round"), ("a/b c", "a-b-c"), ("../x", "x"), ("//", "group")])
+def test_names_of_groups_as_names_of_files(name: str, expected: str) -> None:
+    from snugnet.cli.common import slug
+
+    assert slug(name) == expected
+
+
+def test_names_may_hold_commas_in_quotes() -> None:
+    from snugnet.cli.common import read_names
+
+    assert read_names('"tench, Tinca tinca", goldfish') == ["tench, Tinca tinca", "goldfish"]

@@ -24,8 +24,8 @@ def tiny_recipe(output: Path, **changes: Any) -> Recipe:
             "batch_size": 64,
             "superclass_dropout": 0.3,
             "stages": [
-                {"name": "largest", "epochs": 4, "learning_rate": 0.1},
-                {"name": "all", "epochs": 4, "learning_rate": 0.05, "elastic": {"kernel_size": 3, "depth": 3, "expand_ratio": 3}},
+                {"name": "largest", "epochs": 8, "learning_rate": 0.1},
+                {"name": "all", "epochs": 8, "learning_rate": 0.05, "elastic": {"kernel_size": 3, "depth": 3, "expand_ratio": 3}},
             ],
         },
         "generator": {"steps": 30, "pairs": 6, "images": 8, "budgets": 4},

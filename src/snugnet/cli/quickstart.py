@@ -10,7 +10,7 @@ import typer
 
 import snugnet
 from snugnet.cli.common import Json, say
-from snugnet.cli.train import Fresh, run
+from snugnet.cli.train import Fresh, middle_budget, run
 from snugnet.errors import ConfigError
 
 RECIPE = "recipes/quickstart.yaml"
@@ -25,12 +25,15 @@ def quickstart(
     from snugnet.recipe import load_recipe
 
     recipe = load_recipe(packaged_recipe()).model_copy(update={"output": output})
-    run(recipe, fresh=fresh, as_json=as_json)
+    report = run(recipe, fresh=fresh, as_json=as_json)
     if not as_json:
+        from snugnet.evaluation import human
+
+        budget = human(middle_budget(report))
         say(
             f"""next:
-  snugnet specialize {output} --group curvy --madds 400k --out curvy.onnx
-  snugnet specialize {output} --classes 1,3,8 --madds 400k --best-of 8
+  snugnet specialize {output} --group curvy --madds {budget} --out curvy.onnx
+  snugnet specialize {output} --classes 1,3,8 --madds {budget} --best-of 8
   snugnet evaluate {output} --budgets 6
   snugnet space show ofa-mobilenet-v3"""
         )

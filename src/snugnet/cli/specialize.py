@@ -46,8 +46,9 @@ def specialize(
 
     Without any budget the largest network is allowed.
     """
-    asked = {"madds": madds, "params": params, "latency_ms": latency_ms, "energy_mj": energy_mj}
-    budgets = read_budgets(asked)
+    budgets: dict[str, Any] = read_budgets(
+        {"madds": madds, "params": params, "latency_ms": latency_ms, "energy_mj": energy_mj}
+    )
     if (group is None) == (classes is None):
         given = "neither is given" if group is None else "both are given"
         raise ConfigError(f"the classes are given by --group or by --classes, one of the two; {given}")

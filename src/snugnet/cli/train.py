@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, slug
-from snugnet.errors import BudgetError, DataError
+from snugnet.errors import DataError
 
 if TYPE_CHECKING:
     from snugnet.data import GroupedImages
@@ -37,8 +37,8 @@ def train(
     run(load_recipe(recipe, overrides or ()), fresh=fresh, as_json=as_json)
 
 
-def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> None:
-    """Train, evaluate on the test images, write the report (and ONNX files), and print the table."""
+def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
+    """Train, evaluate on the test images, write the report (and ONNX files), and print the table; returns the report."""
     folder = check_folder(recipe.output)
     try:
         started = time.monotonic()
@@ -51,7 +51,7 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> None:
     networks = {group: str(path) for group, path in exported.items()}
     if as_json:
         emit({"folder": str(folder), "files": files, "networks": networks, **report.to_json()})
-        return
+        return report
     out().print(report.table())
     say(
         f"{len(report.rows)} networks in {report.specialize_ms:.1f} ms; all of this in {time.monotonic() - started:.0f} s"
@@ -60,6 +60,7 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> None:
     if networks:
         worst = max(row.onnx_difference for row in report.rows)
         say(f"ONNX files, run by ONNX Runtime, within {worst:.0e} of torch: {', '.join(networks.values())}")
+    return report
 
 
 def _train_and_evaluate(recipe: Recipe, folder: Path, fresh: bool) -> tuple[Family, Report]:
@@ -92,16 +93,13 @@ def check_scenarios(recipe: Recipe, data: GroupedImages) -> None:
     space = pipeline.make_space(recipe, data)
     for stage in recipe.training.stages:
         Uniform(space, stage.elastic, stage.subnets)
-    cost = recipe.generator.budget
-    low, high = (float(bound) for bound in counted_table(space, cost).bounds())
+    largest = max(len(classes) for classes in data.groups.values())
+    if largest < 2:
+        raise DataError("no group has two classes or more; there is nothing to specialise to")
+    table = counted_table(space, recipe.generator.budget, num_classes=largest)
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
-        if not parse_budget(budget) >= low:
-            raise BudgetError(
-                f"evaluation.budgets: no network has {cost} <= {budget}; feasible: {low:,.0f} to {high:,.0f}"
-            )
-    if all(len(classes) < 2 for classes in data.groups.values()):
-        raise DataError("no group has two classes or more; there is nothing to specialise to")
+        table.check_budget(parse_budget(budget), "evaluation.budgets: ")
     rows = data.report["rows"]
     say(f"images: {', '.join(f'{count} {name}' for name, count in rows.items())}; {len(data.classes)} classes")
     for note in data.report["notes"]:
@@ -110,10 +108,15 @@ def check_scenarios(recipe: Recipe, data: GroupedImages) -> None:
     say(f"{space.name}: {space.size:.3e} architectures; MAdds min / centroid / max {networks}")
 
 
+def middle_budget(report: Report) -> float:
+    """The budget in the middle of those reported on; the lower one of two."""
+    limits = sorted({row.budget for row in report.rows})
+    return limits[(len(limits) - 1) // 2]
+
+
 def export_middle(family: Family, report: Report, folder: Path, best_of: int) -> dict[str, Path]:
     """The network of every group at the middle budget, as ONNX that ONNX Runtime has run and that agrees with torch."""
-    limits = sorted({row.budget for row in report.rows})
-    middle: dict[str, Any] = {report.budget: limits[(len(limits) - 1) // 2]}
+    middle: dict[str, Any] = {report.budget: middle_budget(report)}
     paths: dict[str, Path] = {}
     for group in dict.fromkeys(row.group for row in report.rows):
         path = folder / "onnx" / f"{slug(group)}.onnx"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from snugnet.costs.lattice import Lattice, Paths
+from snugnet.costs.lattice import Lattice, Paths, make_lattice
 from snugnet.costs.pareto import find_feasible
 from snugnet.costs.plan import Floats, Plan
 from snugnet.costs.table import CostTable
@@ -17,9 +17,9 @@ from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population
 
 _JOINT = 16  # times as many cells where several budgets bind at once
-_CHUNK = 2**15  # values a state: a chunk of scenarios stays in the second-level cache
-_AT_ONCE = 4  # cells traced back together
-_ROUNDS = 4  # of that, before only cells are looked at in which everything fits
+_CHUNK = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
+_AT_ONCE = 8  # cells traced back together
+_ROUNDS = 3  # of that, before only cells are looked at in which everything fits
 
 
 def decode(tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, *, cells: int = 1024) -> Population:
@@ -27,7 +27,7 @@ def decode(tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, *
 
     No result is above a budget: true costs are compared. Each is optimal to the quantisation. With ``T`` steps (the
     plan's tables, 20 for ``ofa-mobilenet-v3``) and ``delta`` the width of a cell, at most
-    ``2 * (budget - cheapest) / cells``, no architecture that costs at most ``budget - T * delta`` scores more; nor, in
+    ``4 * (budget - cheapest) / cells``, no architecture that costs at most ``budget - T * delta`` scores more; nor, in
     exact arithmetic, does any at all where the unconstrained best fits, or where costs are multiples of a whole number
     and ``cells`` of those reach the budget. Where several budgets bind at once, a side of the grid has
     ``(16 * cells) ** (1 / m)`` cells for ``m`` binding tables, and the statement holds for architectures that keep
@@ -74,7 +74,7 @@ class _Decoder:
             for m in range(len(self.tables)):
                 self._solve(np.flatnonzero(self.pending & binding[:, m]), [m], self.cells)
         for i in np.flatnonzero(self.pending):
-            binding[i] = self.budgets[i] < [table.range[1] for table in self.tables]
+            binding[i] |= self.budgets[i] < [table.range[1] for table in self.tables]
         for subset in np.unique(binding[self.pending], axis=0):
             members = np.flatnonzero(self.pending & (binding == subset).all(axis=1))
             side = self.cells if subset.sum() == 1 else max(2, round((_JOINT * self.cells) ** (1 / subset.sum())))
@@ -101,7 +101,7 @@ class _Decoder:
         table, budgets = self.tables[m], self.budgets[:, m]
         for i in np.flatnonzero(budgets < table.range[0]):
             table.check_budget(float(budgets[i]), f"scenario {i}: ")
-        rows = np.repeat(table.extreme(np.ones((1, self.scores.shape[1]), dtype=bool), -1), len(budgets), axis=0)
+        rows = np.repeat(table.cheapest, len(budgets), axis=0)
         some = np.flatnonzero(self.forbidding)
         if len(some):
             rows[some] = table.extreme(~np.isneginf(self.scores[some]), -1)
@@ -123,24 +123,28 @@ class _Decoder:
         workers = min(4, os.cpu_count() or 1)
         for uppers in np.unique(levels, axis=0):
             group = scenarios[(levels == uppers).all(axis=1)]
-            lattice = Lattice(self.plan, [self.excesses[m] for m in members], uppers.tolist(), cells)
+            lattice = make_lattice(self.plan, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells)
             size = max(1, _CHUNK // lattice.size)
             chunks = [group[start : start + size] for start in range(0, len(group), size)]
             tasks += [(lattice, members, chunks[w::workers]) for w in range(min(workers, len(chunks)))]
-        if len(tasks) == 1:
-            self._solve_chunks(*tasks[0])
+        if len(tasks) == 1 or workers == 1:
+            for task in tasks:
+                self._solve_chunks(*task)
         else:
             with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(lambda task: self._solve_chunks(*task), tasks))
 
     def _solve_chunks(self, lattice: Lattice, members: list[int], chunks: list[NDArray[np.intp]]) -> None:
-        buffers = lattice.buffers(max(map(len, chunks)), self.scores.dtype)
         lows = np.array([self.excesses[m].low for m in members])
+        buffers = lattice.buffers(len(chunks[0]), self.scores.dtype)
         for chunk in chunks:
+            if len(chunk) != buffers.n:
+                buffers = lattice.buffers(len(chunk), self.scores.dtype)
             paths = lattice.solve(self.plan.scores(self.scores[chunk]), buffers)
-            left = self.budgets[np.ix_(chunk, members)] - lows
+            left = self.budgets[chunk][:, members] - lows
+            final = np.full((len(chunk), lattice.size), -np.inf, dtype=self.scores.dtype)
+            np.copyto(final, paths.final, where=_reach(lattice, lattice.cells(left, safe=False)))
             open_ = np.arange(len(chunk))
-            final = np.where(_reach(lattice, lattice.cells(left, safe=False)), paths.final, -np.inf)
             for _ in range(_ROUNDS):
                 open_ = self._try_best(paths, final, open_, chunk, members)
             final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
@@ -165,10 +169,14 @@ class _Decoder:
             finite.append(left[each, cells[-1]] > -np.inf)
             left[each, cells[-1]] = -np.inf
         final[open_] = left
-        scenario = np.tile(open_, _AT_ONCE)
-        rows = paths.trace(scenario, np.concatenate(cells))
-        within = (self._costs(rows) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
-        fits = (within & np.concatenate(finite)).reshape(_AT_ONCE, -1)
+        # A scenario with fewer cells left than are looked at has others struck out: from those no path leads back.
+        real = np.flatnonzero(np.concatenate(finite))
+        scenario = np.tile(open_, _AT_ONCE)[real]
+        rows = np.zeros((_AT_ONCE * len(open_), self.rows.shape[1]), dtype=np.int16)
+        rows[real] = paths.trace(scenario, np.concatenate(cells)[real])
+        fits = np.zeros(len(rows), dtype=bool)
+        fits[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
+        fits = fits.reshape(_AT_ONCE, -1)
         solved, first = fits.any(axis=0), fits.argmax(axis=0)
         self._accept(chunk[open_[solved]], rows.reshape(_AT_ONCE, len(open_), -1)[first, each][solved])
         return open_[~solved]

@@ -47,16 +47,15 @@ class Excess:
         return cls(steps, low, high - low, smallest, common, max(_FINEST * largest, 1e-300))
 
     def level(self, budget: NDArray[np.float64]) -> NDArray[np.float64]:
-        """For budgets from ``low`` on, the rung of a ladder just above what they leave: ``span``, ``span / 2``, ...
+        """For budgets from ``low`` on, the rung of a ladder just above what they leave: ``span``, ``span / 4``, ...
 
         All budgets of a rung share a grid, which is as fine relative to a small budget as to a large one. What leaves
         less than the smallest entry leaves nothing: rung 0. The result depends on the budget alone.
         """
         left = np.clip(budget - self.low, 0.0, self.span)
         with np.errstate(divide="ignore", invalid="ignore"):
-            octave = np.floor(np.log2(self.span / left))
-            rung = np.where(left > 0, self.span * np.exp2(-octave), 0.0)
-        rung = np.where(rung < left, 2 * rung, rung)
+            rung = np.where(left > 0, self.span * 4.0 ** -np.floor(np.log2(self.span / left) / 2), 0.0)
+        rung = np.where(rung < left, 4 * rung, rung)
         return np.where(left < self.smallest * (1 - 1e-9), 0.0, rung)
 
     def step(self, upper: float, cells: int) -> float:

@@ -8,9 +8,9 @@ between its rows catch what is shifted past an edge.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from snugnet.costs.grid import EDGE, Excess
 from snugnet.costs.plan import Floats, Plan
 from snugnet.spaces import Population
+
+_INNER = 1024  # numbers that a broadcast addition goes through at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,12 @@ class Move:
     starts: NDArray[np.intp]
     runs: list[tuple[int, int, int]]
     reach: int
+
+
+@lru_cache(maxsize=64)
+def make_lattice(plan: Plan, excesses: tuple[Excess, ...], uppers: tuple[float, ...], cells: int) -> Lattice:
+    """A :class:`Lattice`; the last ones are kept, since budgets of one rung share theirs."""
+    return Lattice(plan, excesses, uppers, cells)
 
 
 class Lattice:
@@ -66,7 +74,9 @@ class Lattice:
         m, steps = len(excesses), range(len(plan.steps))
         # An entry above what the budget leaves is in no feasible path, so its rounding does not matter either.
         kept = [
-            np.flatnonzero(np.all([e.steps[t] <= u * (1 + 1e-9) for e, u in zip(excesses, uppers, strict=True)], axis=0))
+            np.flatnonzero(
+                np.all([e.steps[t] <= u * (1 + 1e-9) for e, u in zip(excesses, uppers, strict=True)], axis=0)
+            )
             for t in steps
         ]
         entries = [np.array([e.steps[t][kept[t]] for e in excesses]).reshape(m, -1) for t in steps]
@@ -81,7 +91,8 @@ class Lattice:
         strides = np.cumprod([1, *widths[:0:-1]])[::-1]
         self.size, self.origin = int(widths.prod()), int(margins @ strides)
         self.coordinates = np.indices(widths).reshape(m, -1) - margins[:, None]
-        self._between = np.flatnonzero((self.coordinates < 0).any(axis=0)) if m > 1 else np.zeros(0, np.intp)
+        # Margins that lie between rows, and so have to be cleared: width of a row, of its margin, and of what is below.
+        self._between = [(int(widths[j]), int(margins[j]), int(strides[j])) for j in range(1, m)]
         self.moves: list[Move] = []
         rows = 1  # of the first dimension, occupied so far
         for step, keep, shift in zip(plan.steps, kept, shifts, strict=True):
@@ -89,10 +100,10 @@ class Lattice:
             order = np.lexsort((flat, step.source[keep], step.target[keep]))
             keep, flat = keep[order], flat[order]
             keys = np.stack([step.source[keep], step.target[keep], flat], axis=1)
-            runs, starts = np.unique(keys[:, [1, 0, 2]], axis=0, return_index=True)
-            runs = runs[:, [1, 0, 2]]
+            starts = np.flatnonzero(np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)]))
+            runs = [(source, target, move) for source, target, move in keys[starts].tolist()]
             reach = min(int(rows * strides[0]), self.size - self.origin)
-            self.moves.append(Move(keep, flat, starts, [(int(s), int(t), int(q)) for s, t, q in runs], reach))
+            self.moves.append(Move(keep, flat, starts, runs, reach))
             rows = min(rows + int(shift[0].max(initial=0)), int(sizes[0]))
         self._last = min(int(rows * strides[0]), self.size - self.origin)
 
@@ -106,56 +117,84 @@ class Lattice:
         within = left - self.slack[0] if safe else left + self.slack[1]
         return np.floor(within / self.deltas + EDGE).astype(np.int64)
 
-    def buffers(self, n: int, dtype: np.dtype) -> list[Floats]:
-        """Room for :meth:`solve` on up to ``n`` scenarios, to be used again and again."""
+    def buffers(self, n: int, dtype: np.dtype) -> Buffers:
+        """Room for :meth:`solve` on ``n`` scenarios, to be used again and again."""
+        repeat = max(1, _INNER // n)
+        rows = self.size + repeat
         states = [1, *(step.targets for step in self.plan.steps)]
-        return [np.full((s, n, self.size), -np.inf, dtype=dtype) for s in states] + [np.empty((n, self.size), dtype)]
+        values = [np.full((s, rows * n), -np.inf, dtype=dtype) for s in states]
+        values[0][0, self.origin * n : (self.origin + 1) * n] = 0
+        return Buffers(n, repeat, rows, values, np.empty(rows * n, dtype))
 
-    def solve(self, gains: Sequence[Floats], buffers: list[Floats]) -> Paths:
+    def solve(self, gains: Sequence[Floats], buffers: Buffers) -> Paths:
         """Best scores of all states and cells.
 
         Args:
             gains: what each transition scores, a list over steps of shape ``(K, n)``.
-            buffers: from :meth:`buffers`, for at least ``n`` scenarios.
+            buffers: from :meth:`buffers`, for just these ``n`` scenarios.
         """
-        n, at = gains[0].shape[1], self.origin
-        values = [buffer[:, :n] for buffer in buffers[:-1]]
-        scratch = buffers[-1][:n]
+        n, repeat, at, scratch = buffers.n, buffers.repeat, self.origin, buffers.scratch
         kept = [gain[move.kept] for move, gain in zip(self.moves, gains, strict=True)]
-        values[0][0, :, at] = 0
         reaches = [*(move.reach for move in self.moves[1:]), self._last]
-        for move, gain, reach, old, new in zip(self.moves, kept, reaches, values, values[1:], strict=False):
-            new[:, :, at : at + reach] = -np.inf
-            for (source, target, shift), score in zip(
-                move.runs, np.maximum.reduceat(gain, move.starts, axis=0), strict=True
-            ):
+        for move, gain, reach, old, new in zip(
+            self.moves, kept, reaches, buffers.values, buffers.values[1:], strict=False
+        ):
+            new[:, at * n : (at + reach) * n] = -np.inf
+            tiles = np.tile(np.maximum.reduceat(gain, move.starts, axis=0), (1, repeat))
+            for (source, target, shift), tile in zip(move.runs, tiles, strict=True):
                 length = min(move.reach, self.size - at - shift)
-                into = new[target, :, at + shift : at + shift + length]
-                sums = np.add(old[source, :, at : at + length], score[:, None], out=scratch[:, :length])
-                np.maximum(into, sums, out=into)
-            if len(self._between):
-                new[:, :, self._between] = -np.inf
-        return Paths(self, values, kept)
+                blocks = -(-length // repeat)
+                end = blocks * repeat * n
+                before = old[source, at * n : at * n + end].reshape(blocks, -1)
+                np.add(before, tile, out=scratch[:end].reshape(blocks, -1))
+                into = new[target, (at + shift) * n : (at + shift + length) * n]
+                np.maximum(into, scratch[: length * n], out=into)
+            for state in new:
+                for width, margin, below in self._between:
+                    state[: self.size * n].reshape(-1, width, below * n)[:, :margin] = -np.inf
+        return Paths(self, buffers, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Buffers:
+    """Best scores before and after each step.
+
+    A state's scores are laid out cell by cell, the scenarios of a cell side by side: any run of cells is then one
+    contiguous piece. Scores of transitions are repeated ``repeat`` times and added to as many cells at once.
+
+    Attributes:
+        n: scenarios.
+        repeat: cells that are added to at once.
+        rows: cells, and room for one such run.
+        values: one more than steps, shape ``(states, rows * n)``.
+        scratch: shape ``(rows * n,)``.
+    """
+
+    n: int
+    repeat: int
+    rows: int
+    values: list[Floats]
+    scratch: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Paths:
-    """Solved scenarios: best scores before and after each step, and the way back.
+    """Solved scenarios, until the buffers are used again.
 
     Attributes:
         lattice: the grid.
-        values: shape ``(states, n, size)``, one more than steps.
+        buffers: best scores before and after each step.
         gains: scores of the kept transitions, a list over steps of shape ``(k, n)``.
     """
 
     lattice: Lattice
-    values: list[Floats]
+    buffers: Buffers
     gains: list[Floats]
 
     @property
     def final(self) -> Floats:
         """Best score in each cell of the flat grid: shape ``(n, size)``."""
-        return self.values[-1][0]
+        return self.buffers.values[-1].reshape(-1, self.buffers.n)[: self.lattice.size].T
 
     def trace(self, scenario: NDArray[np.intp], cell: NDArray[np.intp]) -> Population:
         """The best architectures that end in given cells.
@@ -167,13 +206,15 @@ class Paths:
         Returns:
             Canonical rows, shape ``(r, d)``.
         """
-        plan = self.lattice.plan
+        plan, n = self.lattice.plan, self.buffers.n
         rows = np.zeros((len(cell), plan.d), dtype=np.int16)
         state, cell = np.zeros(len(cell), dtype=np.intp), cell.copy()
         for t in reversed(range(len(plan.steps))):
-            step, move, before = plan.steps[t], self.lattice.moves[t], self.values[t]
+            step, move, before = plan.steps[t], self.lattice.moves[t], self.buffers.values[t]
             source, target = step.source[move.kept], step.target[move.kept]
-            sums = before[source[:, None], scenario, cell - move.shift[:, None]] + self.gains[t][:, scenario]
+            index = (source * self.buffers.rows - move.shift)[:, None] * n + (cell * n + scenario)
+            sums = before.ravel().take(index)  # never outside: no cell moves further than the margins
+            sums += self.gains[t].take(scenario, axis=1)
             if step.targets > 1:
                 sums[target[:, None] != state] = -np.inf
             pick = sums.argmax(axis=0)

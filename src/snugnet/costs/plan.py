@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Step:
     introduced: Scope
     hot: NDArray[np.intp]
 
-    @property
+    @cached_property
     def starts(self) -> NDArray[np.intp]:
         """Where the transitions into each target begin: shape ``(targets,)``."""
         return np.searchsorted(self.target, np.arange(self.targets))
@@ -171,14 +172,12 @@ def _order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[Scope]:
     order: list[Scope] = []
     left, live = list(scopes), set[int]()
     while left:
-
-        def states_after(scope: Scope) -> int:
-            needed = {c for other in left if other is not scope for c in other}
-            return math.prod(sizes[c] for c in (live | set(scope)) & needed)
-
-        best = min(left, key=states_after)
+        after = {
+            scope: (live | set(scope)) & {c for other in left if other is not scope for c in other} for scope in left
+        }
+        best = min(left, key=lambda scope: math.prod(sizes[c] for c in after[scope]))
         left.remove(best)
-        live = (live | set(best)) & {c for other in left for c in other}
+        live = after[best]
         order.append(best)
     return order
 
@@ -187,7 +186,7 @@ def all_rows(space: SearchSpace, scope: Scope) -> Population:
     """Every combination of the options of some choices, the last one fastest; other columns are 0: ``(K, d)``."""
     rows = np.zeros((math.prod(space.num_options[list(scope)].tolist()), space.d), dtype=np.int16)
     if scope:
-        rows[:, scope] = np.indices(space.num_options[list(scope)]).reshape(len(scope), -1).T
+        rows[:, scope] = np.indices(space.num_options[list(scope)].tolist()).reshape(len(scope), -1).T
     return rows
 
 

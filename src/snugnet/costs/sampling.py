@@ -61,7 +61,9 @@ class Counts:
         for step, q, kept, e in zip(plan.steps, self._shifts, self._kept, excess.steps, strict=True):
             after = np.zeros((step.targets, self.pad + self.cells))
             for k in kept:
-                after[step.target[k], self.pad + q[k] :] += count[step.source[k], self.pad : self.pad + self.cells - q[k]]
+                after[step.target[k], self.pad + q[k] :] += count[
+                    step.source[k], self.pad : self.pad + self.cells - q[k]
+                ]
             exponent = math.frexp(after.max())[1]  # a power of two, so that nothing is rounded
             count = np.ldexp(after, -exponent)
             self.log2 += exponent
@@ -113,7 +115,7 @@ class Counts:
         threshold = uniforms * (behind[-1] * (1 - 2.0**-50)) if len(behind) else uniforms
         pick = np.zeros(len(at), dtype=np.int8 if len(arrive) < 128 else np.intp)
         for row in behind[:-1]:
-            pick += row <= threshold
+            np.add(pick, row <= threshold, out=pick)
         return pick.astype(np.intp)
 
     def list(self, low: int, high: int) -> Population:
@@ -157,6 +159,7 @@ class Sampler:
         self.drawn = self.accepted = 0
         self._check_window()
         self._list: Population | None = None
+        self._expected = 1.0  # draws a sample; not from what was drawn so far: a seed always gives the same samples
         excess = table.excess(table.plan)
         if excess.common and at_least > excess.low:
             steps = math.floor((min(budget, table.range[1]) - excess.low) / excess.common)
@@ -176,7 +179,8 @@ class Sampler:
                 if not len(self._list):
                     self._refuse(proven=True)
                 return
-            share = self._inside(self._propose(_PILOT, np.random.default_rng(0))).mean()
+            share = float(self._inside(self._propose(_PILOT, np.random.default_rng(0))).mean())
+            self._expected = 1 / max(share, 1 / _PILOT)
             if share >= _GOOD or cells >= _FINE or not self._counts.slack:
                 return
             cells *= 4
@@ -202,7 +206,7 @@ class Sampler:
         found: list[Population] = []
         missing, failed = n, 0
         while missing > 0:
-            rows = self._propose(math.ceil(missing * self.tries * 1.01) + 8, rng)
+            rows = self._propose(math.ceil(missing * self._expected * 1.01) + 8, rng)
             inside = self._inside(rows)
             self.drawn += len(rows)
             self.accepted += int(inside.sum())

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -178,7 +178,7 @@ class CostTable:
         return self._plans[key]
 
     def excess(self, plan: Plan) -> Excess:
-        """This cost above its minimum, spread over the transitions of a plan."""
+        """The cost above its minimum, spread over the transitions of a plan."""
         if plan not in self._excess:
             low, high = self.range
             self._excess[plan] = Excess.make(plan.reduced(plan.increments(self.tables)), low, high)
@@ -187,25 +187,39 @@ class CostTable:
     @cached_property
     def range(self) -> tuple[float, float]:
         """Cost of the cheapest and of the dearest architecture."""
-        low, high = self.bounds()
-        return float(low[0]), float(high[0])
+        dearest = self.extreme(np.ones((1, self.space.offsets[-1]), dtype=bool), 1)
+        return float(self(self.cheapest)[0]), float(self(dearest)[0])
 
-    def bounds(self, partial: Population | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    @cached_property
+    def cheapest(self) -> Population:
+        """A cheapest architecture: shape ``(1, d)``."""
+        return self.extreme(np.ones((1, self.space.offsets[-1]), dtype=bool), -1)
+
+    @overload
+    def bounds(self) -> tuple[float, float]: ...
+
+    @overload
+    def bounds(self, partial: Population) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+    def bounds(
+        self, partial: Population | None = None
+    ) -> tuple[float, float] | tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Costs of the cheapest and of the dearest completion of partial architectures.
 
         Args:
             partial: option indices, or -1 where nothing has been chosen yet: shape ``(n, d)``. An option given for a
-                choice that turns out not to matter is not binding. Without it: of the empty architecture.
+                choice that turns out not to matter is not binding.
 
         Returns:
-            Two arrays of shape ``(n,)``: costs of architectures that exist, so exact.
+            Two arrays of shape ``(n,)``: costs of architectures that exist, so exact. Without an argument two numbers,
+            :attr:`range`.
 
         Raises:
             SpaceError: the shape is wrong, or an index has no option.
         """
-        space = self.space
         if partial is None:
-            partial = np.full((1, space.d), -1, dtype=np.int16)
+            return self.range
+        space = self.space
         if partial.ndim != 2 or partial.shape[1] != space.d:
             raise SpaceError(f"partial architectures have shape (n, {space.d}), got {partial.shape}")
         if ((partial < -1) | (partial >= space.num_options)).any():
@@ -215,18 +229,17 @@ class CostTable:
         allowed = (chosen == -1) | (chosen == option)
         return self(self.extreme(allowed, -1)), self(self.extreme(allowed, 1))
 
-    def extreme(self, allowed: NDArray[np.bool_], sign: int, plan: Plan | None = None) -> Population:
+    def extreme(self, allowed: NDArray[np.bool_], sign: int) -> Population:
         """The cheapest (sign -1) or dearest (sign 1) architectures among those of allowed options.
 
         Args:
             allowed: in one-hot layout, shape ``(n, sum of options)``.
             sign: which of the two.
-            plan: another plan that holds this table.
 
         Returns:
             Canonical rows, shape ``(n, d)``; meaningless where the allowed options make no architecture.
         """
-        plan = plan or self.plan
+        plan = self.plan
         masks = plan.scores(np.where(allowed, 0.0, -np.inf))
         increments = plan.increments(self.tables)
         return plan.best([sign * i[:, None] + mask for i, mask in zip(increments, masks, strict=True)])[0]
@@ -325,8 +338,8 @@ class CostTable:
         if missing:
             raise SpaceError(f"a cost table lacks its array {missing[0]!r}")
         choices, values, ranks = arrays["choices"], arrays["values"], arrays["ranks"]
-        fits = choices.sum() == choices.sum() and (ranks >= 0).all() and ranks.sum() == len(choices)
-        if not fits or ((choices < 0) | (choices >= space.d)).any():
+        fits = (ranks > 0).all() and ranks.sum() == len(choices) and ((choices >= 0) & (choices < space.d)).all()
+        if not fits:
             raise SpaceError(f"the cost table does not fit the space {space.name} with its {space.d} choices")
         tables: list[tuple[Sequence[int], ArrayLike]] = [((), arrays["constant"])]
         start = 0

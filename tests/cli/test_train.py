@@ -1,0 +1,138 @@
+"""``snugnet train`` and ``quickstart``: from a recipe to a family, results and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snugnet.recipe import load_recipe
+
+
+def test_train_evaluate_specialize(snugnet: Any, recipe: Path, tmp_path: Path) -> None:
+    done = snugnet("train", recipe, "output=runs/a", "evaluation.export=true", "--json").json
+    folder = tmp_path / "runs" / "a"
+    assert done["folder"] == "runs/a"
+    assert len(done["rows"]) == 6
+    assert done["files"] == {kind: f"runs/a/results.{kind}" for kind in ("json", "md", "png")}
+    assert json.loads((folder / "results.json").read_text())["rows"] == done["rows"]
+    assert done["networks"] == {group: f"runs/a/onnx/{group}.onnx" for group in ("round", "straight", "curvy")}
+    assert sorted(path.name for path in (folder / "onnx").iterdir()) == ["curvy.onnx", "round.onnx", "straight.onnx"]
+    assert done["context"]["recipe"]["output"] == "runs/a"
+    assert snugnet("specialize", folder, "--group", "round", "--madds", "10M", "--out", "net.onnx").code == 0
+
+    again = snugnet("train", recipe, "output=runs/a")  # nothing is left to train
+    assert again.code == 0
+    assert "going on with the run in runs/a" in again.err
+    assert "accuracy" in again.out
+    assert "6 networks in" in again.err
+
+    other = snugnet("train", recipe, "output=runs/a", "seed=1")
+    assert "was made by another recipe" in other.err
+    assert other.code == 2
+    fresh = snugnet("train", recipe, "output=runs/a", "seed=1", "--fresh")
+    assert fresh.code == 0
+    assert "going on" not in fresh.err
+
+
+def test_it_shows_the_data_and_the_space_before_it_trains(snugnet: Any, recipe: Path) -> None:
+    done = snugnet("train", recipe, "evaluation.budgets=[1]")
+    assert done.code == 2
+    assert "has madds <= 1; feasible" in done.err
+    done = snugnet("train", recipe)
+    assert "200 train" in done.err
+    assert "MAdds min / centroid / max" in done.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["training.batchsize=64"], "no key 'training.batchsize'; did you mean 'batch_size'?"),
+        (["batch_size"], "settings are key=value"),
+        (["training.stages.1.elastic={kernel: 2}"], "'kernel' is no kind of choice in ofa-mobilenet-v3"),
+        (["generator.budget=latency_ms"], "'latency_ms'"),
+        (
+            ["evaluation.budgets=[1M, 10]"],
+            "evaluation.budgets: no architecture of ofa-mobilenet-v3 has madds <= 10; feasible: ",
+        ),
+        (["space.name=ofa"], "unknown space 'ofa'"),
+        (["space.width=2"], "unknown option 'width'"),
+        (["space.cls=2"], "unknown option 'cls'"),
+        (["space.stage_strides=[1]"], "stage_strides has 5 entries"),
+        (["data.source=nowhere.parquet"], "nowhere.parquet"),
+        (["data.groups={all: ['0']}"], "class"),
+        (["output=tiny.yaml"], "tiny.yaml is a file, not a folder"),
+        (["output=tiny.yaml/deep"], "tiny.yaml is a file, not a folder"),
+    ],
+)
+def test_wrong_input_before_any_work(
+    snugnet: Any, recipe: Path, tmp_path: Path, overrides: list[str], says: str
+) -> None:
+    done = snugnet("train", recipe, *overrides, "--json")
+    assert says in done.error
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
+    """Ctrl-C: one line, code 130; the same command then goes on."""
+    command = [sys.executable, "-m", "snugnet", "train", str(recipe)]
+    endless = [*command, "training.stages.0.epochs=1000", "training.checkpoint_seconds=0"]
+    checkpoint = tmp_path / "runs" / "tiny" / "supernet.ckpt.safetensors"
+    running = subprocess.Popen(
+        endless,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where pytest runs in the background
+    )
+    try:
+        for _ in range(1200):
+            if checkpoint.exists() or running.poll() is not None:
+                break
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert (running.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "stopped; run the same command to go on"
+    assert "Traceback" not in err
+    assert checkpoint.exists()
+
+
+def test_quickstart_runs_the_recipe_that_the_repository_shows(snugnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snugnet.cli import quickstart
+    from snugnet.evaluation import Report, Row
+
+    ran = []
+
+    def run(recipe: Any, **options: bool) -> Report:
+        ran.append((recipe, options))
+        rows = [Row("round", budget, 1.0, 1.0, {}, 1.0, 0.0, 1, {}) for budget in (1e6, 3e6, 2e6)]
+        return Report("digits", "madds", rows, 1.0)
+
+    monkeypatch.setattr(quickstart, "run", run)
+    done = snugnet("quickstart", "--output", "1e3", "--fresh")
+    assert done.code == 0
+    shown = load_recipe(Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml")
+    assert ran == [(shown.model_copy(update={"output": "1e3"}), {"fresh": True, "as_json": False})]
+    assert shown.output == "runs/digits"
+    assert shown.evaluation.export
+    assert "snugnet specialize 1e3 --group curvy --madds 2M --out curvy.onnx" in done.err
+
+
+def test_quickstart_says_when_its_recipe_is_gone(snugnet: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from snugnet.cli import quickstart
+
+    monkeypatch.setattr(quickstart.snugnet, "__file__", str(tmp_path / "a" / "b" / "__init__.py"))
+    monkeypatch.setattr(quickstart.metadata, "files", lambda _: [])
+    assert "recipes/quickstart.yaml is not installed" in snugnet("quickstart").error

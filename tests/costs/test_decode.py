@@ -1,0 +1,289 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import ALL, SPACES, random_table
+
+from snugnet.costs import CostTable, counted_table, decode
+from snugnet.costs.lattice import Lattice
+from snugnet.costs.pareto import find_feasible
+from snugnet.errors import BudgetError, SpaceError
+from snugnet.spaces import get_space
+
+spaces = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+
+
+def value(space, rows, scores):
+    """Sums of scores over the choices that matter: shape (len(rows), n)."""
+    return space.one_hot(rows).astype(np.float64) @ scores.astype(np.float64).T
+
+
+def best(space, tables, scores, budgets, margins=0.0):
+    """By enumeration: the best score within the budgets less a margin, shape (n,); minus infinity where there is none."""
+    archs = ALL[space.name]
+    costs = np.stack([t(archs) for t in tables], axis=1)
+    values = np.nan_to_num(value(space, archs, np.maximum(scores, -1e30)), neginf=-1e30)
+    values = np.where((costs[:, None] <= budgets - margins).all(axis=2), values, -np.inf)
+    return values.max(axis=0)
+
+
+def margin(tables, budgets, cells):
+    """T * delta for each scenario and table, as documented."""
+    steps = len(tables[0].plan_with(tables).steps)
+    return np.stack([steps * 4 * (budgets[:, m] - t.range[0]) / cells for m, t in enumerate(tables)], axis=1)
+
+
+def draw(space, seed, m, n, *, whole):
+    rng = np.random.default_rng(seed)
+    tables = [random_table(space, rng, whole=whole, name=f"cost{j}") for j in range(m)]
+    scores = rng.normal(size=(n, int(space.offsets[-1]))).astype(np.float32)
+    # Every budget is feasible: attained by an architecture, or a little more.
+    attained = ALL[space.name][rng.integers(len(ALL[space.name]), size=n)]
+    budgets = np.stack([t(attained) for t in tables], axis=1)
+    budgets += rng.exponential(1, budgets.shape) * rng.integers(0, 2, budgets.shape)
+    return tables, scores, budgets
+
+
+@spaces
+@pytest.mark.parametrize("m", [1, 2])
+def test_exact_where_the_grid_is(space, m):
+    """Whole costs of a few hundred units: one cell a unit."""
+    tables, scores, budgets = draw(space, 0, m, 150, whole=True)
+    rows = decode(tables, scores, budgets, cells=1024 if m == 1 else 10**5)
+    assert np.array_equal(rows, space.rows(rows))
+    assert all((t(rows) <= budgets[:, j]).all() for j, t in enumerate(tables))
+    found = np.diagonal(value(space, rows, scores))
+    assert found == pytest.approx(best(space, tables, scores, budgets), abs=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), m=st.integers(1, 3), whole=st.booleans(), cells=st.sampled_from([1, 7, 60, 400, 5000])
+)
+def test_within_budgets_and_optimal_to_the_quantisation(seed, m, whole, cells):
+    space = SPACES[seed % 2]
+    tables, scores, budgets = draw(space, seed, m, 12, whole=whole)
+    rows = decode(tables, scores, budgets, cells=cells)
+    assert np.array_equal(rows, space.rows(rows))
+    assert all((t(rows) <= budgets[:, j]).all() for j, t in enumerate(tables))
+    found = np.diagonal(value(space, rows, scores))
+    assert (found <= best(space, tables, scores, budgets) + 1e-5).all()
+    side = cells if m == 1 else min(cells, max(2, round((16 * cells) ** (1 / m))))
+    assert (found >= best(space, tables, scores, budgets, margin(tables, budgets, side)) - 1e-5).all()
+
+
+@pytest.mark.parametrize("seed", [58, 120])
+def test_fewer_cells_than_are_traced_at_once(seed):
+    """Found by the test above: a scenario out of cells was traced back from nowhere, past the start of the grid."""
+    space = SPACES[seed % 2]
+    tables, scores, budgets = draw(space, seed, 2, 6, whole=bool(seed // 2 % 2))
+    rows = decode(tables, scores, budgets, cells=400)
+    assert all((t(rows) <= budgets[:, j]).all() for j, t in enumerate(tables))
+
+
+@spaces
+def test_fine_grids_find_the_optimum_of_real_costs(space):
+    tables, scores, budgets = draw(space, 3, 1, 200, whole=False)
+    rows = decode(tables, scores, budgets, cells=20_000)
+    found, optimum = np.diagonal(value(space, rows, scores)), best(space, tables, scores, budgets)
+    assert (found >= optimum - 1e-5).mean() > 0.99
+
+
+@spaces
+@pytest.mark.parametrize("whole", [True, False])
+def test_budget_that_only_the_cheapest_meets(space, whole):
+    rng = np.random.default_rng(4)
+    table = random_table(space, rng, whole=whole)
+    low = table.range[0]
+    budgets = np.array([low, np.nextafter(low, np.inf), low + 1e-9, low + 1e-3])
+    scores = rng.normal(size=(4, int(space.offsets[-1]))).astype(np.float32)
+    rows = decode([table], scores, budgets)
+    assert (table(rows) <= budgets).all()
+    assert np.diagonal(value(space, rows, scores)) == pytest.approx(
+        best(space, [table], scores, budgets[:, None]), abs=1e-6
+    )
+
+
+@spaces
+def test_without_bounds_the_argmax(space):
+    rng = np.random.default_rng(5)
+    tables = [random_table(space, rng, whole=False) for _ in range(2)]
+    scores = rng.normal(size=(100, int(space.offsets[-1]))).astype(np.float32)
+    budgets = np.full((100, 2), np.inf)
+    rows = decode(tables, scores, budgets)
+    assert np.diagonal(value(space, rows, scores)) == pytest.approx(best(space, tables, scores, budgets), abs=1e-6)
+
+
+@spaces
+def test_forbidden_options(space):
+    rng = np.random.default_rng(6)
+    table = random_table(space, rng, whole=True)
+    scores = rng.normal(size=(200, int(space.offsets[-1]))).astype(np.float32)
+    for i in range(200):  # all options but one of some choice
+        choice = rng.integers(space.d)
+        keep = rng.integers(space.num_options[choice])
+        options = np.arange(space.offsets[choice], space.offsets[choice + 1])
+        scores[i, np.delete(options, keep)] = -np.inf
+    allowed = ~np.isneginf(scores)
+    low, high = table(table.extreme(allowed, -1)), table(table.extreme(allowed, 1))
+    budgets = np.floor(low + (high - low) * rng.random(200) * rng.integers(0, 2, 200))
+    rows = decode([table], scores, budgets)
+    assert (table(rows) <= budgets).all()
+    assert not np.isneginf(scores[np.arange(200)[:, None], space.offsets[:-1] + rows])[space.active(rows)].any()
+    found = np.array([scores[i, space.one_hot(rows[i : i + 1])[0] > 0].sum() for i in range(200)])
+    assert found == pytest.approx(best(space, [table], scores, budgets[:, None]), abs=1e-5)
+    worst = int(np.argmax(low - table.range[0]))
+    with pytest.raises(BudgetError, match=f"scenario {worst}: of what its scores allow"):
+        decode([table], scores, np.where(np.arange(200) == worst, low - 1, np.inf))
+    with pytest.raises(SpaceError, match="scenario 0: the scores forbid every architecture"):
+        decode([table], np.full_like(scores, -np.inf), np.full(200, np.inf))
+
+
+@spaces
+@pytest.mark.parametrize("seed", range(8))
+def test_two_budgets_on_the_edge_of_what_is_feasible(space, seed):
+    """The smallest second cost under the first budget: a point of the Pareto front, often the only one left."""
+    rng = np.random.default_rng(seed)
+    a, b = (random_table(space, rng, whole=seed % 2 == 0) for _ in range(2))
+    archs = ALL[space.name]
+    first = np.quantile(a(archs), rng.random(20) ** 2, method="lower")
+    second = np.array([b(archs[a(archs) <= f]).min() for f in first])
+    scores = rng.normal(size=(20, int(space.offsets[-1]))).astype(np.float32)
+    rows = decode([a, b], scores, np.stack([first, second], axis=1), cells=16)
+    assert (a(rows) <= first).all()
+    assert (b(rows) == second).all()
+    less = np.nextafter(second, -np.inf)
+    i = int(np.argmax(second - b.range[0]))
+    if less[i] >= b.range[0]:
+        with pytest.raises(
+            BudgetError, match=r"scenario 0: no architecture of \w+ has cost <= .* and cost <= .* together"
+        ):
+            decode([a, b], scores[i : i + 1], np.array([[first[i], less[i]]]), cells=16)
+
+
+@spaces
+@pytest.mark.parametrize("m", [2, 3])
+def test_exact_search_finds_whatever_is_feasible(space, m):
+    for seed in range(15):
+        tables, scores, budgets = draw(space, seed, m, 3, whole=False)
+        for row, limits in zip(scores, budgets * np.random.default_rng(seed).choice([1, 0.9]), strict=True):
+            feasible = np.isfinite(best(space, tables, row[None], limits[None]))[0]
+            plan = tables[0].plan_with(tables)
+            if feasible:
+                arch = find_feasible(tables, plan, row, limits)
+                assert all(t(arch[None])[0] <= b for t, b in zip(tables, limits, strict=True))
+            else:
+                with pytest.raises(BudgetError, match="together"):
+                    find_feasible(tables, plan, row, limits)
+
+
+def test_rounding_is_at_most_half_a_cell_a_step():
+    table = random_table(SPACES[0], np.random.default_rng(0), whole=False)
+    excess = table.excess(table.plan)
+    for upper in (excess.span, excess.span / 4):
+        lattice = Lattice(table.plan, [excess], [upper], 100)
+        assert lattice.deltas[0] == pytest.approx(upper / 100)
+        assert (lattice.slack <= len(table.plan.steps) * lattice.deltas[0] / 2).all()
+
+
+@pytest.fixture(scope="module")
+def ofa():
+    space = get_space("ofa-mobilenet-v3")
+    return space, counted_table(space, "madds"), counted_table(space, "params")
+
+
+def scenarios(ofa, n, seed=0):
+    space, madds, params = ofa
+    rng = np.random.default_rng(seed)
+    rising = np.concatenate([np.arange(k) for k in space.num_options])
+    scores = (rng.normal(size=(n, 135)) + rising).astype(np.float32)
+    budgets = np.stack([t.range[0] + rng.random(n) ** 2 * (t.range[1] - t.range[0]) for t in (madds, params)], axis=1)
+    return scores, budgets
+
+
+def test_ofa_budgets_are_used_well(ofa):
+    space, madds, _ = ofa
+    scores, budgets = scenarios(ofa, 300)
+    rows = decode([madds], scores, budgets[:, 0])
+    costs = madds(rows)
+    assert (costs <= budgets[:, 0]).all()
+    fine = decode([madds], scores, budgets[:, 0], cells=8192)
+    found, better = (np.einsum("nj,nj->n", space.one_hot(r), scores) for r in (rows, fine))
+    assert (better - found).mean() < 0.02
+    assert (better - found).max() < 1
+
+
+def test_results_do_not_depend_on_the_batch(ofa):
+    _, madds, params = ofa
+    scores, budgets = scenarios(ofa, 120)
+    budgets[:, 1] = np.inf
+    together = decode([madds, params], scores, budgets)
+    assert np.array_equal(together, decode([madds, params], scores, budgets))
+    for i in (0, 17, 119):
+        alone = decode([madds, params], scores[i : i + 1], budgets[i : i + 1])
+        assert np.array_equal(alone[0], together[i])
+    assert np.array_equal(together[::-1], decode([madds, params], scores[::-1], budgets[::-1]))
+
+
+def test_ofa_two_budgets(ofa):
+    space, madds, params = ofa
+    scores, _ = scenarios(ofa, 60)
+    attained = space.sample(60, np.random.default_rng(3))
+    budgets = np.stack([madds(attained), params(attained)], axis=1)
+    rows = decode([madds, params], scores, budgets)
+    assert (madds(rows) <= budgets[:, 0]).all()
+    assert (params(rows) <= budgets[:, 1]).all()
+    assert (np.einsum("nj,nj->n", space.one_hot(rows) - space.one_hot(attained), scores) > 0).mean() > 0.9
+
+
+def test_ofa_every_budget_at_the_edge(ofa):
+    _, madds, params = ofa
+    scores, _ = scenarios(ofa, 4)
+    low = [madds.range[0], params.range[0]]
+    assert (decode([madds, params], scores, np.tile(low, (4, 1))) == 0).all()
+    assert (decode([madds, params], scores, np.tile([low[0] + 10, 1e9], (4, 1))) == 0).all()
+
+
+def test_infeasible_budgets_name_the_scenario(ofa):
+    _, madds, params = ofa
+    scores, budgets = scenarios(ofa, 10)
+    budgets[7, 0] = 1e6
+    with pytest.raises(
+        BudgetError, match=r"scenario 7: no architecture .* madds <= 1M; feasible: 121\.3M to 566\.2M MAdds"
+    ):
+        decode([madds, params], scores, budgets)
+    budgets[7, 0] = np.nan
+    with pytest.raises(BudgetError, match=r"scenario 7: .*NaN"):
+        decode([madds, params], scores, budgets)
+
+
+def test_bad_input(ofa):
+    _, madds, params = ofa
+    scores, budgets = scenarios(ofa, 3)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(SpaceError, match="scenario 2"):
+            decode([madds], np.where(np.arange(3)[:, None] == 2, bad, scores), budgets[:, 0])
+    for args in (
+        ([], scores, budgets),
+        ([madds], scores, budgets),
+        ([madds, params], scores, budgets[:, 0]),
+        ([madds], scores[:, :-1], budgets[:, 0]),
+        ([madds], scores[0], budgets[0]),
+        ([madds, random_table(SPACES[0], np.random.default_rng(0), whole=True)], scores, budgets),
+    ):
+        with pytest.raises(SpaceError):
+            decode(*args)
+    with pytest.raises(SpaceError, match="cells"):
+        decode([madds], scores, budgets[:, 0], cells=0)
+    assert decode([madds], scores[:0], budgets[:0, 0]).shape == (0, 45)
+    assert decode([madds], scores.astype(np.float64), budgets[:, 0]).shape == (3, 45)
+
+
+def test_constant_costs_never_bind(ofa):
+    space, madds, _ = ofa
+    constant = CostTable(space, "fixed", "units", [((), 5.0)])
+    scores, budgets = scenarios(ofa, 5)
+    rows = decode([constant, madds], scores, np.stack([np.full(5, 5.0), budgets[:, 0]], axis=1))
+    assert np.array_equal(rows, decode([madds], scores, budgets[:, 0]))
+    with pytest.raises(BudgetError):
+        decode([constant], scores, np.full(5, 4.9))
