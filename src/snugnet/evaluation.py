@@ -229,7 +229,7 @@ def evaluate(
     with progress_bar("evaluate", len(networks), shown=progress) as advance:
         for (group, asked), network in zip(scenarios, networks, strict=True):
             if best_of > 1:
-                network = family.specialize(group, best_of=best_of, **asked)
+                network = family.best((group, asked), best_of)
             rows.append(evaluate_one(family, network, test, asked[family.budget_name]))
             advance()
     return Report(family.name, family.budget_name, rows, milliseconds)

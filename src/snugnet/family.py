@@ -16,7 +16,7 @@ from torch import Tensor
 from snugnet.costs import CostTable, decode, parse_budget
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
-from snugnet.nn.network import Network
+from snugnet.nn.network import Network, with_layout
 from snugnet.search.generator import ArchitectureGenerator
 from snugnet.spaces import Blueprint, Population, SearchSpace
 from snugnet.supernets import Supernet
@@ -218,11 +218,15 @@ class Family:
             FamilyError: the group is unknown.
             BudgetError: a cost is unknown, or no network is within the budget.
         """
-        if best_of < 1:
-            raise BudgetError(f"best_of is at least 1, got {best_of}")
+        return self.best((group, budgets), best_of, seed=seed)
+
+    def best(self, scenario: Scenario, best_of: int, *, seed: int = 0) -> Specialized:
+        """The best on validation images of ``best_of`` draws for one scenario; see :meth:`specialize`."""
+        if isinstance(best_of, bool) or not isinstance(best_of, int) or best_of < 1:
+            raise BudgetError(f"best_of is a whole number of at least 1, got {best_of!r}")
         if best_of == 1:
-            return self.specialize_many([(group, budgets)])[0]
-        candidates = self.specialize_many([(group, budgets)] * best_of, noise=True, seed=seed)
+            return self.specialize_many([scenario])[0]
+        candidates = self.specialize_many([scenario] * best_of, noise=True, seed=seed)
         unique = {candidate.row.tobytes(): candidate for candidate in candidates}
         return max(unique.values(), key=lambda candidate: self.validation_accuracy(candidate))
 
@@ -323,7 +327,7 @@ class Family:
     def build(self, row: NDArray[np.int16], class_indices: Sequence[int] | None = None) -> Network:
         """Extract a sub-network, with the head cut to the classes, and recalibrate its batch norm."""
         network = self.supernet.eval().extract(row, class_indices)
-        network.to(memory_format=torch.channels_last)
+        with_layout(network, torch.channels_last)
         calibrate(network, self._calibration_batches())
         return network.requires_grad_(False)
 

@@ -227,7 +227,7 @@ def from_pretrained(path_or_repo: str | Path, *, revision: str | None = None, to
     if Path(path_or_repo).is_dir():
         return load_family(path_or_repo)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(str(path_or_repo), revision=revision, token=token, allow_patterns=[INDEX, *FILES])

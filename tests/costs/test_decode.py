@@ -177,6 +177,19 @@ def test_exact_search_finds_whatever_is_feasible(space, m):
                     find_feasible(tables, plan, row, limits)
 
 
+@spaces
+def test_exact_search_on_the_pareto_front(space):
+    """Budgets that only a point of the front meets, one after the other along it."""
+    rng = np.random.default_rng(7)
+    a, b = (random_table(space, rng, whole=False) for _ in range(2))
+    archs, scores = ALL[space.name], np.zeros(int(space.offsets[-1]), dtype=np.float32)
+    for first in np.quantile(a(archs), np.linspace(0, 1, 25), method="lower"):
+        second = b(archs[a(archs) <= first]).min()
+        arch = find_feasible([a, b], a.plan_with([a, b]), scores, np.array([first, second]))
+        assert a(arch[None])[0] <= first
+        assert b(arch[None])[0] == second
+
+
 def test_rounding_is_at_most_half_a_cell_a_step():
     table = random_table(SPACES[0], np.random.default_rng(0), whole=False)
     excess = table.excess(table.plan)

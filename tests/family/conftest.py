@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from snugnet.data import GroupedImages, load_data
 from snugnet.family import Family
 from snugnet.pipeline import train
@@ -25,7 +26,12 @@ def tiny_recipe(output: Path, **changes: Any) -> Recipe:
             "superclass_dropout": 0.3,
             "stages": [
                 {"name": "largest", "epochs": 8, "learning_rate": 0.1},
-                {"name": "all", "epochs": 8, "learning_rate": 0.05, "elastic": {"kernel_size": 3, "depth": 3, "expand_ratio": 3}},
+                {
+                    "name": "all",
+                    "epochs": 8,
+                    "learning_rate": 0.05,
+                    "elastic": {"kernel_size": 3, "depth": 3, "expand_ratio": 3},
+                },
             ],
         },
         "generator": {"steps": 30, "pairs": 6, "images": 8, "budgets": 4},

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import snugnet
 import torch
+
+import snugnet
 from snugnet.costs import CostTable
 from snugnet.errors import FamilyError
 from snugnet.family import Family
@@ -70,7 +71,10 @@ def test_bad_indices(copy: Path) -> None:
     (copy / INDEX).write_text(json.dumps({**index, "version": 99}))
     with pytest.raises(FamilyError, match="version 99"):
         load_family(copy)
-    for broken in ({**index, "space": {"name": "no-such-space", "options": {}}}, {k: v for k, v in index.items() if k != "mean"}):
+    for broken in (
+        {**index, "space": {"name": "no-such-space", "options": {}}},
+        {k: v for k, v in index.items() if k != "mean"},
+    ):
         (copy / INDEX).write_text(json.dumps(broken))
         with pytest.raises(FamilyError, match="no whole family"):
             load_family(copy)
@@ -79,7 +83,7 @@ def test_bad_indices(copy: Path) -> None:
         with pytest.raises(FamilyError, match=match):
             load_family(copy)
     (copy / INDEX).unlink()
-    with pytest.raises(FamilyError, match="no family.json"):
+    with pytest.raises(FamilyError, match=r"no family\.json"):
         load_family(copy)
     with pytest.raises(FamilyError, match="no folder"):
         load_family(copy / "nowhere")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family import Family
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from snugnet.costs import counted_table
 from snugnet.data import load_data
 from snugnet.errors import DataError
@@ -50,7 +51,8 @@ def test_budget_loss_is_zero_at_the_budget_and_free_of_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "budget", "steps"), [("single-path", "madds", 60), ("single-path", "params", 60), ("multi-path", "madds", 25)]
+    ("encoding", "budget", "steps"),
+    [("single-path", "madds", 60), ("single-path", "params", 60), ("multi-path", "madds", 25)],
 )
 def test_it_learns_to_meet_budgets(tmp_path: Path, encoding: str, budget: str, steps: int) -> None:
     """With a heavy budget loss, architectures drawn from the generator end up near the budget that was asked for."""

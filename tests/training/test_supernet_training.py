@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from snugnet.errors import TrainingError
 from snugnet.pipeline import train
 from snugnet.recipe import parse_recipe

@@ -174,9 +174,8 @@ class _Decoder:
         scenario = np.tile(open_, _AT_ONCE)[real]
         rows = np.zeros((_AT_ONCE * len(open_), self.rows.shape[1]), dtype=np.int16)
         rows[real] = paths.trace(scenario, np.concatenate(cells)[real])
-        fits = np.zeros(len(rows), dtype=bool)
-        fits[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
-        fits = fits.reshape(_AT_ONCE, -1)
+        fits = np.zeros((_AT_ONCE, len(open_)), dtype=bool)
+        fits.flat[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
         solved, first = fits.any(axis=0), fits.argmax(axis=0)
         self._accept(chunk[open_[solved]], rows.reshape(_AT_ONCE, len(open_), -1)[first, each][solved])
         return open_[~solved]

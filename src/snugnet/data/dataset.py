@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class ImageSet:
         rows = torch.as_tensor(index, dtype=torch.int64, device=self.labels.device)
         return ImageSet(self.images.index_select(0, rows), self.labels.index_select(0, rows))
 
-    def of_classes(self, class_indices: Tensor | Index | list[int]) -> ImageSet:
+    def of_classes(self, class_indices: Tensor | Index | Sequence[int]) -> ImageSet:
         """The rows whose label is one of ``class_indices``; labels stay as they are."""
         import torch
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snugnet.deploy.onnx import onnx_model
 from snugnet.errors import ConfigError, ExportError
@@ -53,11 +54,14 @@ def export(network: Network, path: str | Path, metadata: Mapping[str, Any]) -> P
         ExportError: what was made does not agree with the network; nothing is written.
     """
     path = check_format(path)
-    content = onnx_bytes(network, metadata) if path.suffix == ".onnx" else torch_export_bytes(network, metadata)
     if path.suffix == ".onnx":
+        content = onnx_bytes(network, metadata)
         difference = onnx_difference(network, content)
-        if not difference <= TOLERANCE:
-            raise ExportError(f"{path.name} differs from the network by {difference:.2e} of its largest logit")
+    else:
+        content = torch_export_bytes(network, metadata)
+        difference = torch_export_difference(network, content)
+    if not difference <= TOLERANCE:
+        raise ExportError(f"{path.name} differs from the network by {difference:.2e} of its largest logit")
     write_atomically(path, content)
     return path
 
@@ -92,13 +96,31 @@ def onnx_session(content: bytes, threads: int = 1) -> Any:
 
 def onnx_difference(network: Network, content: bytes, *, batch: int = 3, seed: int = 0) -> float:
     """Largest difference between ONNX Runtime's logits and the network's, relative to the network's largest."""
-    size = (batch, network.blueprint.in_channels, network.blueprint.resolution, network.blueprint.resolution)
-    images = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-    parameter = next(network.parameters())
+    images, expected = _example(network, batch, seed)
+    (got,) = onnx_session(content).run(["logits"], {"image": images.float().cpu().numpy()})
+    return _difference(torch.from_numpy(got), expected)
+
+
+def torch_export_difference(network: Network, content: bytes, *, batch: int = 3, seed: int = 0) -> float:
+    """Largest difference between the archive's logits and the network's, relative to the network's largest."""
+    images, expected = _example(network, batch, seed)
+    program = torch.export.load(io.BytesIO(content))
     with torch.no_grad():
-        expected = network(torch.from_numpy(images).to(parameter)).float().cpu().numpy()
-    (got,) = onnx_session(content).run(["logits"], {"image": images})
-    return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-12))
+        return _difference(program.module()(images), expected)
+
+
+def _example(network: Network, batch: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Normal noise as images, where the network is, and its logits."""
+    size = (batch, network.blueprint.in_channels, network.blueprint.resolution, network.blueprint.resolution)
+    images = torch.from_numpy(np.random.default_rng(seed).standard_normal(size).astype(np.float32))
+    images = images.to(next(network.parameters()))
+    with torch.no_grad():
+        return images, network(images)
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    got, expected = got.double().cpu(), expected.double().cpu()
+    return float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 def measured_ms(content: bytes, *, repeats: int = 20, threads: int = 1) -> float:

@@ -73,10 +73,11 @@ class _Graph:
     def _se(self, layer: Layer, name: str) -> None:
         entry = self.at
         self.node("GlobalAveragePool", f"{name}.pool")
-        for step, op, attributes in (
+        steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
             ("reduce", "Relu", {}),
             ("expand", "HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
-        ):
+        )
+        for step, op, attributes in steps:
             weight = self.weight(f"{name}.{step}.weight", self.state[f"{name}.{step}.weight"])
             bias = self.weight(f"{name}.{step}.bias", self.state[f"{name}.{step}.bias"])
             self.node("Conv", f"{name}.{step}", weight, bias, kernel_shape=[1, 1])
@@ -116,7 +117,7 @@ def onnx_model(
     Args:
         blueprint: what to write.
         state: the static network's weights and statistics, by name.
-        metadata: JSON-able; each value is stored as JSON text under its key.
+        metadata: JSON-able; under its key each value is stored as JSON text, or as it is if it is text.
         name: of the graph.
 
     Returns:

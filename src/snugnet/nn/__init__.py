@@ -1,6 +1,16 @@
 """Elastic layers, static networks and gates."""
 
 from snugnet.nn.layers import BlockModule, ConvLayer, LinearLayer, SELayer
-from snugnet.nn.network import Network, build, initialise, module_name
+from snugnet.nn.network import Network, build, initialise, module_name, with_layout
 
-__all__ = ["BlockModule", "ConvLayer", "LinearLayer", "Network", "SELayer", "build", "initialise", "module_name"]
+__all__ = [
+    "BlockModule",
+    "ConvLayer",
+    "LinearLayer",
+    "Network",
+    "SELayer",
+    "build",
+    "initialise",
+    "module_name",
+    "with_layout",
+]

@@ -49,7 +49,7 @@ def binary_gates(logits: Tensor, temperature: float, noise: Tensor | None = None
         0 or 1 in value; the gradient is that of ``sigmoid((logits + noise) / temperature)``.
     """
     soft = torch.sigmoid((logits + (logistic_noise(logits) if noise is None else noise)) / temperature)
-    return (soft > 0.5).to(soft) + soft - soft.detach()
+    return (soft > 0.5).to(soft) + (soft - soft.detach())  # the brackets keep 0 and 1 exact
 
 
 def one_of(logits: Tensor, temperature: float, noise: Tensor | None = None) -> Tensor:
@@ -58,7 +58,7 @@ def one_of(logits: Tensor, temperature: float, noise: Tensor | None = None) -> T
         noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)))
     soft = torch.softmax((logits + noise) / temperature, -1)
     hard = F.one_hot(soft.argmax(-1), logits.shape[-1]).to(soft)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())
 
 
 def thermometer(gates: Tensor) -> Tensor:

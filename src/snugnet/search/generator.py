@@ -51,7 +51,7 @@ class ArchitectureGenerator(nn.Module):
             "encoding": encoding,
         }
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed a GPU's as well, for good
             self.group_embedding = nn.Parameter(0.1 * torch.randn(groups, embedding_size))
             self.budget_embedding = nn.Parameter(0.1 * torch.randn(budgets, embedding_size))
             self.lstm = nn.LSTM(2 * embedding_size, hidden_size, batch_first=True)
@@ -61,6 +61,7 @@ class ArchitectureGenerator(nn.Module):
         start = dict(zip(widths, [0, *torch.tensor(list(widths.values())).cumsum(0).tolist()], strict=False))
         total = sum(widths.values())
         index = [layer * total + start[kind] + unit for layer, kind, unit in slots]
+        self.index: Tensor
         self.register_buffer("index", torch.tensor(index), persistent=False)
 
     def forward(self, groups: Tensor, budgets: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from snugnet.costs import CostTable
 from snugnet.data import GroupedImages, normalise
 from snugnet.errors import DataError, TrainingError
 from snugnet.nn.gates import GatedSupernet, relax
+from snugnet.nn.network import with_layout
 from snugnet.recipe import Recipe
 from snugnet.search.generator import ArchitectureGenerator
 from snugnet.supernets import Supernet
@@ -94,7 +95,7 @@ class GeneratorTraining:
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.learning_rate)
         start = self._resume(optimizer)
         frozen = [p.requires_grad for p in self.supernet.parameters()]
-        self.supernet.to(device=device, memory_format=torch.contiguous_format).requires_grad_(False)
+        with_layout(self.supernet.to(device), torch.contiguous_format).requires_grad_(False)
         gated = GatedSupernet(self.supernet.space, self.supernet.network)
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:

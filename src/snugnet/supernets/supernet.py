@@ -14,6 +14,8 @@ from snugnet.nn.layers import BlockModule, LinearLayer
 from snugnet.nn.network import Network, build, module_name
 from snugnet.spaces import Block, Blueprint, SearchSpace
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 class Supernet(nn.Module):
     """One set of weights, as large as the space's largest network; the architecture is an argument.
@@ -108,8 +110,12 @@ class Supernet(nn.Module):
         }
 
     def _class_index(self, classes: Sequence[int] | Tensor) -> Tensor:
-        index = torch.as_tensor(classes, dtype=torch.long, device=self.classifier.linear.weight.device)
         total = self.classifier.layer.out_channels
-        if index.ndim != 1 or len(index) == 0 or bool((index < 0).any()) or bool((index >= total).any()):
-            raise SpaceError(f"classes are indices from 0 to {total - 1}, at least one, got {index.tolist()}")
-        return index
+        try:
+            index: Tensor | None = torch.as_tensor(classes, device=self.classifier.linear.weight.device)
+        except (TypeError, ValueError, RuntimeError):
+            index = None
+        whole = index is not None and index.ndim == 1 and index.dtype in INTEGERS and len(index) > 0
+        if index is None or not whole or bool((index < 0).any()) or bool((index >= total).any()):
+            raise SpaceError(f"classes are indices from 0 to {total - 1}, at least one, got {classes!r}")
+        return index.long()

@@ -23,8 +23,16 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
         path: of the file; replaced atomically.
         tensors: by name; copied to the CPU.
         state: counters and the like, kept in the file's metadata.
+
+    Raises:
+        TrainingError: a tensor is not finite; the old file is as it was.
     """
     cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    for name, tensor in cpu.items():
+        if not bool(tensor.isfinite().all()):
+            raise TrainingError(
+                f"{name} is no longer finite; {path} is as it was. Lower the learning rate and start anew with --fresh"
+            )
     write_atomically(path, save(cpu, metadata={"state": json.dumps(dict(state))}))
 
 

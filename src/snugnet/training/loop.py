@@ -45,7 +45,7 @@ def cosine(step: int, total: int, warmup: int = 0) -> float:
 @contextmanager
 def progress_bar(
     description: str, total: int | None, *, done: int = 0, shown: bool = True
-) -> Iterator[Callable[[str], None]]:
+) -> Iterator[Callable[..., None]]:
     """A bar on standard error; call what it yields after each unit of work, with a text to show beside it."""
     columns = (
         TextColumn("{task.description}"),
@@ -135,23 +135,22 @@ def run_phase(
     bad: Tensor | None = (
         None  # first step whose loss was not finite, or -1; on the device, so that no step waits for it
     )
+    note = ""
     with progress_bar(name, total, done=start, shown=progress) as advance:
         for step in range(start, total):
             metrics = step_of(step, seed_step(seed, phase, step))
             loss = metrics["loss"].detach()
             if bad is None:
-                bad = torch.full_like(loss, -1)
-            bad = torch.where((bad < 0) & ~torch.isfinite(loss), torch.full_like(loss, step), bad)
+                bad = torch.full_like(loss, -1, dtype=torch.int64)
+            bad = torch.where((bad < 0) & ~torch.isfinite(loss), torch.full_like(bad, step), bad)
             last = step + 1 == total
             logged = last or (step + 1) % log_every == 0
             due = last or time.monotonic() - saved > checkpoint_seconds
-            note = ""
-            if logged or due or loss.device.type == "cpu":
-                if bad.item() >= 0:
-                    raise TrainingError(
-                        f"{name}: the loss is not finite at step {int(bad.item())}; lower the learning rate and run the "
-                        "same command again: it goes on from the last good checkpoint (or --fresh starts anew)"
-                    )
+            if (logged or due or loss.device.type == "cpu") and bad.item() >= 0:
+                raise TrainingError(
+                    f"{name}: the loss is not finite at step {bad.item()}; the last checkpoint is as it was. Lower the "
+                    "learning rate and start anew with --fresh"
+                )
             if logged:
                 values = {key: float(value) for key, value in metrics.items()}
                 log.scalars(name, step + 1, values)

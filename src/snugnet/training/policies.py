@@ -38,18 +38,22 @@ class Uniform:
 
     def __post_init__(self) -> None:
         kinds = sorted({choice.kind for choice in self.space.choices})
-        for kind in self.elastic:
+        if self.subnets < 1:
+            raise ConfigError(f"subnets is at least 1, got {self.subnets}")
+        for kind, count in self.elastic.items():
             if kind not in kinds:
                 raise ConfigError(
                     f"elastic: {kind!r} is no kind of choice in {self.space.name}; kinds: {', '.join(kinds)}"
                 )
+            if count < 1:
+                raise ConfigError(f"elastic: {kind} has at least 1 option in use, got {count}")
 
     def sample(self, step: int, rng: np.random.Generator) -> Population:
         """Draw ``subnets`` architectures: (subnets, d)."""
         total = self.space.num_options
         used = np.minimum([self.elastic.get(choice.kind, 1) for choice in self.space.choices], total)
-        draws = total - used + rng.random((self.subnets, self.space.d)) * used
-        return self.space.canonical(draws.astype(np.int16))
+        draws = (rng.random((self.subnets, self.space.d)) * used).astype(np.int16)  # adding first might round up
+        return self.space.canonical((total - used + draws).astype(np.int16))
 
 
 def widest(space: SearchSpace, kinds: Sequence[str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import TrainingError
-from snugnet.nn.network import Network, build
+from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
 from snugnet.supernets import Supernet
 from snugnet.training.checkpoint import (
@@ -29,7 +29,6 @@ from snugnet.training.dropout import cross_entropy, distillation_loss, superclas
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.memory import keep_freed_memory
 from snugnet.training.policies import Policy, Uniform
-
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -100,15 +99,14 @@ class SupernetTraining:
         Raises:
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
         """
-        self.supernet.to(device=self.fabric.device, memory_format=torch.channels_last)
+        with_layout(self.supernet.to(self.fabric.device), torch.channels_last)
         stage, step, held = self._resume()
         stages = self.recipe.training.stages
         for index in range(stage, len(stages)):
             self._run_stage(index, stages[index], step, held)
             step, held = 0, {}
             if index == 0:
-                self.teacher = self.supernet.extract(self.supernet.space.largest)
-                self.teacher.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+                self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
             if index + 1 < len(stages):
                 self._save(index + 1, 0, None)
         return self.supernet.eval()
@@ -168,6 +166,9 @@ class SupernetTraining:
         optimizer.step()
         return {"loss": total, "train_accuracy": right}
 
+    def _frozen(self, teacher: Network) -> Network:
+        return with_layout(teacher.to(self.fabric.device), torch.channels_last).eval().requires_grad_(False)
+
     def _save(self, stage: int, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         tensors = {f"supernet.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
         if self.teacher is not None:
@@ -190,8 +191,7 @@ class SupernetTraining:
         teacher = split_prefix(tensors, "teacher")
         if teacher:
             space = self.supernet.space
-            self.teacher = build(space.blueprint(space.largest), teacher).to(self.fabric.device)
-            self.teacher.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+            self.teacher = self._frozen(build(space.blueprint(space.largest), teacher))
         return state["stage"], state["step"], split_prefix(tensors, "optimizer")
 
 
