@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from snugnet.costs import parse_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
 from snugnet.family import Family, Specialized
-from snugnet.files import write_atomically
+from snugnet.files import json_text, write_atomically
 from snugnet.training.calibration import accuracy
 from snugnet.training.loop import progress_bar
 
@@ -78,9 +76,9 @@ class Report:
             result.append(
                 {
                     "budget": budget,
-                    "accuracy": float(np.mean([row.accuracy for row in own])),
-                    "accuracy_all": float(np.mean([row.accuracy_all for row in own])),
-                    self.budget: float(np.mean([row.costs[self.budget] for row in own])),
+                    "accuracy": _mean([row.accuracy for row in own]),
+                    "accuracy_all": _mean([row.accuracy_all for row in own]),
+                    self.budget: _mean([row.costs[self.budget] for row in own]),
                 }
             )
         return result
@@ -92,7 +90,7 @@ class Report:
     def save(self, folder: Path, stem: str = "results") -> list[Path]:
         """Write ``results.json``, ``results.md`` and ``results.png``; returns their paths."""
         paths = [folder / f"{stem}.{suffix}" for suffix in ("json", "md", "png")]
-        write_atomically(paths[0], json.dumps(self.to_json(), indent=1).encode())
+        write_atomically(paths[0], json_text(self.to_json()).encode())
         write_atomically(paths[1], self.markdown().encode())
         write_atomically(paths[2], self.figure())
         return paths
@@ -123,7 +121,7 @@ class Report:
         from rich.table import Table
 
         header, body = self._cells()
-        table = Table(title=f"{self.family}: specialised networks on test images", caption=CAPTION)
+        table = Table(title=f"{self.family}: specialised networks on test images", caption=" ".join(CAPTION.split()))
         for i, name in enumerate(header):
             table.add_column(name, justify="left" if i == 0 else "right")
         for i, cells in enumerate(body):
@@ -252,6 +250,12 @@ def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: f
         images=len(own),
         arch=network.arch,
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of what is a number: a group without test images has no accuracy."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def human(value: float) -> str:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import snugnet
-from snugnet.costs import counted_table
+from snugnet.costs import counted_table, parse_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
-from snugnet.errors import ConfigError
+from snugnet.errors import ConfigError, DataError
 from snugnet.family import Family
 from snugnet.recipe import Recipe, load_recipe
 from snugnet.search.generator import ArchitectureGenerator
@@ -24,6 +24,7 @@ from snugnet.search.generator_training import GeneratorTraining
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 from snugnet.training.loop import RunLog
+from snugnet.training.policies import Uniform
 from snugnet.training.supernet import SupernetTraining, make_fabric
 
 
@@ -60,6 +61,7 @@ def train(
     fabric = make_fabric(recipe)
     data = load_data(recipe.data, progress=progress) if data is None else data
     space = make_space(recipe, data)
+    check_recipe(recipe, space, data)
     folder = Path(recipe.output)
     if fresh:
         for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
@@ -69,11 +71,12 @@ def train(
     times = {"data": time.monotonic() - started}
     with RunLog(folder) as log:
         supernet = Supernet(space, seed=recipe.seed)
-        SupernetTraining(recipe, supernet, data, fabric, folder, log, progress).run()
-        times["supernet"] = time.monotonic() - started - times["data"]
+        training = SupernetTraining(recipe, supernet, data, fabric, folder, log, progress)
+        training.run()
         generator = make_generator(recipe, space, data)
-        GeneratorTraining(recipe, supernet, generator, table, data, fabric, folder, log, progress).run()
-        times["generator"] = time.monotonic() - started - sum(times.values())
+        search = GeneratorTraining(recipe, supernet, generator, table, data, fabric, folder, log, progress)
+        search.run()
+        times |= {"supernet": training.spent, "generator": search.spent}
     family = make_family(recipe, data, supernet, generator, times)
     family.save(folder)
     return family
@@ -84,6 +87,26 @@ def make_space(recipe: Recipe, data: GroupedImages) -> SearchSpace:
     return get_space(
         recipe.space.name, **recipe.space.options, resolution=recipe.data.resolution, num_classes=len(data.classes)
     )
+
+
+def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> None:
+    """Refuse, before any training, what only shows once the space is known.
+
+    Raises:
+        ConfigError: a stage names a kind of choice that the space does not have.
+        SpaceError: the generator's budget is of an unknown cost.
+        BudgetError: no network is within a budget of the evaluation.
+        DataError: no group has two classes.
+    """
+    for stage in recipe.training.stages:
+        Uniform(space, stage.elastic, stage.subnets)
+    largest = max(len(classes) for classes in data.groups.values())
+    if largest < 2:
+        raise DataError("no group has two classes or more; there is nothing to specialise to")
+    table = counted_table(space, recipe.generator.budget, num_classes=largest)
+    asked = recipe.evaluation.budgets
+    for budget in () if isinstance(asked, int) else asked:
+        table.check_budget(parse_budget(budget), "evaluation.budgets: ")
 
 
 def make_generator(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> ArchitectureGenerator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.errors import ConfigError
+from snugnet.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,15 +33,7 @@ def say(text: str) -> None:
 
 def emit(document: Any) -> None:
     """The result as JSON, on standard output; what is no number is null."""
-    print(json.dumps(_finite(document), indent=1, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json_text(document))
 
 
 def out() -> Console:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, slug
-from snugnet.errors import DataError
 
 if TYPE_CHECKING:
     from snugnet.data import GroupedImages
@@ -87,19 +86,9 @@ def check_scenarios(recipe: Recipe, data: GroupedImages) -> None:
         SnugnetError: a kind of choice, a cost, or a budget that the space does not have; no group to specialise to.
     """
     from snugnet import pipeline
-    from snugnet.costs import counted_table, parse_budget
-    from snugnet.training.policies import Uniform
 
     space = pipeline.make_space(recipe, data)
-    for stage in recipe.training.stages:
-        Uniform(space, stage.elastic, stage.subnets)
-    largest = max(len(classes) for classes in data.groups.values())
-    if largest < 2:
-        raise DataError("no group has two classes or more; there is nothing to specialise to")
-    table = counted_table(space, recipe.generator.budget, num_classes=largest)
-    asked = recipe.evaluation.budgets
-    for budget in () if isinstance(asked, int) else asked:
-        table.check_budget(parse_budget(budget), "evaluation.budgets: ")
+    pipeline.check_recipe(recipe, space, data)
     rows = data.report["rows"]
     say(f"images: {', '.join(f'{count} {name}' for name, count in rows.items())}; {len(data.classes)} classes")
     for note in data.report["notes"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class GeneratorTraining:
         folder: the checkpoint ``generator.ckpt.safetensors`` is kept here.
         log: where scalars go.
         progress: whether to show a bar.
+        spent: seconds of training so far, earlier runs of the same training included.
     """
 
     recipe: Recipe
@@ -69,6 +71,7 @@ class GeneratorTraining:
     folder: Path
     log: RunLog
     progress: bool = True
+    spent: float = 0.0
 
     def __post_init__(self) -> None:
         self.path = self.folder / "generator.ckpt.safetensors"
@@ -94,6 +97,7 @@ class GeneratorTraining:
         self.generator.to(device).train()
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.learning_rate)
         start = self._resume(optimizer)
+        self._since = time.monotonic() - self.spent
         frozen = [p.requires_grad for p in self.supernet.parameters()]
         with_layout(self.supernet.to(device), torch.contiguous_format).requires_grad_(False)
         gated = GatedSupernet(self.supernet.space, self.supernet.network)
@@ -169,7 +173,8 @@ class GeneratorTraining:
     def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         tensors = {f"generator.{name}": t for name, t in self.generator.state_dict().items()}
         tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.generator).items()}
-        save_checkpoint(self.path, tensors, {"step": step, "recipe": self.fingerprint})
+        self.spent = time.monotonic() - self._since
+        save_checkpoint(self.path, tensors, {"step": step, "recipe": self.fingerprint, "seconds": self.spent})
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         if not self.path.exists():
@@ -181,4 +186,5 @@ class GeneratorTraining:
             )
         self.generator.load_state_dict(split_prefix(tensors, "generator"))
         load_optimizer(optimizer, self.generator, split_prefix(tensors, "optimizer"))
+        self.spent = float(state.get("seconds", 0.0))
         return int(state["step"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class SupernetTraining:
         folder: the checkpoint ``supernet.ckpt.safetensors`` is kept here.
         log: where scalars go.
         progress: whether to show bars.
+        spent: seconds of training so far, earlier runs of the same training included.
     """
 
     recipe: Recipe
@@ -83,6 +85,7 @@ class SupernetTraining:
     folder: Path
     log: RunLog
     progress: bool = True
+    spent: float = 0.0
 
     def __post_init__(self) -> None:
         self.path = self.folder / "supernet.ckpt.safetensors"
@@ -101,6 +104,7 @@ class SupernetTraining:
         """
         with_layout(self.supernet.to(self.fabric.device), torch.channels_last)
         stage, step, held = self._resume()
+        self._since = time.monotonic() - self.spent
         stages = self.recipe.training.stages
         for index in range(stage, len(stages)):
             self._run_stage(index, stages[index], step, held)
@@ -175,7 +179,9 @@ class SupernetTraining:
             tensors |= {f"teacher.{name}": tensor for name, tensor in self.teacher.state_dict().items()}
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.supernet).items()}
-        save_checkpoint(self.path, tensors, {"stage": stage, "step": step, "recipe": fingerprint(self.recipe)})
+        self.spent = time.monotonic() - self._since
+        state = {"stage": stage, "step": step, "recipe": fingerprint(self.recipe), "seconds": self.spent}
+        save_checkpoint(self.path, tensors, state)
 
     def _resume(self) -> tuple[int, int, dict[str, Tensor]]:
         """Stage and step to go on from, and the optimizer's state."""
@@ -188,6 +194,7 @@ class SupernetTraining:
                 "or --fresh to throw it away"
             )
         self.supernet.load_state_dict(split_prefix(tensors, "supernet"))
+        self.spent = float(state.get("seconds", 0.0))
         teacher = split_prefix(tensors, "teacher")
         if teacher:
             space = self.supernet.space
