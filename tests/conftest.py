@@ -1,0 +1,50 @@
+"""Settings and small helpers that tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# networks take milliseconds, and the first call of each takes longer: a deadline would only make the tests flaky
+settings.register_profile("snugnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("snugnet")
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """The folder of shared data, beside the project or where ``SNUGNET_SHARED`` says; skips where there is none."""
+    path = Path(os.environ.get("SNUGNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip(f"no shared data at {path}; set SNUGNET_SHARED to the folder that holds data/")
+    return path
+
+
+@pytest.fixture(scope="session")
+def randomise() -> Callable[[nn.Module, int], None]:
+    """Gives every bias, batch norm and classifier values that are not the trivial ones of a fresh network."""
+    import torch
+    from torch import nn
+
+    @torch.no_grad()
+    def change(module: nn.Module, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_(0, 0.2, generator=generator)
+                part.running_var.uniform_(0.5, 2, generator=generator)
+                part.weight.uniform_(0.5, 1.5, generator=generator)
+                part.bias.normal_(0, 0.2, generator=generator)
+            elif isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None:
+                part.bias.normal_(0, 0.1, generator=generator)
+            if isinstance(part, nn.Linear):
+                part.weight.normal_(0, 0.2, generator=generator)
+
+    return change

@@ -1,0 +1,128 @@
+"""Elastic layers: a smaller layer is the leading channels and the centre of the kernel, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from snugnet.nn import BlockModule, ConvLayer, LinearLayer, SELayer
+from snugnet.nn.layers import batch_norm, cropped
+from snugnet.spaces import Block, Layer
+
+DEPTHWISE = Layer("depthwise", "conv", 6, 6, 9, 7, 2, groups=6, norm=True, activation="relu")
+POINTWISE = Layer("expand", "conv", 4, 6, 9, norm=True, activation="h_swish")
+SE = Layer("se", "se", 8, 8, 5, hidden=4)
+LINEAR = Layer("classifier", "linear", 8, 5, 1, bias=True)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_the_smaller_kernel_is_the_centre_of_the_larger() -> None:
+    weight = torch.arange(49.0).reshape(1, 1, 7, 7)
+    assert cropped(weight, 1, 1, 3)[0, 0].tolist() == [[16, 17, 18], [23, 24, 25], [30, 31, 32]]
+    assert cropped(weight, 1, 1, 1).item() == 24
+    assert torch.equal(cropped(weight, 1, 1, 7), weight)
+
+
+def test_smaller_widths_are_the_leading_channels() -> None:
+    weight = torch.arange(24.0).reshape(4, 6, 1, 1)
+    assert cropped(weight, 2, 3, 1).flatten().tolist() == [0, 1, 2, 6, 7, 8]
+
+
+@pytest.mark.parametrize("channels", [1, 4, 6])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_depthwise_convolution_by_hand(channels: int, kernel: int, training: bool) -> None:
+    module = ConvLayer(DEPTHWISE).train(training)
+    module.norm.running_mean.normal_()
+    module.norm.running_var.uniform_(0.5, 2)
+    mean, var = module.norm.running_mean.clone(), module.norm.running_var.clone()
+    x = torch.randn(3, channels, 9, 9)
+    edge = (7 - kernel) // 2
+    weight = module.conv.weight[:channels, :, edge : 7 - edge, edge : 7 - edge]
+    out = F.conv2d(x, weight, None, 2, kernel // 2, groups=channels)
+    own = [t[:channels].clone() for t in (mean, var)]
+    out = F.relu(F.batch_norm(out, *own, module.norm.weight[:channels], module.norm.bias[:channels], training))
+    smaller = replace(DEPTHWISE, in_channels=channels, out_channels=channels, groups=channels, kernel=kernel)
+    torch.testing.assert_close(module(x, smaller), out)
+    assert out.shape[-1] == smaller.out_resolution == 5
+    # the statistics of the leading channels moved, the others did not
+    assert torch.equal(module.norm.running_mean, torch.cat([own[0], mean[channels:]]))
+    assert torch.equal(module.norm.running_var, torch.cat([own[1], var[channels:]]))
+    assert int(module.norm.num_batches_tracked) == int(training)
+
+
+@pytest.mark.parametrize(
+    ("whole", "smaller"),
+    [
+        (DEPTHWISE, replace(DEPTHWISE, in_channels=2, out_channels=2, groups=2, kernel=3)),
+        (POINTWISE, replace(POINTWISE, in_channels=3, out_channels=5)),
+        (replace(POINTWISE, norm=False, bias=True), replace(POINTWISE, norm=False, bias=True, out_channels=1)),
+        (SE, replace(SE, in_channels=5, out_channels=5, hidden=2)),
+        (LINEAR, replace(LINEAR, in_channels=6, out_channels=2)),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_what_a_smaller_layer_does_not_use_does_not_matter(whole: Layer, smaller: Layer, training: bool) -> None:
+    """All that its views leave out is poisoned: the output is that of a module made from the views."""
+    kind = {"conv": ConvLayer, "se": SELayer, "linear": LinearLayer}[whole.op]
+    module, static = kind(whole).train(training), kind(smaller).train(training)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+        state = {name: view.clone() for name, view in module.views(smaller).items()}
+        static.load_state_dict(state)
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.fill_(torch.nan)
+        for name, view in module.views(smaller).items():
+            view.copy_(state[name])  # views share memory with the weights
+    x = torch.randn(4, smaller.in_channels, *([] if whole.op == "linear" else [whole.resolution] * 2))
+    before = x.clone()
+    torch.testing.assert_close(module(x, smaller), static(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, before)
+    assert {name: tuple(view.shape) for name, view in module.views(smaller).items()} == {
+        name: tuple(tensor.shape) for name, tensor in static.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("layer", [DEPTHWISE, POINTWISE, SE, LINEAR])
+@pytest.mark.parametrize("training", [False, True])
+def test_at_full_size_the_description_changes_nothing(layer: Layer, training: bool) -> None:
+    kind = {"conv": ConvLayer, "se": SELayer, "linear": LinearLayer}[layer.op]
+    module = kind(layer).train(training)
+    x = torch.randn(2, layer.in_channels, *([] if layer.op == "linear" else [layer.resolution] * 2))
+    whole = module(x)
+    assert torch.equal(module(x, layer), whole)
+    torch.testing.assert_close(module(x, replace(layer)), whole)  # equal, but another object: the elastic way
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.5, None])
+def test_batch_norm_over_leading_channels_updates_as_torch_does(momentum: float | None) -> None:
+    norm, expected = torch.nn.BatchNorm2d(5, momentum=momentum), torch.nn.BatchNorm2d(3, momentum=momentum)
+    for _ in range(3):
+        x = torch.randn(4, 3, 2, 2)
+        torch.testing.assert_close(batch_norm(x, norm, 3), expected(x))
+    torch.testing.assert_close(norm.running_mean[:3], expected.running_mean)
+    torch.testing.assert_close(norm.running_var[:3], expected.running_var)
+    assert norm.running_mean[3:].tolist() == [0, 0]
+    assert norm.running_var[3:].tolist() == [1, 1]
+    assert norm.num_batches_tracked == expected.num_batches_tracked
+
+
+def test_a_shortcut_adds_the_input_and_leaves_it_as_it_is() -> None:
+    layers = (replace(POINTWISE, out_channels=8), replace(POINTWISE, name="project", in_channels=8, out_channels=4))
+    plain, added = (BlockModule(Block("b", layers, shortcut)).eval() for shortcut in ("none", "identity"))
+    added.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 4, 9, 9)
+    before = x.clone()
+    torch.testing.assert_close(added(x), plain(x) + x)
+    smaller = Block("b", (replace(layers[0], out_channels=3), replace(layers[1], in_channels=3)), "identity")
+    torch.testing.assert_close(added(x, smaller), plain(x, replace(smaller, shortcut="none")) + x)
+    assert torch.equal(x, before)

@@ -1,0 +1,74 @@
+"""Superclass dropout as section 3.1 has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
+
+GROUPS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
+
+
+def test_whole_superclasses_are_dropped_and_the_target_never() -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(8, (20_000,))
+    mask = superclass_mask(labels, GROUPS, 0.3)
+    assert mask[torch.arange(len(labels)), labels].all()
+    by_group = torch.stack([mask[:, g == GROUPS].float().mean(1) for g in range(4)], 1)
+    assert set(by_group.unique().tolist()) == {0.0, 1.0}
+    other = by_group[torch.arange(4) != GROUPS[labels][:, None]].view(-1, 3)
+    assert (other.mean(0) - 0.7).abs().max() < 0.015
+    joint = torch.corrcoef(other.T) - torch.eye(3)
+    assert joint.abs().max() < 0.03  # drawn independently of one another
+
+
+def test_no_dropout_is_cross_entropy() -> None:
+    logits, labels = torch.randn(16, 8), torch.randint(8, (16,))
+    mask = superclass_mask(labels, GROUPS, 0.0)
+    assert mask.all()
+    for smoothing in (0.0, 0.1):
+        expected = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        torch.testing.assert_close(cross_entropy(logits, labels, mask, smoothing), expected)
+        torch.testing.assert_close(cross_entropy(logits, labels, None, smoothing), expected)
+
+
+def test_full_dropout_is_cross_entropy_over_the_target_superclass() -> None:
+    logits, labels = torch.randn(16, 8, requires_grad=True), torch.arange(16) % 8
+    mask = superclass_mask(labels, GROUPS, 1.0)
+    assert torch.equal(mask, GROUPS[None] == GROUPS[labels][:, None])
+    loss = cross_entropy(logits, labels, mask, 0.1)
+    expected = []
+    for row, label in zip(logits, labels.tolist(), strict=True):
+        own = (GROUPS[label] == GROUPS).nonzero().flatten()
+        position = (own == label).nonzero().flatten()
+        expected.append(F.cross_entropy(row[own][None], position, label_smoothing=0.1))
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    loss.backward()
+    assert not logits.grad[~mask].any()
+    assert logits.grad.isfinite().all()
+
+
+def test_one_class_superclass_has_nothing_to_learn_alone() -> None:
+    logits, labels = torch.randn(3, 8, requires_grad=True), torch.full((3,), 5)
+    mask = superclass_mask(labels, GROUPS, 1.0)
+    assert mask.sum() == 3
+    loss = cross_entropy(logits, labels, mask, 0.1) + distillation_loss(logits, torch.randn(3, 8), mask)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0)
+    assert not logits.grad.any()
+
+
+def test_distillation_masks_the_teacher_before_its_softmax() -> None:
+    logits, teacher = torch.randn(16, 8, requires_grad=True), torch.randn(16, 8, requires_grad=True)
+    mask = superclass_mask(torch.randint(8, (16,)), GROUPS, 0.5)
+    loss = distillation_loss(logits, teacher, mask)
+    expected = []
+    for row, taught, kept in zip(logits, teacher, mask, strict=True):
+        p = F.softmax(taught[kept], 0).detach()
+        expected.append(F.kl_div(F.log_softmax(row[kept], 0), p, reduction="sum") - (p * p.log()).sum())
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    loss.backward()
+    assert teacher.grad is None
+    assert not logits.grad[~mask].any()
