@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snugnet.costs import CostTable, decode, parse_budget
+from snugnet.costs import COUNT_UNITS, CostTable, decode, parse_budget
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.nn.network import Network, with_layout
@@ -180,9 +180,14 @@ class Family:
 
     def head_saving(self, cost: str, classes: int) -> float:
         """How much less of a counted cost the classifier has with so many classes instead of all."""
-        layer = self.space.blueprint(self.space.smallest).blocks[-1].layers[-1]
-        smaller = self.space.blueprint(self.space.smallest).with_classes(classes).blocks[-1].layers[-1]
-        return float(getattr(layer, cost) - getattr(smaller, cost)) if hasattr(layer, cost) else 0.0
+        return (len(self.classes) - classes) * self._cost_of_a_class.get(cost, 0.0)
+
+    @cached_property
+    def _cost_of_a_class(self) -> dict[str, float]:
+        """What one class more adds to each counted cost; the classifier is linear in the number of classes."""
+        smallest = self.space.blueprint(self.space.smallest)
+        one, two = (smallest.with_classes(k).blocks[-1].layers[-1] for k in (1, 2))
+        return {name: float(getattr(two, name) - getattr(one, name)) for name in COUNT_UNITS if hasattr(one, name)}
 
     def cost_range(self, cost: str, group: Group | None = None) -> tuple[float, float]:
         """Smallest and largest cost of a network for a group (for all classes without one).
@@ -247,12 +252,12 @@ class Family:
         if not scenarios:
             return []
         indices, budgets = self._read(scenarios)
-        counts = np.array([len(each) for each in indices])
-        weights = np.stack([self._memberships[list(each)].mean(0) for each in indices])
+        mixtures = {each: self._memberships[list(each)].mean(0) for each in set(indices)}
+        weights = np.stack([mixtures[each] for each in indices])
         names = sorted({name for each in budgets for name in each} | {self.budget_name})
-        savings = {name: np.array([self.head_saving(name, k) for k in range(len(self.classes) + 1)]) for name in names}
-        limits = np.stack([[each.get(name, np.inf) for each in budgets] + savings[name][counts] for name in names], 1)
-        self._check_feasible(scenarios, names, limits, savings, counts)
+        savings = self._savings(indices, names)  # tables are of networks with all classes
+        limits = np.array([[each.get(name, np.inf) for name in names] for each in budgets]) + savings
+        self._check_feasible(scenarios, names, limits, savings)
         asked = np.minimum(limits[:, names.index(self.budget_name)], self.generator.high)
         scores = self.generator.scores(
             torch.from_numpy(weights).to(self.device), torch.from_numpy(asked).float().to(self.device)
@@ -262,18 +267,8 @@ class Family:
             draws = np.random.default_rng(seed).gumbel(size=table.shape).astype(np.float32)
             draws[0] = 0
             table = table + draws
-        bounded = [i for i, name in enumerate(names) if np.isfinite(limits[:, i]).any()]
-        rows = (
-            decode([self.tables[names[i]] for i in bounded], table, limits[:, bounded])
-            if bounded
-            else self._mode(table)
-        )
+        rows = decode([self.tables[name] for name in names], table, limits)
         return self._specialized(scenarios, indices, budgets, rows)
-
-    def _mode(self, scores: NDArray[np.float32]) -> Population:
-        """The argmax without any budget."""
-        table = self.tables[self.budget_name]
-        return decode([table], scores, np.full((len(scores), 1), np.inf))
 
     def _read(self, scenarios: Sequence[Scenario]) -> tuple[list[tuple[int, ...]], list[dict[str, float]]]:
         known: dict[Any, tuple[int, ...]] = {}
@@ -293,14 +288,13 @@ class Family:
         scenarios: Sequence[Scenario],
         names: list[str],
         limits: NDArray[np.float64],
-        savings: dict[str, NDArray[np.float64]],
-        counts: NDArray[np.int64],
+        savings: NDArray[np.float64],
     ) -> None:
         for i, name in enumerate(names):
             low, high = self.cost_range(name)
             short = np.flatnonzero(limits[:, i] < low)
             if len(short):
-                saving = savings[name][counts[short[0]]]
+                saving = savings[short[0], i]
                 group, _ = scenarios[short[0]]
                 raise BudgetError(
                     f"no network of {self.name} for {_text(group)} has {name} <= {limits[short[0], i] - saving:,.0f}; "
@@ -314,13 +308,19 @@ class Family:
         budgets: list[dict[str, float]],
         rows: Population,
     ) -> list[Specialized]:
-        costs = {name: table(rows) for name, table in self.tables.items()}
-        savings = {name: [self.head_saving(name, k) for k in range(len(self.classes) + 1)] for name in self.tables}
-        result = []
-        for i, (group, _) in enumerate(scenarios):
-            own = {name: _number(values[i] - savings[name][len(indices[i])]) for name, values in costs.items()}
-            result.append(Specialized(self, _text(group), indices[i], rows[i], own, budgets[i]))
-        return result
+        names = list(self.tables)
+        costs = np.stack([self.tables[name](rows) for name in names], 1) - self._savings(indices, names)
+        return [
+            Specialized(self, _text(group), own, row, dict(zip(names, map(_number, cost), strict=True)), limits)
+            for (group, _), own, row, cost, limits in zip(
+                scenarios, indices, rows, costs.tolist(), budgets, strict=True
+            )
+        ]
+
+    def _savings(self, indices: list[tuple[int, ...]], names: list[str]) -> NDArray[np.float64]:
+        """What the cut heads of scenarios save of each cost: (scenarios, costs)."""
+        fewer = np.array([len(self.classes) - len(each) for each in indices], dtype=np.float64)
+        return fewer[:, None] * [self._cost_of_a_class.get(name, 0.0) for name in names]
 
     # -- building ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,186 @@
+"""The loop: seeds, schedule, log, checkpoints, and the stop at a loss that is not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from snugnet.errors import TrainingError
+from snugnet.training.loop import Metrics, RunLog, cosine, progress_bar, run_phase, seed_step
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, int, dict[str, float]]] = []
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
+        self.lines.append((phase, step, values))
+
+
+def run(losses: list[float], start: int = 0, **changes: Any) -> tuple[list[int], list[int], Lines]:
+    """Steps that were run, what was saved after how many steps, and the log."""
+    steps: list[int] = []
+    saved: list[int] = []
+    log = Lines()
+
+    def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        steps.append(step)
+        return {"loss": torch.tensor(losses[step]), "other": torch.tensor(float(step))}
+
+    options: dict[str, Any] = {
+        "phase": 0, "start": start, "total": len(losses), "seed": 0, "log": log, "log_every": 3,
+        "checkpoint_seconds": 1e9, "progress": False, **changes,
+    }  # fmt: skip
+    try:
+        run_phase("phase", step_of, saved.append, **options)
+    except TrainingError as error:
+        error.args = (*error.args, steps, saved, log)
+        raise
+    return steps, saved, log
+
+
+def test_every_step_once_and_a_checkpoint_at_the_end() -> None:
+    steps, saved, log = run([1.0] * 7)
+    assert steps == list(range(7))
+    assert saved == [7]
+    assert [line[1] for line in log.lines] == [3, 6, 7]
+    assert log.lines[-1] == ("phase", 7, {"loss": 1.0, "other": 6.0})
+
+
+def test_resuming() -> None:
+    steps, saved, log = run([1.0] * 7, start=5)
+    assert steps == [5, 6]
+    assert saved == [7]
+    assert [line[1] for line in log.lines] == [6, 7]
+    assert run([1.0] * 7, start=7)[0] == []
+
+
+def test_checkpoints_by_time() -> None:
+    assert run([1.0] * 4, checkpoint_seconds=-1.0)[1] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_a_loss_that_is_not_finite_stops_at_once(loss: float, step: int) -> None:
+    losses = [1.0] * 6
+    losses[step] = loss
+    with pytest.raises(TrainingError, match=f"phase: the loss is not finite at step {step};") as caught:
+        run(losses, checkpoint_seconds=-1.0)
+    _, steps, saved, log = caught.value.args
+    assert steps == list(range(step + 1))
+    assert saved == list(range(1, step + 1))  # never after the bad step
+    assert all(math.isfinite(line[2]["loss"]) for line in log.lines)
+
+
+def test_a_finite_loss_after_a_bad_one_does_not_hide_it() -> None:
+    """On a device the check waits for the next line or checkpoint; the first bad step is named nonetheless."""
+
+    def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        return {"loss": torch.tensor(math.nan if step in (300, 301) else 1.0, dtype=torch.bfloat16)}
+
+    saved: list[int] = []
+    with pytest.raises(TrainingError, match="at step 300;"):  # a number that bfloat16 would round
+        run_phase(
+            "phase", step_of, saved.append, phase=0, start=290, total=310, seed=0, log=Lines(),  # type: ignore[arg-type]
+            log_every=1000, checkpoint_seconds=1e9, progress=False,
+        )  # fmt: skip
+    assert saved == []
+
+
+def test_a_step_that_breaks_saves_nothing() -> None:
+    def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        if step == 2:
+            raise KeyboardInterrupt
+        return {"loss": torch.tensor(1.0)}
+
+    saved: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_phase(
+            "phase", step_of, saved.append, phase=0, start=0, total=5, seed=0, log=Lines(),  # type: ignore[arg-type]
+            log_every=1, checkpoint_seconds=1e9, progress=False,
+        )  # fmt: skip
+    assert saved == []
+
+
+def draws(seed: int, phase: int, step: int) -> tuple[float, float]:
+    return float(seed_step(seed, phase, step).random()), float(torch.rand(()))
+
+
+def test_seeds_are_a_function_of_seed_phase_and_step() -> None:
+    places = [(s, p, t) for s in range(3) for p in (0, 1, 1000) for t in range(4)]
+    found = {place: draws(*place) for place in places}
+    assert len({value[0] for value in found.values()}) == len(places)
+    assert len({value[1] for value in found.values()}) == len(places)
+    for place in reversed(places):
+        torch.rand(7)
+        assert draws(*place) == found[place]
+
+
+def test_steps_see_the_same_draws_whether_resumed_or_not() -> None:
+    def record(start: int) -> dict[int, tuple[float, float]]:
+        seen = {}
+
+        def step_of(step: int, rng: np.random.Generator) -> Metrics:
+            seen[step] = (float(rng.random()), float(torch.rand(())))
+            return {"loss": torch.tensor(0.0)}
+
+        run_phase(
+            "phase", step_of, lambda done: None, phase=2, start=start, total=6, seed=4, log=Lines(),  # type: ignore[arg-type]
+            log_every=1, checkpoint_seconds=1e9, progress=False,
+        )  # fmt: skip
+        return seen
+
+    whole, part = record(0), record(4)
+    assert part == {step: whole[step] for step in (4, 5)}
+
+
+def test_cosine() -> None:
+    assert cosine(0, 10) == 1.0
+    assert cosine(5, 10) == pytest.approx(0.5)
+    assert cosine(10, 10) == pytest.approx(0.0)
+    values = [cosine(step, 100) for step in range(101)]
+    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+    for step, value in enumerate(values):
+        assert value == pytest.approx((1 + math.cos(math.pi * step / 100)) / 2)
+
+
+def test_warmup_rises_evenly_to_the_start_of_the_cosine() -> None:
+    values = [cosine(step, 20, warmup=4) for step in range(21)]
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values[12] == pytest.approx(0.5)
+    assert values[20] == pytest.approx(0.0)
+    assert [cosine(step, 3, warmup=3) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert cosine(0, 0) == 1.0
+
+
+def test_run_log_appends_json_lines(tmp_path: Path) -> None:
+    for start in (0, 2):
+        with RunLog(tmp_path / "run") as log:
+            log.scalars("a", start + 1, {"loss": 0.5})
+            log.scalars("a", start + 2, {"loss": 0.25})
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["step"], line["loss"]) for line in lines] == [
+        ("a", 1, 0.5), ("a", 2, 0.25), ("a", 3, 0.5), ("a", 4, 0.25),
+    ]  # fmt: skip
+    assert all(line["seconds"] >= 0 for line in lines)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_bar_is_on_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("work", 2) as advance:
+        advance("loss 1.0")
+        advance()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    with progress_bar("work", 2, shown=False) as advance:
+        advance()
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
