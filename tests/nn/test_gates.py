@@ -346,7 +346,9 @@ def test_gradients_of_the_probabilities_against_finite_differences(
             )
         expected = (up - down) / (2 * step)
         got = (gradient * direction).sum()
-        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-6, msg=lambda m, c=c: f"{TINY.choices[c].name}: {m}")
+        torch.testing.assert_close(
+            got, expected, rtol=2e-5, atol=2e-6, msg=lambda m, c=c: f"{TINY.choices[c].name}: {m}"
+        )
     assert sum(float(g.abs().sum()) > 0 for g in gradients) > 0.5 * TINY.d
 
 

@@ -168,8 +168,7 @@ def test_training_goes_on_bit_for_bit(
         assert torch.equal(second.state_dict()[name], tensor), name
 
 
-def test_loading_an_optimizer_leaves_the_loaded_tensors_alone() -> None:
-    """Not if the type already fits: they are handed over, as :func:`build` takes weights."""
+def test_a_loaded_optimizer_has_its_parameters_type_and_a_counter_its_own() -> None:
     module = Small()
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.randn(2, 3, 8, 8)).sum().backward()
@@ -180,4 +179,4 @@ def test_loading_an_optimizer_leaves_the_loaded_tensors_alone() -> None:
     load_optimizer(other, doubled, held)
     state = other.state[doubled.conv.weight]
     assert state["exp_avg"].dtype == torch.float64
-    assert state["step"].dtype == torch.float32  # a counter keeps its own type
+    assert state["step"].dtype == torch.float32
