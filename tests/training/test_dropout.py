@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import chisquare
 
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
 
@@ -72,3 +73,32 @@ def test_distillation_masks_the_teacher_before_its_softmax() -> None:
     loss.backward()
     assert teacher.grad is None
     assert not logits.grad[~mask].any()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.6])
+def test_every_combination_of_superclasses_has_its_probability(rate: float) -> None:
+    """The three superclasses other than the target are dropped with probability p, each by a draw of its own."""
+    torch.manual_seed(1)
+    n = 100_000
+    mask = superclass_mask(torch.full((n,), 5), GROUPS, rate)  # class 5 is all of superclass 2
+    kept = mask[:, [0, 2, 6]].long()
+    counts = torch.bincount(kept @ torch.tensor([4, 2, 1]), minlength=8)
+    expected = [
+        n * torch.tensor([rate, 1 - rate])[[i >> 2, i >> 1 & 1, i & 1]].double().prod().item() for i in range(8)
+    ]
+    assert chisquare(counts.numpy(), expected, sum_check=False).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_logits_give_finite_losses_and_gradients(rate: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(2)
+    logits = (torch.randn(64, 8) * 1e4).to(dtype).requires_grad_()
+    labels = torch.randint(8, (64,))
+    mask = superclass_mask(labels, GROUPS, rate)
+    loss = cross_entropy(logits, labels, mask, 0.1) + distillation_loss(logits, torch.randn(64, 8) * 1e4, mask)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[~mask] == 0).all()

@@ -77,7 +77,7 @@ def test_rounding_never_leaves_the_options(count: int) -> None:
 
 
 def test_what_is_not_allowed() -> None:
-    with pytest.raises(ConfigError, match="'width' is no kind of choice .* kinds: depth, expand_ratio, kernel_size"):
+    with pytest.raises(ConfigError, match=r"'width' is no kind of choice .* kinds: depth, expand_ratio, kernel_size"):
         Uniform(SPACE, {"width": 2})
     for count in (0, -1):
         with pytest.raises(ConfigError, match="at least 1 option"):
