@@ -10,8 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from snugnet.deploy import export, onnx_bytes
 from snugnet.deploy.export import onnx_session
@@ -37,17 +35,6 @@ def network(seed: int) -> Network:
         elif "linear" in name:
             tensor.normal_(0, 0.5, generator=generator)
     return made.requires_grad_(False)
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([1, 3, 8]))
-def test_onnx_runtime_agrees(seed: int, batch: int) -> None:
-    net = network(seed)
-    images = torch.randn(batch, 3, 19, 19)
-    (got,) = onnx_session(onnx_bytes(net, {})).run(["logits"], {"image": images.numpy()})
-    expected = net(images).numpy()
-    assert got.shape == expected.shape == (batch, 3)
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def test_torchs_own_exporters_give_the_same_network(tmp_path: Path) -> None:
@@ -78,7 +65,7 @@ def test_metadata_is_in_the_file(tmp_path: Path) -> None:
     held = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(held["classes"]) == about["classes"]
     assert json.loads(held["architecture"]) == about["architecture"]
-    assert held["group"] == "x"
+    assert json.loads(held["group"]) == "x"
 
 
 def test_torch_export(tmp_path: Path) -> None:

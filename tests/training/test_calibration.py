@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from snugnet.errors import TrainingError
 from snugnet.spaces import get_space
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy, calibrate
@@ -85,3 +86,9 @@ def test_accuracy() -> None:
     assert math.isnan(accuracy(network, []))
     assert math.isnan(accuracy(network, [(logits[:0], torch.empty(0, dtype=torch.long))]))
     assert isinstance(accuracy(network, [(logits, torch.arange(4))]), float)
+
+
+def test_there_is_nothing_to_calibrate_on() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    with pytest.raises(TrainingError, match="without images"):
+        calibrate(network, [])

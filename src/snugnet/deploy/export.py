@@ -51,9 +51,11 @@ def export(network: Network, path: str | Path, metadata: Mapping[str, Any]) -> P
 
     Raises:
         ConfigError: the suffix names no format.
-        ExportError: what was made does not agree with the network; nothing is written.
+        ExportError: the network is in training mode, or what was made does not agree with it; nothing is written.
     """
     path = check_format(path)
+    if network.training:
+        raise ExportError("the network is in training mode; call network.eval() before exporting it")
     if path.suffix == ".onnx":
         content = onnx_bytes(network, metadata)
         difference = onnx_difference(network, content)

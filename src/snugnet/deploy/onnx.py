@@ -117,7 +117,7 @@ def onnx_model(
     Args:
         blueprint: what to write.
         state: the static network's weights and statistics, by name.
-        metadata: JSON-able; under its key each value is stored as JSON text, or as it is if it is text.
+        metadata: JSON-able; each value is stored as JSON text under its key.
         name: of the graph.
 
     Returns:
@@ -139,8 +139,6 @@ def onnx_model(
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="snugnet"
     )
-    helper.set_model_props(
-        model, {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-    )
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model)
     return model

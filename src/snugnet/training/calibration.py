@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from snugnet.errors import TrainingError
+
 
 @torch.no_grad()
 def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -19,6 +21,9 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         network: changed in place; left in eval mode.
         batches: normalised images, (n, c, h, w) each, of one size.
+
+    Raises:
+        TrainingError: there are no images.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -28,8 +33,11 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average over the batches
             norm.train()
+        images = None
         for images in batches:
             network(images)
+        if images is None:
+            raise TrainingError("batch norm cannot be calibrated without images")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
