@@ -142,7 +142,7 @@ class Report:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         for group in dict.fromkeys(row.group for row in self.rows):
@@ -161,7 +161,7 @@ class Report:
         axes.set_ylabel("test accuracy on the group's images (%)")
         axes.set_title(self.family)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, ncols=2)
+        figure.legend(loc="outside right upper", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
         return buffer.getvalue()
