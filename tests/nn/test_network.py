@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snugnet.errors import SpaceError
 from snugnet.nn import Network, build, initialise, module_name
 from snugnet.nn.layers import ConvLayer, SELayer
 from snugnet.spaces import Blueprint, SearchSpace, get_space
@@ -115,8 +116,22 @@ def test_given_weights_are_taken_as_they_are() -> None:
     for name, tensor in network.state_dict().items():
         assert tensor.data_ptr() == state[name].data_ptr(), name
     assert all(parameter.requires_grad for parameter in network.parameters())
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(SpaceError, match="do not fit"):
         build(SPACE.blueprint(SPACE.largest), state)
+    with pytest.raises(SpaceError, match="has no"):
+        build(blueprint, {**state, "stem.conv.conv.extra": torch.zeros(1)})
+
+
+def test_networks_share_no_hooks() -> None:
+    """Blocks are copied from one template: what is hung onto one network must not show in another."""
+    one, other = (build(SPACE.blueprint(SPACE.smallest)) for _ in range(2))
+    calls: list[str] = []
+    next(one.children()).register_forward_hook(lambda *_: calls.append("one"))
+    next(one.modules()).train(False)
+    other(torch.zeros(2, SPACE.in_channels, SPACE.resolution, SPACE.resolution))
+    assert not calls
+    assert other.training
+    assert not {id(m) for m in one.modules()} & {id(m) for m in other.modules()}
 
 
 def test_names_and_order_follow_the_blueprint() -> None:

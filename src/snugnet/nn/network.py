@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from snugnet.errors import SpaceError
 from snugnet.nn.layers import BlockModule
 from snugnet.spaces.blueprint import Block, Blueprint
 
@@ -26,11 +29,11 @@ class Network(nn.Module):
         blueprint: what it was made from.
     """
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, make: Callable[[Block], BlockModule] = BlockModule) -> None:
         super().__init__()
         self.blueprint = blueprint
         for block in blueprint.blocks:
-            self.add_module(module_name(block), BlockModule(block))
+            self.add_module(module_name(block), make(block))
 
     def block_modules(self) -> dict[str, BlockModule]:
         """The blocks' modules by block name, first to last."""
@@ -74,10 +77,9 @@ def build(blueprint: Blueprint, state: dict[str, Tensor] | None = None, *, seed:
         state: its weights; they are taken as they are, not copied. Without them the weights are drawn anew.
         seed: of that draw.
     """
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        network = Network(blueprint)
+    network = Network(blueprint, blank)
     if state is not None:
-        network.load_state_dict(state, assign=True)
+        fill(network, state)
         return network
     network.to_empty(device="cpu")
     for module in network.modules():
@@ -85,3 +87,52 @@ def build(blueprint: Blueprint, state: dict[str, Tensor] | None = None, *, seed:
             module.reset_parameters()
     initialise(network, seed)
     return network
+
+
+def blank(block: Block) -> BlockModule:
+    """A block's module whose weights take no memory yet.
+
+    Constructing torch's modules is most of the time that a network takes to build, so each block is constructed once and
+    then copied: its structure, not its (empty) weights.
+    """
+    return _structure(_template(block))
+
+
+@lru_cache(maxsize=16384)
+def _template(block: Block) -> BlockModule:
+    with torch.device("meta"):
+        return BlockModule(block)
+
+
+def _structure(module: M) -> M:
+    """A module like this one: containers (of hooks, parameters, ...) are its own, what they hold is shared."""
+    twin = module.__class__.__new__(module.__class__)
+    held = {key: value.copy() if isinstance(value, (dict, set)) else value for key, value in module.__dict__.items()}
+    held["_modules"] = {name: None if child is None else _structure(child) for name, child in module._modules.items()}
+    twin.__dict__.update(held)
+    return twin
+
+
+def fill(network: Network, state: dict[str, Tensor]) -> None:
+    """Give a blank network its weights and statistics, as they are.
+
+    Args:
+        network: made of blank blocks; changed in place.
+        state: by name, exactly what the network's state dict holds.
+
+    Raises:
+        SpaceError: a name is missing or too many, or a shape is wrong: the weights are of another blueprint.
+    """
+    left = dict(state)
+    for prefix, module in network.named_modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
+                if old is None:
+                    continue
+                new = left.pop(f"{prefix}.{name}", None)
+                if new is None or new.shape != old.shape:
+                    given = "missing" if new is None else f"of shape {tuple(new.shape)}"
+                    raise SpaceError(f"weights do not fit: {prefix}.{name} is {given}, expected {tuple(old.shape)}")
+                tensors[name] = nn.Parameter(new) if tensors is module._parameters else new
+    if left:
+        raise SpaceError(f"weights do not fit: the network has no {next(iter(left))}")
