@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from snugnet.family import Family, Specialized
     from snugnet.family_io import from_pretrained
-    from snugnet.family_io import from_pretrained as load
+    from snugnet.family_io import load_family as load
     from snugnet.pipeline import train
     from snugnet.spaces import get_space
 
@@ -23,7 +23,7 @@ _HOMES = {
     "Family": ("snugnet.family", "Family"),
     "Specialized": ("snugnet.family", "Specialized"),
     "from_pretrained": ("snugnet.family_io", "from_pretrained"),
-    "load": ("snugnet.family_io", "from_pretrained"),
+    "load": ("snugnet.family_io", "load_family"),
     "train": ("snugnet.pipeline", "train"),
     "get_space": ("snugnet.spaces", "get_space"),
 }

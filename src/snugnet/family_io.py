@@ -6,19 +6,17 @@ import hashlib
 import io
 import json
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 import snugnet
-from snugnet.costs import CostTable, counted_table
+from snugnet.costs import COUNT_UNITS, CostTable, counted_table
 from snugnet.data import ImageSet
-from snugnet.errors import FamilyError, SnugnetError
+from snugnet.errors import FamilyError
 from snugnet.family import Family
 from snugnet.files import write_atomically
 from snugnet.search.generator import ArchitectureGenerator
@@ -29,8 +27,6 @@ FORMAT = "snugnet-family"
 VERSION = 1
 INDEX = "family.json"
 FILES = ("supernet.safetensors", "generator.safetensors", "images.npz", "costs.npz")
-COUNTED = ("madds", "params")
-"""Costs that are counted from the space, so they are not stored."""
 
 
 def save_family(family: Family, folder: Path) -> Path:
@@ -45,7 +41,7 @@ def save_family(family: Family, folder: Path) -> Path:
     Returns:
         The folder.
     """
-    measured = {name: table for name, table in family.tables.items() if name not in COUNTED}
+    measured = {name: table for name, table in family.tables.items() if name not in COUNT_UNITS}
     contents = {
         "supernet.safetensors": _tensors(family.supernet),
         "generator.safetensors": _tensors(family.generator),
@@ -69,14 +65,14 @@ def save_family(family: Family, folder: Path) -> Path:
         "std": list(family.std),
         "budget": family.budget_name,
         "generator": family.generator.options,
-        "costs": list(measured),
+        "costs": list(family.tables),
         "provenance": family.provenance,
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in contents.items()
         },
     }
-    text = json.dumps(index, indent=1)
+    text = json.dumps({**index, "sha256": index_checksum(index)}, indent=1)
     for name, content in contents.items():
         write_atomically(folder / name, content)
     write_atomically(folder / INDEX, text.encode())
@@ -98,7 +94,7 @@ def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Famil
     contents = {name: _read_file(folder, name, index) for name in FILES}
     try:
         return _assemble(index, contents).to(device)
-    except (SnugnetError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
         raise FamilyError(f"{folder} holds no whole family ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -114,16 +110,24 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise FamilyError(f"{folder} has no {INDEX}; {hint}")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise FamilyError(f"{path} is damaged ({error})") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise FamilyError(f"{path} is not the index of a snugnet family")
     version = index.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
         raise FamilyError(
             f"{folder} is of family version {version}, this snugnet reads up to {VERSION}; update snugnet"
         )
+    digest = index.pop("sha256", None)
+    if digest != index_checksum(index):
+        raise FamilyError(f"{path} was altered after the family was saved (its checksum differs)")
     return index
+
+
+def index_checksum(index: dict[str, Any]) -> str:
+    """Checksum of an index (without its own checksum), however it is laid out."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def _read_file(folder: Path, name: str, index: dict[str, Any]) -> bytes:
@@ -150,8 +154,11 @@ def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
     generator.load_state_dict(safetensors.torch.load(contents["generator.safetensors"]))
     images = _arrays(contents["images.npz"])
     stored = _arrays(contents["costs.npz"])
-    tables = {name: counted_table(space, name) for name in COUNTED}
+    tables = {}
     for name in index["costs"]:
+        if name in COUNT_UNITS:  # counted from the space, so it is not stored
+            tables[name] = counted_table(space, name)
+            continue
         own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}
         tables[name] = CostTable.from_arrays(space, own)
     sets = [

@@ -63,6 +63,8 @@ def train(
     space = make_space(recipe, data)
     check_recipe(recipe, space, data)
     folder = Path(recipe.output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output {folder} is a file, not a folder")
     if fresh:
         for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
             (folder / name).unlink(missing_ok=True)
@@ -103,6 +105,10 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> Non
     largest = max(len(classes) for classes in data.groups.values())
     if largest < 2:
         raise DataError("no group has two classes or more; there is nothing to specialise to")
+    labels = data.class_to_group[data.validation.labels].tolist()
+    for g, name in enumerate(data.groups):
+        if labels.count(g) < 2:
+            raise DataError(f"group {name!r} has {labels.count(g)} validation images; the generator needs at least 2")
     table = counted_table(space, recipe.generator.budget, num_classes=largest)
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
@@ -144,7 +150,10 @@ def make_family(
         groups={name: tuple(classes) for name, classes in data.groups.items()},
         mean=data.mean,
         std=data.std,
-        tables={name: counted_table(supernet.space, name) for name in ("madds", "params")},
+        tables={
+            name: counted_table(supernet.space, name)
+            for name in dict.fromkeys(("madds", "params", recipe.generator.budget))
+        },
         calibration=some(data.train, few, recipe.seed),
         validation=some(data.validation, few, recipe.seed),
         provenance={

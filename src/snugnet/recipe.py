@@ -50,7 +50,7 @@ class StageConfig(Config):
     """
 
     name: str
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=1e5)
     learning_rate: float = Field(gt=0)
     elastic: dict[str, int] = Field(default_factory=dict)
     subnets: int = Field(default=1, ge=1)
@@ -145,13 +145,17 @@ class EvaluationConfig(Config):
 
     budgets: int | tuple[float | str, ...] = 4
     calibration_images: int = Field(default=512, ge=8)
-    best_of: int = Field(default=1, ge=1)
+    best_of: int = Field(default=1, ge=1, le=10_000)
     export: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> EvaluationConfig:
         if (self.budgets if isinstance(self.budgets, int) else len(self.budgets)) < 1:
             raise ValueError("at least one budget is reported on")
+        if isinstance(self.budgets, int) and self.budgets > 100:
+            raise ValueError(
+                f"a number of budgets is at most 100, got {self.budgets}; a budget itself stands in a list"
+            )
         for budget in () if isinstance(self.budgets, int) else self.budgets:
             parse_budget(budget)
         return self
@@ -171,10 +175,10 @@ class Recipe(Config):
 
     name: str
     output: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    threads: int | None = Field(default=None, ge=1, le=1024)
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     space: SpaceConfig = SpaceConfig()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from snugnet.family_io import index_checksum
+
 
 @pytest.fixture
 def spoiled(family: Path, tmp_path: Path) -> Any:
@@ -18,11 +20,18 @@ def spoiled(family: Path, tmp_path: Path) -> Any:
         folder = tmp_path / "copy"
         shutil.copytree(family, folder, dirs_exist_ok=True)
         index = json.loads((family / "family.json").read_text())
+        del index["sha256"]
         change(index)
+        index["sha256"] = index_checksum(index)  # changed by hand, not by accident
         (folder / "family.json").write_text(json.dumps(index))
         return folder
 
     return make
+
+
+@pytest.mark.parametrize("change", ["seed=1", "test=0.5", "test_split=train", "validation=0"])
+def test_what_was_trained_on_cannot_become_a_test_image(snugnet: Any, family: Path, change: str) -> None:
+    assert "-d cannot change" in snugnet("evaluate", family, "-d", change).error
 
 
 def test_all_groups_and_a_number_of_budgets(snugnet: Any, family: Path) -> None:
@@ -67,7 +76,7 @@ def test_images_that_lie_elsewhere_with_classes_in_another_order(snugnet: Any, f
                 for row in (digits.target == int(name)).nonzero()[0][:4]:
                     Image.fromarray((digits.images[row] * 15.9).astype("uint8")).save(place / f"{row}.png")
     changes = ["-d", f"source={tmp_path / 'images'}", "-d", "groups=", "-d", "train_rows=", "-d", "test_rows="]
-    done = snugnet("evaluate", family, *changes, "-d", "validation=10", "--budgets", "1", "--json").json
+    done = snugnet("evaluate", family, *changes, "--budgets", "1", "--json").json
     assert {row["group"]: row["images"] for row in done["rows"]} == {
         g: 4 * len(members) for g, members in groups.items()
     }

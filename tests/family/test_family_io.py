@@ -14,7 +14,7 @@ import snugnet
 from snugnet.costs import CostTable
 from snugnet.errors import FamilyError
 from snugnet.family import Family
-from snugnet.family_io import FILES, INDEX, load_family
+from snugnet.family_io import FILES, INDEX, index_checksum, load_family
 
 
 @pytest.fixture
@@ -71,11 +71,14 @@ def test_bad_indices(copy: Path) -> None:
     (copy / INDEX).write_text(json.dumps({**index, "version": 99}))
     with pytest.raises(FamilyError, match="version 99"):
         load_family(copy)
-    for broken in (
-        {**index, "space": {"name": "no-such-space", "options": {}}},
-        {k: v for k, v in index.items() if k != "mean"},
-    ):
-        (copy / INDEX).write_text(json.dumps(broken))
+    for change in ({"classes": index["classes"][::-1]}, {"mean": [0, 0, 0]}, {"groups": []}, {"files": []}):
+        (copy / INDEX).write_text(json.dumps({**index, **change}))
+        with pytest.raises(FamilyError, match="altered"):
+            load_family(copy)
+    body = {key: value for key, value in index.items() if key != "sha256"}
+    for name, value in (("space", {"name": "none", "options": {}}), ("mean", None), ("groups", []), ("costs", 3)):
+        foreign = {**body, name: value}
+        (copy / INDEX).write_text(json.dumps({**foreign, "sha256": index_checksum(foreign)}))
         with pytest.raises(FamilyError, match="no whole family"):
             load_family(copy)
     for text, match in (("{", "damaged"), ("[]", "not the index"), ('{"format": "other"}', "not the index")):
@@ -92,6 +95,6 @@ def test_bad_indices(copy: Path) -> None:
 def test_a_name_that_is_neither_folder_nor_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FamilyError, match="no folder here"):
-        snugnet.load("no/such-family")
+        snugnet.from_pretrained("no/such-family")
     with pytest.raises(FamilyError, match="no folder here"):
-        snugnet.load("not a valid name!")
+        snugnet.from_pretrained("not a valid name!")

@@ -113,3 +113,33 @@ def test_specialised_networks_know_their_digits(family: Family, digits: object) 
     # cutting the other classes' logits can only help on the group's own images
     assert all(row.accuracy >= row.accuracy_all for row in report.rows)
     assert report.mean()[-1]["accuracy"] > 0.8
+
+
+def test_without_a_budget_every_choice_is_the_most_probable(family: Family) -> None:
+    """Deep networks are not put at a disadvantage for having more choices that matter."""
+    net = family.specialize("round")
+    weights = np.array([[1.0, 0.0, 0.0]], dtype=np.float32)
+    scores = family._scores(weights, np.array([family.generator.high]))
+    space = family.space
+    rows = np.stack([scores[:, a:b].argmax(1) for a, b in zip(space.offsets[:-1], space.offsets[1:], strict=True)], 1)
+    assert (net.row == space.rows(rows)[0]).all()
+
+
+def test_most_of_a_budget_is_used(family: Family) -> None:
+    for cost in ("madds", "params"):
+        used = []
+        for group in family.groups:
+            low, high = family.cost_range(cost, group)
+            top = family.specialize(group).costs[cost]
+            for place in (0.2, 0.4, 0.6):
+                budget = low + place * (min(high, top) - low)
+                used.append((family.specialize(group, **{cost: budget}).costs[cost] - low) / (budget - low))
+        assert np.mean(used) > 0.6, (cost, used)
+
+
+@pytest.mark.parametrize("group", [None, 5, {"0", "1"}, [["0"], ["1"]], iter(["0", "1"])])
+def test_what_is_no_group(family: Family, group: object) -> None:
+    with pytest.raises(FamilyError, match="a group is the name"):
+        family.specialize(group, madds=1e9)  # type: ignore[arg-type]
+    with pytest.raises(FamilyError, match="a scenario is"):
+        family.specialize_many([("round", 1e6)])  # type: ignore[list-item]

@@ -86,7 +86,10 @@ def read_names(text: str) -> list[str]:
     """
     import csv
 
-    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error as error:
+        raise ConfigError(f"names have commas between them, got {text!r} ({error})") from error
     if not names or not all(names):
         raise ConfigError(f"names have commas between them, got {text!r}")
     return names

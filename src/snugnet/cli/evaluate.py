@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MOST_BUDGETS = 100
 
 
+SPLITTING = ("seed", "test", "validation", "train_split", "test_split", "validation_split")
+"""Keys of the data section that decide which rows are test images: with others, trained-on images could be among them."""
+
+
 def evaluate(
     family: FamilyArgument,
     group: Annotated[
@@ -36,9 +40,7 @@ def evaluate(
     ] = 1,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            "-d", "--data", metavar="KEY=VALUE", help="Change a key of the recipe's data section: -d source=../images."
-        ),
+        typer.Option("-d", "--data", metavar="KEY=VALUE", help="Where the data lies now: -d source=../images."),
     ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write results.json, results.md and results.png here.")
@@ -48,6 +50,9 @@ def evaluate(
     """Specialise a family to groups and budgets, and measure every network on the family's test images."""
     asked = read_budget_list(budgets)
     changes = read_assignments(data, "-d")
+    moved = [key for key in changes if key in SPLITTING]
+    if moved:
+        raise ConfigError(f"-d cannot change {moved[0]}: images that were trained on could become test images")
     if out_folder is not None:
         check_folder(out_folder)
     loaded = load_family(family)

@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SnugnetError as error:
         say(f"error: {' '.join(str(error).split())}")
         code = WRONG_INPUT
+    except OSError as error:  # a disk that is full, a folder without permission: nothing of ours to trace
+        say(f"error: {error.filename or 'file'}: {error.strerror or error}")
+        code = WRONG_INPUT
     except typer.Abort:
         code = STOPPED
     except Exception as error:
