@@ -91,3 +91,17 @@ def test_a_checkpoint_that_is_not_one(tmp_path: Path) -> None:
     (tmp_path / "supernet.ckpt.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(TrainingError, match="no checkpoint that can be read"):
         train(parse_recipe(content(tmp_path)), progress=False)
+
+
+def test_groups_that_changed_under_the_same_name_are_noticed(tmp_path: Path) -> None:
+    groups = {"round": ["0", "6", "8", "9"], "straight": ["1", "4", "7"], "curvy": ["2", "3", "5"]}
+    file = tmp_path / "groups.json"
+    file.write_text(json.dumps(groups))
+    made = content(tmp_path / "run")
+    made["data"] = {**made["data"], "groups": str(file)}  # type: ignore[dict-item]
+    train(parse_recipe(made), progress=False)
+    groups["round"].remove("9")
+    groups["curvy"].append("9")
+    file.write_text(json.dumps(groups))
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(parse_recipe(made), progress=False)

@@ -120,7 +120,8 @@ class _Decoder:
             return
         levels = np.stack([self.excesses[m].level(self.budgets[scenarios, m]) for m in members], axis=1)
         tasks = []
-        workers = min(4, os.cpu_count() or 1)
+        # For a few scenarios the arrays are so small that threads mostly wait for one another.
+        workers = min(4, os.cpu_count() or 1) if len(scenarios) > _FEW else 1
         for uppers in np.unique(levels, axis=0):
             group = scenarios[(levels == uppers).all(axis=1)]
             lattice = make_lattice(self.plan, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells)

@@ -30,6 +30,7 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.dropout import cross_entropy
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.supernet import fingerprint
 
 PHASE = 1000
 """Number of this phase, for seeding; the supernet's stages count from 0."""
@@ -166,6 +167,7 @@ class GeneratorTraining:
     def _fingerprint(self) -> str:
         """What the checkpoint must have been made with: the generator's recipe and the very weights it is trained on."""
         digest = hashlib.sha256(json.dumps(self.recipe.generator.model_dump(mode="json"), sort_keys=True).encode())
+        digest.update(fingerprint(self.recipe, self.data).encode())
         for tensor in self.supernet.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

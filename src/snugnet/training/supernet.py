@@ -55,12 +55,18 @@ def make_fabric(recipe: Recipe) -> Fabric:
         raise TrainingError(f"device {recipe.device!r} with precision {precision!r}: {error}") from error
 
 
-def fingerprint(recipe: Recipe) -> str:
+def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
     """What a checkpoint must have been made with to be gone on with: all that shapes the supernet's weights."""
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
     for key in ("checkpoint_seconds", "log_every"):
         content["training"].pop(key, None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    groups = {name: list(classes) for name, classes in data.groups.items()}
+    digest = hashlib.sha256(
+        json.dumps([content, list(data.classes), groups, data.mean, data.std], sort_keys=True).encode()
+    )
+    for images in (data.train, data.validation):  # a groups file or a folder may have changed under the same name
+        digest.update(images.labels.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass
@@ -89,6 +95,7 @@ class SupernetTraining:
 
     def __post_init__(self) -> None:
         self.path = self.folder / "supernet.ckpt.safetensors"
+        self.fingerprint = fingerprint(self.recipe, self.data)
         self.teacher: Network | None = None
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
         self.augment = Augment(self.recipe.augment)
@@ -180,7 +187,7 @@ class SupernetTraining:
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.supernet).items()}
         self.spent = time.monotonic() - self._since
-        state = {"stage": stage, "step": step, "recipe": fingerprint(self.recipe), "seconds": self.spent}
+        state = {"stage": stage, "step": step, "recipe": self.fingerprint, "seconds": self.spent}
         save_checkpoint(self.path, tensors, state)
 
     def _resume(self) -> tuple[int, int, dict[str, Tensor]]:
@@ -188,7 +195,7 @@ class SupernetTraining:
         if not self.path.exists():
             return 0, 0, {}
         tensors, state = load_checkpoint(self.path)
-        if state.get("recipe") != fingerprint(self.recipe):
+        if state.get("recipe") != self.fingerprint:
             raise TrainingError(
                 f"{self.path} was made by another recipe (data, space, training or seed differ); give another output, "
                 "or --fresh to throw it away"
