@@ -17,6 +17,7 @@ from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population
 
 _JOINT = 16  # times as many cells where several budgets bind at once
+_FEW = 256  # scenarios that one thread solves faster than several
 _CHUNK = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
 _AT_ONCE = 8  # cells traced back together
 _ROUNDS = 3  # of that, before only cells are looked at in which everything fits
