@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from snugnet.costs import counted_table
+from snugnet.costs import CostTable, counted_table
 from snugnet.data import load_data
 from snugnet.errors import DataError
 from snugnet.pipeline import make_generator, make_space
 from snugnet.recipe import Recipe, parse_recipe
+from snugnet.search.generator import ArchitectureGenerator
 from snugnet.search.generator_training import GeneratorTraining, budget_loss
 from snugnet.supernets import Supernet
 from snugnet.training.loop import RunLog
@@ -83,3 +84,15 @@ def test_a_group_without_validation_images(tmp_path: Path) -> None:
     run.data = dataclasses.replace(run.data, validation=run.data.validation.take(torch.nonzero(keep).flatten()))
     with pytest.raises(DataError, match="straight"):
         run.__post_init__()
+
+
+def test_budgets_of_any_table(tmp_path: Path) -> None:
+    """A table that is not counted, such as a measured latency, conditions and trains the generator like any other."""
+    run = training(tmp_path, budget_weight=20.0)
+    madds = counted_table(run.generator.space, "madds")
+    scaled = [(scope, np.asarray(values) * 1e-6) for scope, values in madds.tables]
+    run.table = CostTable(madds.space, "latency_ms", "ms", [*scaled, ((), 0.5)])
+    run.generator = ArchitectureGenerator(madds.space, 3, *run.table.range, budgets=4)
+    before = off_budget(run)
+    run.run()
+    assert off_budget(run) < 0.6 * before

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from snugnet.errors import ConfigError
 from snugnet.spaces import get_space
-from snugnet.training.policies import Uniform, widest
+from snugnet.training.policies import Uniform
 
 SPACE = get_space("ofa-mobilenet-v3", width_mult=0.1, resolution=16)
 KINDS = ["depth", "expand_ratio", "kernel_size"]
@@ -51,15 +51,10 @@ def test_elastic_options_are_drawn_uniformly(count: int) -> None:
 
 
 def test_the_generator_decides() -> None:
-    policy = Uniform(SPACE, widest(SPACE, KINDS), 4)
+    policy = Uniform(SPACE, dict.fromkeys(KINDS, 3), 4)
     first, second = (policy.sample(0, np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, policy.sample(0, np.random.default_rng(6)))
-
-
-def test_widest() -> None:
-    assert widest(SPACE, KINDS) == {"depth": 3, "expand_ratio": 3, "kernel_size": 3}
-    assert widest(SPACE, ["depth"]) == {"depth": 3}
 
 
 class _AlmostOne:

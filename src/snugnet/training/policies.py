@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,8 +54,3 @@ class Uniform:
         used = np.minimum([self.elastic.get(choice.kind, 1) for choice in self.space.choices], total)
         draws = (rng.random((self.subnets, self.space.d)) * used).astype(np.int16)  # adding first might round up
         return self.space.canonical((total - used + draws).astype(np.int16))
-
-
-def widest(space: SearchSpace, kinds: Sequence[str]) -> dict[str, int]:
-    """All options of these kinds: the end of progressive shrinking."""
-    return {kind: max(len(c.options) for c in space.choices if c.kind == kind) for kind in kinds}
