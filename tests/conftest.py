@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tiny_spaces import TINY_SPACES
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from snugnet.spaces import SearchSpace
+
 # networks take milliseconds, and the first call of each takes longer: a deadline would only make the tests flaky
 settings.register_profile("snugnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("snugnet")
+
+
+@pytest.fixture(params=TINY_SPACES)
+def tiny_space(request: pytest.FixtureRequest) -> SearchSpace:
+    """Each registered space in turn, as small as it can be."""
+    from snugnet.spaces import get_space
+
+    return get_space(request.param, **TINY_SPACES[request.param])
 
 
 @pytest.fixture(scope="session")

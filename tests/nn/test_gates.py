@@ -12,17 +12,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from tiny_spaces import TINY_SPACES
 from torch import Tensor, nn
 
+from snugnet.errors import ConfigError
+from snugnet.nn.gated import GatedSupernet, prefixes
 from snugnet.nn.gates import (
     Encoding,
-    GatedSupernet,
-    _prefixes,
-    _rings,
     binary_gates,
     from_thermometer,
     logistic_noise,
-    nested_mask,
     num_gates,
     one_of,
     option_scores,
@@ -30,6 +29,7 @@ from snugnet.nn.gates import (
     thermometer,
     to_thermometer,
 )
+from snugnet.nn.pairs import kernel_rings, nested_mask
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 
@@ -164,7 +164,7 @@ def test_the_gradient_of_closed_gates_is_not_lost_in_zeros() -> None:
 
 def test_rings_add_up_to_squares() -> None:
     kernels = [3, 5, 7]
-    rings = _rings(kernels)
+    rings = kernel_rings(kernels)
     assert rings.shape == (3, 7, 7)
     assert rings.sum(0).eq(1).all()
     for option, kernel in enumerate(kernels):
@@ -177,10 +177,11 @@ def test_rings_add_up_to_squares() -> None:
     assert mask[0].tolist() == [0.25] * 7
 
 
-def test_prefixes_add_up_to_widths() -> None:
-    rings = _prefixes([2, 2, 5])
-    assert rings.tolist() == [[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
-    assert nested_mask(torch.tensor([[1.0, 0.5, 0.25]]), rings).tolist() == [[1, 1, 0.25, 0.25, 0.25]]
+def test_prefixes_are_the_leading_channels() -> None:
+    """Summed up with probabilities, each channel has the probability of the widths that reach so far."""
+    channels = prefixes((2, 2, 5, -1), torch.device("cpu"), torch.float32)
+    assert channels.tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1] * 5, [0] * 5]
+    assert (torch.tensor([[0.25, 0.25, 0.5, 0]]) @ channels).tolist() == [[1, 1, 0.5, 0.5, 0.5]]
 
 
 # -- draws and scores --------------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def check_hard(supernet: Supernet, rows: np.ndarray, encoding: Encoding, images:
         assert torch.equal(tensor, state[name]), f"{name} was changed"
     supernet.train()
     for p, row in enumerate(rows):
-        torch.testing.assert_close(out[:, p], supernet(x[:, p], row), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(out[:, p], supernet(x[:, p], row), rtol=1e-9, atol=1e-9)
     supernet.load_state_dict(state)
 
 
@@ -297,6 +298,83 @@ def test_hard_gates_at_the_extremes(supernets: dict[str, Supernet], encoding: En
     check_hard(supernets["whole"], rows, encoding)
     check_hard(supernets["whole"], rows[:1], encoding, images=1)
     check_hard(supernets["tiny"], TINY.sample(3, np.random.default_rng(0)), encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_hard_gates_in_every_space(
+    tiny_space: SearchSpace, encoding: Encoding, randomise: Callable[[nn.Module, int], None]
+) -> None:
+    """Shared choices, widths, shortcuts that need a convolution or do not, blocks skipped one by one, resolutions."""
+    supernet = Supernet(tiny_space, seed=1).double().requires_grad_(False)
+    randomise(supernet, 2)
+    rng = np.random.default_rng(1)
+    raw = (rng.random((5, tiny_space.d)) * tiny_space.num_options).astype(np.int16)  # not canonical
+    for rows in (raw, np.concatenate(list(tiny_space.extremes().values())), tiny_space.sample(1, rng)):
+        check_hard(supernet, rows, encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("hard", [False, True])
+def test_gradients_in_every_space(
+    tiny_space: SearchSpace, encoding: Encoding, hard: bool, randomise: Callable[[nn.Module, int], None]
+) -> None:
+    """Along random directions of all probabilities at once, against finite differences."""
+    supernet = Supernet(tiny_space, seed=1).double().requires_grad_(False)
+    randomise(supernet, 2)
+    gated = GatedSupernet(tiny_space, supernet.network)
+    size, pairs = tiny_space.resolution, 2
+    x = torch.randn(3, pairs, 3, size, size, dtype=torch.float64)
+    weights = torch.randn(3, pairs, 4, dtype=torch.float64)
+    if hard:
+        points = one_hot(tiny_space, tiny_space.sample(pairs, np.random.default_rng(3)))
+    else:
+        points = [torch.rand(pairs, n, dtype=torch.float64).softmax(1) for n in tiny_space.num_options.tolist()]
+    points = [point.requires_grad_() for point in points]
+
+    def value(at: list[Tensor]) -> Tensor:
+        return (gated(x, at, encoding) * weights).sum()
+
+    gradients = torch.autograd.grad(value(points), points, allow_unused=True)
+    for choice, gradient in zip(tiny_space.choices, gradients, strict=True):
+        assert len(choice.options) == 1 or gradient is not None, choice.name
+    step = 2e-8  # so small that hardly ever a ReLU opens or closes in between
+    for _ in range(3):
+        directions = [torch.randn_like(point) for point in points]
+        with torch.no_grad():
+            up, down = (value([p + s * d for p, d in zip(points, directions, strict=True)]) for s in (step, -step))
+        got = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
+        torch.testing.assert_close(got, (up - down) / (2 * step), rtol=1e-4, atol=1e-5)
+
+
+def test_a_closed_gate_gets_the_gradient_of_what_opening_it_brings(
+    randomise: Callable[[nn.Module, int], None],
+) -> None:
+    """Every option of every choice that matters, widths of a stage without an expanding convolution included."""
+    space = get_space("attentive-nas", **TINY_SPACES["attentive-nas"])
+    supernet = Supernet(space, seed=1).double().requires_grad_(False)
+    randomise(supernet, 2)
+    points = [point.requires_grad_() for point in one_hot(space, space.smallest)]
+    x = torch.randn(4, 1, 3, 9, 9, dtype=torch.float64)
+    (GatedSupernet(space, supernet.network)(x, points) * torch.randn(4, 1, 4, dtype=torch.float64)).sum().backward()
+    for choice, point in zip(space.choices, points, strict=True):
+        if len(choice.options) > 1:
+            assert (point.grad[:, 1:] != 0).all(), choice.name  # the smallest depth opens nothing
+            assert (point.grad.abs() < 1e3).all(), choice.name
+
+
+def test_an_unknown_encoding(supernets: dict[str, Supernet]) -> None:
+    known = "unknown encoding 'two-path'; known: single-path, multi-path"
+    gated = GatedSupernet(TINY, supernets["tiny"].network)
+    points = one_hot(TINY, TINY.smallest)
+    logits = torch.zeros(1, 1)
+    for call in (
+        lambda: gated(torch.zeros(1, 1, 3, 5, 5, dtype=torch.float64), points, "two-path"),
+        lambda: num_gates(TINY, "two-path"),
+        lambda: relax(logits, TINY, "two-path", 1.0),
+        lambda: option_scores(logits, TINY, "two-path"),
+    ):
+        with pytest.raises(ConfigError, match=known):
+            call()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

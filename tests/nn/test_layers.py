@@ -118,11 +118,11 @@ def test_batch_norm_over_leading_channels_updates_as_torch_does(momentum: float 
 
 def test_a_shortcut_adds_the_input_and_leaves_it_as_it_is() -> None:
     layers = (replace(POINTWISE, out_channels=8), replace(POINTWISE, name="project", in_channels=8, out_channels=4))
-    plain, added = (BlockModule(Block("b", layers, shortcut)).eval() for shortcut in ("none", "identity"))
+    plain, added = (BlockModule(Block("b", layers, shortcut)).eval() for shortcut in (None, ()))
     added.load_state_dict(plain.state_dict())
     x = torch.randn(2, 4, 9, 9)
     before = x.clone()
     torch.testing.assert_close(added(x), plain(x) + x)
-    smaller = Block("b", (replace(layers[0], out_channels=3), replace(layers[1], in_channels=3)), "identity")
-    torch.testing.assert_close(added(x, smaller), plain(x, replace(smaller, shortcut="none")) + x)
+    smaller = Block("b", (replace(layers[0], out_channels=3), replace(layers[1], in_channels=3)), ())
+    torch.testing.assert_close(added(x, smaller), plain(x, replace(smaller, shortcut=None)) + x)
     assert torch.equal(x, before)

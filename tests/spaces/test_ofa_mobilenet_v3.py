@@ -51,6 +51,30 @@ def test_extremes():
     assert space.to_dict(space.centroid)["depth"] == [3] * 5
 
 
+def test_resolution_as_a_choice(published):
+    """One space with an elastic resolution counts every published network as the space of its own resolution does."""
+    for width_mult in (1.0, 1.2):
+        networks = json.loads((published / "specialized_nets.json").read_text()).values()
+        networks = [net for net in networks if net["width_mult"] == width_mult]
+        space = space_of(width_mult=width_mult, resolutions=sorted({net["resolution"] for net in networks} | {256}))
+        assert space.resolution == 256
+        madds, params = counted_table(space, "madds"), counted_table(space, "params")
+        for net in networks:
+            row = space.from_dict(net)
+            assert space.to_dict(row)["resolution"] == space.blueprint(row).resolution == net["resolution"]
+            assert madds(row)[0] == net["macs"]
+            assert params(row)[0] == net["params"]
+
+
+def test_resolution_and_its_options_agree():
+    with pytest.raises(SpaceError, match="largest of resolutions, 192"):
+        space_of(resolution=224, resolutions=[160, 192])
+    with pytest.raises(SpaceError, match="rising list"):
+        space_of(resolutions=[192, 160])
+    with pytest.raises(SpaceError, match="allowed"):
+        space_of(resolutions=[160, 192]).from_dict(uniform(3, 3, 2))
+
+
 def test_published_networks(published):
     networks = json.loads((published / "specialized_nets.json").read_text())
     assert len(networks) == 17

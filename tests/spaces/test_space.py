@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_spaces import TINY_SPACES
 
 from snugnet.errors import SpaceError
 from snugnet.spaces import Choice, Part, SearchSpace, get_space, list_spaces, space_class
@@ -36,6 +37,11 @@ spaces = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def rows(space, rng, n=200):
     """Rows that need not be canonical."""
     return (rng.random((n, space.d)) * space.num_options).astype(np.int16)
+
+
+def test_every_space_is_covered():
+    """Tests of other rooms go through ``TINY_SPACES``: a space that is registered is tested."""
+    assert list(TINY_SPACES) == list_spaces()
 
 
 def test_size_by_enumeration():
@@ -162,3 +168,28 @@ def test_registry():
         get_space("ofa")
     with pytest.raises(SpaceError):
         space_class("")
+
+
+@spaces
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_activity_is_that_of_the_definition(space, seed):
+    raw = rows(space, np.random.default_rng(seed), 20)
+    expected = np.ones(raw.shape, dtype=bool)
+    for i, (choice, parent) in enumerate(zip(space.choices, space.parents, strict=True)):
+        if parent is not None:
+            expected[:, i] = expected[:, parent] & np.array(choice.active)[raw[:, parent]]
+    assert np.array_equal(space.active(raw), expected)
+
+
+@spaces
+def test_the_union_holds_every_layer_of_every_architecture(space):
+    union = {block.name: {layer.name: layer for layer in block.all_layers} for block in space.union.blocks}
+    for row in space.sample(20, np.random.default_rng(0)):
+        for block in space.blueprint(row).blocks:
+            assert list(union[block.name])[: len(block.layers)] == [layer.name for layer in block.layers]
+            for layer in block.all_layers:
+                whole = union[block.name][layer.name]
+                assert (layer.op, layer.stride, layer.activation) == (whole.op, whole.stride, whole.activation)
+                for size in ("in_channels", "out_channels", "kernel", "hidden", "resolution", "groups"):
+                    assert getattr(layer, size) <= getattr(whole, size)

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from snugnet.errors import SpaceError
-from snugnet.nn import SELayer, build, module_name
-from snugnet.spaces import get_space
+from snugnet.errors import ConfigError, SpaceError
+from snugnet.nn import BlockModule, SELayer, build, module_name
+from snugnet.nn.network import resized
+from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 
 CLASSES = 6
@@ -52,16 +53,16 @@ def base(randomise: Callable[[nn.Module, int], None]) -> Supernet:
     return supernet
 
 
-def images(n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+def images(n: int, seed: int = 0, dtype: torch.dtype = torch.float64, space: SearchSpace = SPACE) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, SPACE.in_channels, SPACE.resolution, SPACE.resolution, generator=generator, dtype=dtype)
+    return torch.randn(n, space.in_channels, space.resolution, space.resolution, generator=generator, dtype=dtype)
 
 
 def used_entries(supernet: Supernet, arch: Any) -> dict[str, Tensor]:
     """Which entries of each tensor an architecture uses, written down by hand from the sizes in its blueprint."""
     used = {name: torch.zeros_like(tensor, dtype=torch.bool) for name, tensor in supernet.network.state_dict().items()}
     for block in supernet.space.blueprint(arch).blocks:
-        for layer in block.layers:
+        for layer in block.all_layers:
             prefix = f"{module_name(block)}.{layer.name}."
             if layer.op == "conv":
                 mask = used[f"{prefix}conv.weight"]
@@ -78,7 +79,7 @@ def used_entries(supernet: Supernet, arch: Any) -> dict[str, Tensor]:
                 used[f"{prefix}expand.weight"][: layer.in_channels, : layer.hidden] = True
                 used[f"{prefix}expand.bias"][: layer.in_channels] = True
             elif layer.op == "linear":
-                used[f"{prefix}linear.weight"].fill_(True)
+                used[f"{prefix}linear.weight"][:, : layer.in_channels] = True
                 used[f"{prefix}linear.bias"].fill_(True)
     return used
 
@@ -88,9 +89,9 @@ def check_equal(base: Supernet, arch: Any, training: bool, classes: list[int] | 
     before = {name: tensor.clone() for name, tensor in supernet.network.state_dict().items()}
     network = supernet.extract(arch, classes)
     assert network.training is training
-    x = images(3)
-    labels = torch.arange(3) % (len(classes) if classes else CLASSES)
-    ours, theirs = supernet(x, arch, classes), network(x)
+    x = images(3, space=supernet.space)
+    labels = torch.arange(3) % (len(classes) if classes else supernet.space.options["num_classes"])
+    ours, theirs = supernet(x, arch, classes), network(resized(x, network.blueprint.resolution))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
     # the running statistics moved alike (in eval mode not at all), and only those that the architecture uses
@@ -127,6 +128,89 @@ def test_any_architecture_equals_its_copy(
     base: Supernet, row: tuple[int, ...], training: bool, classes: list[int] | None
 ) -> None:
     check_equal(base, row, training, classes)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_in_every_space(tiny_space: SearchSpace, training: bool, randomise: Callable[[nn.Module, int], None]) -> None:
+    supernet = Supernet(tiny_space, seed=1).double()
+    randomise(supernet, 2)
+    for i, arch in enumerate((*tiny_space.extremes().values(), *tiny_space.sample(6, np.random.default_rng(0)))):
+        check_equal(supernet, arch, training, [2, 0] if i % 2 else None)
+
+
+def test_the_supernet_holds_what_only_some_architectures_need() -> None:
+    """A shortcut's 1x1 convolution where widths differ, which the largest network does without."""
+    widths = ((4,), (4, 6), (6,), (6,), (6, 8), (6, 8), (8,), (8,), (16,))
+    space = get_space("attentive-nas", resolution=8, widths=widths, num_classes=3, stage_strides=[1] * 7)
+    largest = {block.name: block for block in space.blueprint(space.largest).blocks}
+    union = {block.name: block for block in space.union.blocks}
+    assert list(union) == list(largest)
+    assert largest["mb2.block1"].shortcut == largest["mb5.block1"].shortcut == ()
+    sizes = {}
+    for name in ("mb2.block1", "mb5.block1"):
+        (conv,) = union[name].shortcut or ()
+        assert conv.op == "conv"
+        sizes[name] = (conv.in_channels, conv.out_channels)
+    assert sizes == {"mb2.block1": (4, 6), "mb5.block1": (8, 8)}  # 4 to 6 alone; 6 to 8 and 8 to 6
+    layers = {**dict(Supernet(space).network.named_modules())}
+    assert layers["mb5_block1.shortcut_conv.conv"].weight.shape[:2] == (8, 8)
+
+
+# -- regularising --------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_and_drop_connect_in_training_mode_only(base: Supernet) -> None:
+    x, arch = images(6), SPACE.largest
+    assert torch.equal(base(x, arch, dropout=0.5, drop_connect=0.5), base(x, arch))  # eval mode
+    supernet = copy.deepcopy(base).train()
+    for rates in ({"dropout": 0.5}, {"drop_connect": 0.5}):
+        outs = []
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            outs.append(supernet(x, arch, **rates))
+        assert torch.equal(outs[0], outs[1])
+        assert not torch.allclose(outs[0], outs[2])
+    assert torch.equal(supernet(x, arch, dropout=0.0, drop_connect=0.0), supernet(x, arch))
+
+
+def test_drop_connect_leaves_whole_images_out_and_keeps_the_mean(base: Supernet) -> None:
+    """Block by block: an image has either the shortcut alone or its row scaled; only around an identity."""
+    network = copy.deepcopy(base).network.train()
+    blocks = {block.name: block for block in SPACE.blueprint(SPACE.largest).blocks}
+    module = network.block_modules()["stage1.block2"]
+    block = blocks["stage1.block2"]
+    channels, size = block.layers[0].in_channels, block.layers[0].resolution
+    x = torch.randn(4000, channels, size, size, dtype=torch.float64)[:, :, :3, :3]
+    torch.manual_seed(0)
+    out, row = module(x, block, 0.25) - x, module(x, block) - x
+    dropped = (out == 0).flatten(1).all(1)
+    assert 0.2 < dropped.double().mean() < 0.3
+    torch.testing.assert_close(out[~dropped], row[~dropped] / 0.75)
+    first = network.block_modules()["stage1.block1"]
+    assert blocks["stage1.block1"].shortcut is None
+    y = torch.randn(8, blocks["stage1.block1"].layers[0].in_channels, 9, 9, dtype=torch.float64)
+    assert torch.equal(first(y, blocks["stage1.block1"], 0.9), first(y, blocks["stage1.block1"]))
+
+
+def test_the_rate_of_drop_connect_rises_with_depth(base: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    forward = BlockModule.forward
+
+    def spy(self: BlockModule, x: Tensor, block: Any = None, drop: float = 0.0) -> Tensor:
+        rates.append(drop)
+        return forward(self, x, block, drop)
+
+    monkeypatch.setattr(BlockModule, "forward", spy)
+    base(images(2), SPACE.largest, drop_connect=0.2)
+    assert rates == pytest.approx(np.linspace(0, 0.2, len(rates), endpoint=False))
+    assert len(rates) == 22
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_what_is_no_rate(base: Supernet, rate: float) -> None:
+    for name in ("dropout", "drop_connect"):
+        with pytest.raises(ConfigError, match=f"{name} is a rate"):
+            base(images(1), SPACE.smallest, **{name: rate})
 
 
 @pytest.mark.parametrize(
@@ -297,3 +381,16 @@ def test_two_threads_run_two_subnetworks(base: Supernet) -> None:
             together = list(pool.map(lambda i: base(x, archs[i % 4]), range(16)))
     for i, out in enumerate(together):
         torch.testing.assert_close(out, alone[i % 4])
+
+
+def test_images_are_brought_to_the_resolution_of_the_architecture():
+    space = get_space("ofa-mobilenet-v3", width_mult=0.1, resolutions=[9, 12, 16], num_classes=CLASSES, stem_stride=1)
+    supernet = Supernet(space, seed=3).eval()
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for option, size in enumerate((9, 12, 16)):
+        row = space.largest.copy()
+        row[0, space.column["resolution"]] = option
+        network = supernet.extract(row)
+        assert network.blueprint.resolution == size
+        small = x if size == 16 else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+        torch.testing.assert_close(supernet(x, row), network(small))

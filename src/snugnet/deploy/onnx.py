@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from snugnet.nn.network import module_name
-from snugnet.spaces.blueprint import Block, Blueprint, Layer
+from snugnet.spaces.blueprint import Activation, Block, Blueprint, Layer
 
 OPSET = 17
 IR_VERSION = 8
@@ -46,11 +46,16 @@ class _Graph:
     def block(self, block: Block) -> None:
         """Write a block."""
         entry = self.at
-        for layer in block.layers:
-            name = f"{module_name(block)}.{layer.name}"
-            getattr(self, f"_{layer.op}")(layer, name)
-        if block.shortcut == "identity":
-            self.node("Add", f"{module_name(block)}.shortcut", entry)
+        out = self.row(block, block.layers)
+        if block.shortcut is not None:
+            self.at = entry
+            self.node("Add", f"{module_name(block)}.shortcut", self.row(block, block.shortcut), source=out)
+
+    def row(self, block: Block, layers: tuple[Layer, ...]) -> str:
+        """Write some of a block's layers, one after the other."""
+        for layer in layers:
+            getattr(self, f"_{layer.op}")(layer, f"{module_name(block)}.{layer.name}")
+        return self.at
 
     def _conv(self, layer: Layer, name: str) -> None:
         weight, bias = folded(self.state, layer, name)
@@ -63,12 +68,24 @@ class _Graph:
             *inputs,
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
-            pads=[layer.kernel // 2] * 4,
+            pads=[layer.padding] * 4,
             group=layer.groups,
         )
-        if layer.activation != "none":
-            op = {"relu": "Relu", "h_swish": "HardSwish"}[layer.activation]
-            self.node(op, f"{name}.{layer.activation}")
+        self._activation(layer.activation, name)
+
+    def _activation(self, activation: Activation, name: str) -> None:
+        match activation:
+            case "relu":
+                self.node("Relu", f"{name}.relu")
+            case "relu6":
+                limits = (self.weight(f"{name}.relu6.{value}", np.array(value, np.float32)) for value in (0, 6))
+                self.node("Clip", f"{name}.relu6", *limits)
+            case "h_swish":
+                self.node("HardSwish", f"{name}.h_swish")
+            case "swish":
+                entry = self.at
+                self.node("Sigmoid", f"{name}.sigmoid")
+                self.node("Mul", f"{name}.swish", entry)
 
     def _se(self, layer: Layer, name: str) -> None:
         entry = self.at
@@ -83,6 +100,16 @@ class _Graph:
             self.node("Conv", f"{name}.{step}", weight, bias, kernel_shape=[1, 1])
             self.node(op, f"{name}.{step}.{op}", **attributes)
         self.node("Mul", f"{name}.scale", entry)
+
+    def _avg_pool(self, layer: Layer, name: str) -> None:
+        self.node(
+            "AveragePool",
+            name,
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+            count_include_pad=1,
+        )
 
     def _pool(self, layer: Layer, name: str) -> None:
         self.node("GlobalAveragePool", name)

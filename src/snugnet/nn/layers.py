@@ -19,7 +19,9 @@ from snugnet.spaces.blueprint import Activation, Block, Layer
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "relu": lambda x: F.relu(x, inplace=True),
+    "relu6": lambda x: F.relu6(x, inplace=True),
     "h_swish": lambda x: F.hardswish(x, inplace=True),
+    "swish": lambda x: F.silu(x, inplace=True),
 }
 
 
@@ -150,6 +152,14 @@ class PoolLayer(nn.Module):
         return {}
 
 
+class AvgPoolLayer(PoolLayer):
+    """Average pool: (n, c, h, w) -> (n, c, h', w'); zeros are added around an odd size, so that a stride of 2 rounds up."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Means over squares of pixels."""
+        return F.avg_pool2d(x, self.layer.kernel, self.layer.stride, (layer or self.layer).padding)
+
+
 class FlattenLayer(PoolLayer):
     """(n, c, 1, 1) -> (n, c)."""
 
@@ -184,6 +194,7 @@ ElasticLayer = ConvLayer | SELayer | PoolLayer | LinearLayer
 LAYERS: dict[str, type[ElasticLayer]] = {
     "conv": ConvLayer,
     "se": SELayer,
+    "avg_pool": AvgPoolLayer,
     "pool": PoolLayer,
     "flatten": FlattenLayer,
     "linear": LinearLayer,
@@ -191,25 +202,37 @@ LAYERS: dict[str, type[ElasticLayer]] = {
 
 
 class BlockModule(nn.Module):
-    """Layers in a row, with an identity shortcut around them where the block has one."""
+    """Layers in a row, with a shortcut around them where the block has one."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.block = block
-        for layer in block.layers:
+        for layer in block.all_layers:
             self.add_module(layer.name, LAYERS[layer.op](layer))
 
     def layer_modules(self) -> dict[str, ElasticLayer]:
         """The layers' modules by name."""
         return dict(self.named_children())  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, block: Block | None = None) -> Tensor:
-        """Run at full size, or at the sizes of ``block``."""
-        out = x
-        if block is None or block is self.block:
-            for module in self.children():
-                out = module(out)
-            return out + x if self.block.shortcut == "identity" else out
-        for layer in block.layers:
-            out = self._modules[layer.name](out, layer)  # type: ignore[misc]
-        return out + x if block.shortcut == "identity" else out
+    def forward(self, x: Tensor, block: Block | None = None, drop: float = 0.0) -> Tensor:
+        """Run at full size, or at the sizes of ``block``.
+
+        Args:
+            x: shape (n, c, h, w).
+            block: the sizes.
+            drop: in training mode and around an identity, the probability that an image takes the shortcut only
+                (stochastic depth); what is kept is scaled by 1 / (1 - drop).
+        """
+        block = block or self.block
+        out = self._row(x, block.layers)
+        if block.shortcut is None:
+            return out
+        if drop and self.training and block.shortcut == ():
+            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= drop
+            out = out * (kept / (1 - drop)).to(out)
+        return out + self._row(x, block.shortcut)
+
+    def _row(self, x: Tensor, layers: tuple[Layer, ...]) -> Tensor:
+        for layer in layers:
+            x = self._modules[layer.name](x, layer)  # type: ignore[misc]
+        return x

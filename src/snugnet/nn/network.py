@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snugnet.errors import SpaceError
@@ -20,6 +21,13 @@ M = TypeVar("M", bound=nn.Module)
 def module_name(block: Block) -> str:
     """The block's name as the prefix of its parameters (``stage1.block2`` -> ``stage1_block2``)."""
     return block.name.replace(".", "_")
+
+
+def resized(x: Tensor, resolution: int) -> Tensor:
+    """Square images (n, c, h, h) at another resolution, on their device; at their own they are returned as they are."""
+    if x.shape[-1] == resolution:
+        return x
+    return F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
 
 
 class Network(nn.Module):

@@ -1,7 +1,9 @@
 """What can be chosen: search spaces, architectures as rows of integers, blueprints. No torch in here."""
 
+from snugnet.spaces.attentive_nas import AttentiveNAS
 from snugnet.spaces.blueprint import Block, Blueprint, Layer
-from snugnet.spaces.mbconv import OFAMobileNetV3
+from snugnet.spaces.mobilenet_v2 import MobileNetV2
+from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
 from snugnet.spaces.space import (
     Choice,
     Part,
@@ -14,10 +16,12 @@ from snugnet.spaces.space import (
 )
 
 __all__ = [
+    "AttentiveNAS",
     "Block",
     "Blueprint",
     "Choice",
     "Layer",
+    "MobileNetV2",
     "OFAMobileNetV3",
     "Part",
     "Population",

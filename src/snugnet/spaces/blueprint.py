@@ -12,13 +12,12 @@ What is counted:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Op = Literal["conv", "se", "pool", "flatten", "linear"]
-Activation = Literal["none", "relu", "h_swish"]
-Shortcut = Literal["none", "identity"]
+Op = Literal["conv", "se", "avg_pool", "pool", "flatten", "linear"]
+Activation = Literal["none", "relu", "relu6", "h_swish", "swish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +27,12 @@ class Layer:
     Attributes:
         name: name inside its block, such as ``"depthwise"``; the parameters' prefix in a state dict.
         op: ``conv`` (optionally batch norm, then activation), ``se`` (squeeze-and-excitation: pool, 1x1, ReLU, 1x1,
-            hard sigmoid, scale), ``pool`` (global average), ``flatten``, or ``linear``.
+            hard sigmoid, scale), ``avg_pool`` (over 2x2 pixels), ``pool`` (global average), ``flatten``, or ``linear``.
         in_channels: channels (or features) in.
         out_channels: channels (or features) out.
         resolution: height and width of the input, in pixels.
         kernel: side of the square kernel.
-        stride: stride of the convolution; padding is ``kernel // 2``.
+        stride: stride of the convolution or the average pool.
         groups: convolution groups; ``in_channels`` for a depthwise convolution.
         hidden: inner width of squeeze-and-excitation.
         norm: whether batch norm follows (a convolution has a bias only where none does).
@@ -60,11 +59,16 @@ class Layer:
         return self.op == "conv" and self.groups > 1
 
     @property
+    def padding(self) -> int:
+        """Zeros on each side: half the kernel; for an average pool one where the size is odd (as in AttentiveNAS)."""
+        return self.resolution % 2 if self.op == "avg_pool" else self.kernel // 2
+
+    @property
     def out_resolution(self) -> int:
         """Height and width of the output, in pixels (``ceil(resolution / stride)``, odd sizes included)."""
         if self.op in ("pool", "flatten", "linear"):
             return 1
-        return (self.resolution + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
+        return (self.resolution + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
     def madds(self) -> int:
@@ -105,11 +109,12 @@ class Layer:
             "conv": f"{'dw ' if self.depthwise else ''}{self.kernel}x{self.kernel}"
             + (f" /{self.stride}" if self.stride > 1 else ""),
             "se": f"hidden {self.hidden}",
+            "avg_pool": f"{self.kernel}x{self.kernel} /{self.stride}",
         }.get(self.op, "")
         extras = " ".join(
             filter(None, ["bn" if self.norm else "", "" if self.activation == "none" else self.activation])
         )
-        return f"{self.name:<10} {self.op:<8} {size:<12} {detail:<10} @{self.resolution:<4} {extras:<10}".rstrip()
+        return f"{self.name:<13} {self.op:<8} {size:<12} {detail:<10} @{self.resolution:<4} {extras:<10}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +124,40 @@ class Block:
     Attributes:
         name: unique in its blueprint, such as ``"stage1.block2"``.
         layers: at least one.
-        shortcut: ``identity`` adds the block's input to its output.
+        shortcut: the layers that the block's input goes through before it is added to the output: none of them for an
+            identity; ``None`` where nothing is added. Their names differ from those of ``layers``.
     """
 
     name: str
     layers: tuple[Layer, ...]
-    shortcut: Shortcut = "none"
+    shortcut: tuple[Layer, ...] | None = None
+
+    @property
+    def all_layers(self) -> tuple[Layer, ...]:
+        """The layers in a row, then those of the shortcut."""
+        return (*self.layers, *(self.shortcut or ()))
+
+    @classmethod
+    def union(cls, blocks: Sequence[Block]) -> Block:
+        """One that holds every layer of some blocks of the same name, each as large as its largest."""
+        largest = blocks[-1]
+        shortcuts = [block.shortcut for block in blocks if block.shortcut is not None]
+        around = _union(shortcuts) if shortcuts else None
+        return cls(largest.name, _union([block.layers for block in blocks]), around)
+
+
+_SIZES = ("in_channels", "out_channels", "resolution", "kernel", "groups", "hidden")
+
+
+def _union(rows: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+    """Every layer of some rows, in the order of the longest, each with the largest of its sizes."""
+    same: dict[str, list[Layer]] = {layer.name: [] for layer in max(rows, key=len)}
+    for layer in dict.fromkeys(layer for row in rows for layer in row):
+        same.setdefault(layer.name, []).append(layer)
+    return tuple(
+        replace(each[-1], **{size: max(getattr(layer, size) for layer in each) for size in _SIZES})
+        for each in same.values()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +175,9 @@ class Blueprint:
     resolution: int
 
     def layers(self) -> Iterator[Layer]:
-        """All layers, first to last."""
+        """All layers, first to last; those of a block's shortcut after the block's own."""
         for block in self.blocks:
-            yield from block.layers
+            yield from block.all_layers
 
     @property
     def madds(self) -> int:
@@ -170,7 +203,10 @@ class Blueprint:
     def __str__(self) -> str:
         lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]
         for block in self.blocks:
-            lines.append(block.name + (" (+ input)" if block.shortcut == "identity" else ""))
-            lines += [f"  {layer!s:<66} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.layers]
+            added = "" if block.shortcut is None else " (+ shortcut)" if block.shortcut else " (+ input)"
+            lines.append(block.name + added)
+            lines += [
+                f"  {layer!s:<69} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.all_layers
+            ]
         lines.append(f"total {self.madds:,} MAdds, {self.params:,} params")
         return "\n".join(lines)

@@ -1,24 +1,35 @@
-"""Stage-wise spaces of MBConv blocks (inverted residuals with squeeze-and-excitation)."""
+"""What stage-wise spaces of MBConv blocks (inverted residuals) have in common: blocks, options, and putting parts down."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from snugnet.errors import SpaceError
 from snugnet.spaces.blueprint import Activation, Block, Layer
-from snugnet.spaces.space import Choice, Part, Population, SearchSpace, check_sequence, register
+from snugnet.spaces.space import Choice, Part, SearchSpace, check_sequence
+
+Build = Callable[..., tuple[Block, ...]]
+"""From the size of the input, then the chosen options, to blocks."""
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round to the nearest multiple of ``divisor``, never down by more than a tenth (MobileNet's rule)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def downsampled(resolution: int, strides: Iterable[int]) -> int:
+    """Height and width after convolutions of these strides, in pixels (odd sizes round up)."""
+    for stride in strides:
+        resolution = -(-resolution // stride)
+    return resolution
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
 
 
 def mbconv(
@@ -32,12 +43,14 @@ def mbconv(
     stride: int,
     activation: Activation,
     se: bool,
+    always_shortcut: bool = False,
 ) -> Block:
-    """An MBConv block: 1x1 expand, depthwise, squeeze-and-excitation, 1x1 project; identity shortcut where it fits.
+    """An MBConv block: 1x1 expand, depthwise, squeeze-and-excitation, 1x1 project, and a shortcut.
 
-    An expand ratio of 1 leaves out the first 1x1. The activation stands before squeeze-and-excitation, as in OFA.
+    An expand ratio of 1 leaves out the first 1x1. The activation stands before squeeze-and-excitation, as in OFA. The
+    shortcut is there where the identity fits, or around every block, see :func:`shortcut`.
     """
-    mid = make_divisible(round(in_channels * expand))
+    mid = in_channels if expand == 1 else make_divisible(round(in_channels * expand))
     layers = []
     if expand != 1:
         layers.append(Layer("expand", "conv", in_channels, mid, resolution, norm=True, activation=activation))
@@ -48,31 +61,46 @@ def mbconv(
     if se:
         layers.append(Layer("se", "se", mid, mid, depthwise.out_resolution, hidden=make_divisible(mid / 4)))
     layers.append(Layer("project", "conv", mid, out_channels, depthwise.out_resolution, norm=True))
-    return Block(name, tuple(layers), "identity" if stride == 1 and in_channels == out_channels else "none")
+    around = shortcut(in_channels, out_channels, resolution, stride)
+    return Block(name, tuple(layers), around if always_shortcut or around == () else None)
 
 
-@register
-class OFAMobileNetV3(SearchSpace):
-    """The MobileNetV3 space of once-for-all (Cai et al., ICLR 2020) that EAS (section 4, "Search space") searches.
+def shortcut(in_channels: int, out_channels: int, resolution: int, stride: int) -> tuple[Layer, ...]:
+    """A shortcut that fits around any block (AttentiveNAS): average pool where the size halves, 1x1 where channels differ."""
+    layers = []
+    if stride > 1:
+        layers.append(Layer("shortcut_pool", "avg_pool", in_channels, in_channels, resolution, stride, stride))
+        resolution = layers[-1].out_resolution
+    if in_channels != out_channels:
+        layers.append(Layer("shortcut_conv", "conv", in_channels, out_channels, resolution))
+    return tuple(layers)
 
-    Five stages of MBConv blocks; each stage has a depth, each block a kernel size and an expand ratio. The first block of
-    a stage changes resolution and width and is always there.
 
-    Options:
-        width_mult: multiplies every fixed width (1.0 and 1.2 are published).
-        resolution: height and width of the image; odd sizes are fine.
-        num_classes: width of the classifier.
-        in_channels: channels of the image.
-        stem_stride, stage_strides: 2 and [2, 2, 2, 1, 2] on ImageNet; smaller for images of 16 to 64 pixels.
-        depths, kernel_sizes, expand_ratios: the options, smallest first.
-    """
+def convolution(name: str, in_channels: int, width: int, stride: int, activation: Activation, size: int) -> Block:
+    """A block of one 3x3 convolution, batch norm and activation."""
+    conv = Layer("conv", "conv", in_channels, width, size, 3, stride, norm=True, activation=activation)
+    return Block(name, (conv,))
 
-    name = "ofa-mobilenet-v3"
-    json_options = ("width_mult", "resolution")
 
-    STAGE_WIDTHS = (24, 40, 80, 112, 160)
-    STAGE_SE = (False, True, False, True, True)
-    STAGE_ACTIVATIONS: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
+def mobilenet_v3_head(
+    in_channels: int, head: int, last: int, num_classes: int, size: int, activation: Activation
+) -> Block:
+    """1x1 and pool, then a wide 1x1 without batch norm on the pooled features, then the classifier (MobileNetV3)."""
+    layers = (
+        Layer("expand", "conv", in_channels, head, size, norm=True, activation=activation),
+        Layer("pool", "pool", head, head, size),
+        Layer("features", "conv", head, last, 1, activation=activation),
+        Layer("flatten", "flatten", last, last, 1),
+        Layer("classifier", "linear", last, num_classes, 1, bias=True),
+    )
+    return Block("head", layers)
+
+
+# -- spaces ------------------------------------------------------------------------------------------------------------
+
+
+class MBConvSpace(SearchSpace):
+    """A space whose options are the keyword arguments of ``_create``."""
 
     @classmethod
     def create(cls, /, **options: Any) -> Self:
@@ -88,131 +116,94 @@ class OFAMobileNetV3(SearchSpace):
         return cls._create(**options)
 
     @classmethod
-    def _create(
-        cls,
-        width_mult: float = 1.0,
-        resolution: int = 224,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        stem_stride: int = 2,
-        stage_strides: tuple[int, ...] = (2, 2, 2, 1, 2),
-        depths: tuple[int, ...] = (2, 3, 4),
-        kernel_sizes: tuple[int, ...] = (3, 5, 7),
-        expand_ratios: tuple[float, ...] = (3, 4, 6),
-    ) -> Self:
-        if isinstance(width_mult, bool) or not isinstance(width_mult, (int, float)) or not 0 < width_mult <= 8:
-            raise SpaceError(f"width_mult is a number in (0, 8], got {width_mult!r}")
-        for key, value, least in (
-            ("resolution", resolution, 1),
-            ("num_classes", num_classes, 1),
-            ("in_channels", in_channels, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise SpaceError(f"{key} is a whole number of at least {least}, got {value!r}")
-        strides = check_sequence("stage_strides", stage_strides, 5)
-        if any(stride not in (1, 2) or type(stride) is not int for stride in (stem_stride, *strides)):
-            raise SpaceError(f"strides are 1 or 2, got stem {stem_stride!r}, stages {list(strides)!r}")
-        depths = _options("depths", depths, lambda v: isinstance(v, int) and v >= 1)
-        kernels = _options("kernel_sizes", kernel_sizes, lambda v: isinstance(v, int) and v >= 1 and v % 2 == 1)
-        expands = _options("expand_ratios", expand_ratios, lambda v: isinstance(v, (int, float)) and 1 < v < 1e3)
+    @abstractmethod
+    def _create(cls) -> Self:
+        """Make the space; subclasses add their options as keyword arguments."""
 
-        widths = [make_divisible(c * width_mult) for c in (16, *cls.STAGE_WIDTHS)]
-        head, last = make_divisible(960 * width_mult), make_divisible(1280 * width_mult)
-        stem = Layer(
-            "conv", "conv", in_channels, widths[0], resolution, 3, stem_stride, norm=True, activation="h_swish"
-        )
-        size = stem.out_resolution
-        first = mbconv("first", widths[0], widths[0], size, kernel=3, expand=1, stride=1, activation="relu", se=False)
-        choices: list[Choice] = []
-        parts = [Part("stem", (), lambda: (Block("stem", (stem,)), first))]
-        for s in range(5):
-            stage = f"stage{s + 1}"
-            base = s * depths[-1]  # position of the stage's first layer
-            depth_column = len(choices)
-            choices.append(Choice(f"{stage}.depth", depths, "depth", tuple(base + d for d in depths[:-1])))
-            for b in range(depths[-1]):
-                name = f"{stage}.block{b + 1}"
-                here = tuple(depth > b for depth in depths)
-                columns = (len(choices), len(choices) + 1)
-                for kind, options in (("kernel_size", kernels), ("expand_ratio", expands)):
-                    gates = (base + b,) * (len(options) - 1)
-                    if all(here):
-                        choices.append(Choice(f"{name}.{kind}", options, kind, gates))
-                    else:
-                        choices.append(Choice(f"{name}.{kind}", options, kind, gates, f"{stage}.depth", here))
-                stride = strides[s] if b == 0 else 1
-                build = partial(
-                    _stage_block, name, widths[s] if b == 0 else widths[s + 1], widths[s + 1], size, stride,
-                    cls.STAGE_ACTIVATIONS[s], cls.STAGE_SE[s],
-                )  # fmt: skip
-                if all(here):
-                    parts.append(Part(name, columns, build))
-                else:
-                    parts.append(Part(name, (depth_column, *columns), partial(_optional_block, b, build)))
-                if b == 0:
-                    size = -(-size // stride)
-        parts.append(Part("head", (), lambda: (_head(widths[5], head, last, num_classes, size),)))
-        made = {
-            "width_mult": width_mult,
-            "resolution": resolution,
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "stem_stride": stem_stride,
-            "stage_strides": list(strides),
-            "depths": list(depths),
-            "kernel_sizes": list(kernels),
-            "expand_ratios": list(expands),
-        }
-        return cls(made, tuple(choices), tuple(parts), in_channels, resolution)
 
-    def to_dict(self, arch: ArrayLike) -> dict[str, Any]:
-        """The published JSON form: width_mult, resolution, depth, kernel_size and expand_ratio, a list a stage."""
-        named = super().to_dict(arch)
-        depth = [named[f"stage{s}.depth"] for s in range(1, 6)]
-        lists = {
-            kind: [[named[f"stage{s + 1}.block{b + 1}.{kind}"] for b in range(depth[s])] for s in range(5)]
-            for kind in ("kernel_size", "expand_ratio")
-        }
-        return {**{key: self.options[key] for key in self.json_options}, "depth": depth, **lists}
+class Assembly:
+    """The choices and parts of a space while they are put down, first to last.
 
-    def from_dict(self, arch: Mapping[str, Any]) -> Population:
-        """The row of an architecture in the published form.
+    Attributes:
+        choices: so far.
+        parts: so far.
+        sizes: options of the resolution where it is a choice (then the first one), else empty.
+    """
 
-        ``kernel_size`` and ``expand_ratio`` hold a list a stage (entries past the stage's depth are not read), or one
-        flat list with as many slots a stage as its greatest depth.
+    def __init__(self, resolution: int, sizes: tuple[int, ...] = ()) -> None:
+        self.choices: list[Choice] = []
+        self.parts: list[Part] = []
+        self.sizes = sizes
+        self._resolution = resolution
+        self._strides: tuple[int, ...] = ()
+        if sizes:
+            self.choice("resolution", sizes, "resolution", (0,) * (len(sizes) - 1))
 
-        Raises:
-            SpaceError: a field is missing or has a value that is not in this space.
+    def choice(
+        self,
+        name: str,
+        options: tuple[Any, ...],
+        kind: str,
+        layers: tuple[int, ...],
+        parent: str | None = None,
+        active: tuple[bool, ...] = (),
+    ) -> int:
+        """Add a choice; returns its column."""
+        self.choices.append(Choice(name, options, kind, layers, parent, active))
+        return len(self.choices) - 1
+
+    def part(self, name: str, columns: tuple[int, ...], build: Build, stride: int = 1) -> None:
+        """Add a part.
+
+        Args:
+            name: of the part.
+            columns: of the choices that it depends on, but for the resolution.
+            build: from the size of the input, then the options of those choices, to blocks.
+            stride: by which the size shrinks for all parts that follow.
         """
-        for key in self.json_options:
-            if key in arch and arch[key] != self.options[key]:
-                raise SpaceError(f"the architecture has {key} {arch[key]!r}, this space {self.options[key]!r}")
-        missing = [key for key in ("depth", "kernel_size", "expand_ratio") if key not in arch]
-        if missing:
-            raise SpaceError(f"the architecture lacks {missing[0]!r}; needed: depth, kernel_size, expand_ratio")
-        row = np.zeros((1, self.d), dtype=np.int16)
-        slots = max(self.options["depths"])
-        depths = list(check_sequence("depth", arch["depth"], 5))
-        for s, depth in enumerate(depths):
-            column = self.column[f"stage{s + 1}.depth"]
-            row[0, column] = self.choices[column].index(depth)
-            depths[s] = self.choices[column].options[row[0, column]]  # an int, where JSON has 2.0
-        for kind in ("kernel_size", "expand_ratio"):
-            values = check_sequence(kind, arch[kind])
-            if len(values) == 5 * slots and not any(isinstance(v, (list, tuple)) for v in values):
-                values = [values[s * slots : (s + 1) * slots] for s in range(5)]
-            check_sequence(kind, values, 5)
-            for s, stage in enumerate(values):
-                if len(check_sequence(f"{kind} of stage {s + 1}", stage)) < depths[s]:
-                    raise SpaceError(f"{kind} of stage {s + 1} has {len(stage)} entries for a depth of {depths[s]}")
-                for b in range(depths[s]):
-                    column = self.column[f"stage{s + 1}.block{b + 1}.{kind}"]
-                    row[0, column] = self.choices[column].index(stage[b])
-        return self.rows(row)
+        if self.sizes:
+            self.parts.append(Part(name, (0, *columns), partial(_at_resolution, build, self._strides)))
+        else:
+            self.parts.append(Part(name, columns, partial(build, downsampled(self._resolution, self._strides))))
+        self._strides += (stride,)
+
+    def optional_part(self, name: str, position: int, depth: int, columns: tuple[int, ...], build: Build) -> None:
+        """Add a part that is there where the option of the choice in column ``depth`` is above ``position``."""
+        self.part(name, (depth, *columns), partial(_optional, position, build))
 
 
-def _options(name: str, values: Any, valid: Any) -> tuple[Any, ...]:
-    """Options of a choice: a non-empty list of valid values, rising."""
+def _at_resolution(build: Build, strides: tuple[int, ...], resolution: int, *options: Any) -> tuple[Block, ...]:
+    return build(downsampled(resolution, strides), *options)
+
+
+def _optional(position: int, build: Build, size: int, depth: int, *options: Any) -> tuple[Block, ...]:
+    return build(size, *options) if depth > position else ()
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def is_positive(value: Any) -> bool:
+    """Whether an option is a whole number of at least 1."""
+    return isinstance(value, int) and value >= 1
+
+
+def is_kernel(value: Any) -> bool:
+    """Whether an option is the side of a kernel that has a centre."""
+    return is_positive(value) and value % 2 == 1
+
+
+def is_expand_ratio(value: Any) -> bool:
+    """Whether an option widens."""
+    return isinstance(value, (int, float)) and 1 < value < 1e3
+
+
+def check_options(name: str, values: Any, valid: Callable[[Any], bool]) -> tuple[Any, ...]:
+    """Options of a choice: a non-empty list of valid values, rising.
+
+    Raises:
+        SpaceError: they are something else.
+    """
     options = tuple(check_sequence(name, values))
     if (
         not options
@@ -223,31 +214,47 @@ def _options(name: str, values: Any, valid: Any) -> tuple[Any, ...]:
     return options
 
 
-def _stage_block(
-    name: str, in_channels: int, out_channels: int, size: int, stride: int, activation: Activation, se: bool,
-    kernel: int, expand: float,
-) -> tuple[Block, ...]:  # fmt: skip
-    return (
-        mbconv(
-            name, in_channels, out_channels, size, kernel=kernel, expand=expand, stride=stride,
-            activation=activation, se=se,
-        ),
-    )  # fmt: skip
+def check_width_mult(width_mult: Any) -> None:
+    """Refuse a multiplier of widths that makes no network."""
+    if isinstance(width_mult, bool) or not isinstance(width_mult, (int, float)) or not 0 < width_mult <= 8:
+        raise SpaceError(f"width_mult is a number in (0, 8], got {width_mult!r}")
 
 
-def _optional_block(position: int, build: Any, depth: int, kernel: int, expand: float) -> tuple[Block, ...]:
-    return build(kernel, expand) if depth > position else ()
+def check_counts(**counts: Any) -> None:
+    """Refuse what is not a whole number of at least 1."""
+    for key, value in counts.items():
+        if not is_positive(value) or isinstance(value, bool):
+            raise SpaceError(f"{key} is a whole number of at least 1, got {value!r}")
 
 
-def _head(in_channels: int, head: int, last: int, num_classes: int, size: int) -> Block:
-    """1x1 and pool, then a wide 1x1 without batch norm on the pooled features, then the classifier (MobileNetV3)."""
-    return Block(
-        "head",
-        (
-            Layer("expand", "conv", in_channels, head, size, norm=True, activation="h_swish"),
-            Layer("pool", "pool", head, head, size),
-            Layer("features", "conv", head, last, 1, activation="h_swish"),
-            Layer("flatten", "flatten", last, last, 1),
-            Layer("classifier", "linear", last, num_classes, 1, bias=True),
-        ),
-    )
+def check_strides(stem_stride: Any, stage_strides: Any, stages: int) -> Sequence[int]:
+    """The strides of the stages.
+
+    Raises:
+        SpaceError: there is not one a stage, or one is neither 1 nor 2.
+    """
+    strides = check_sequence("stage_strides", stage_strides, stages)
+    if any(stride not in (1, 2) or type(stride) is not int for stride in (stem_stride, *strides)):
+        raise SpaceError(f"strides are 1 or 2, got stem {stem_stride!r}, stages {list(strides)!r}")
+    return strides
+
+
+def check_resolutions(resolution: Any, resolutions: Any) -> tuple[Any, tuple[int, ...]]:
+    """The image's resolution, 224 by default, and the options where it is a choice.
+
+    Raises:
+        SpaceError: the two do not agree.
+    """
+    if resolutions is None:
+        return 224 if resolution is None else resolution, ()
+    sizes = check_options("resolutions", resolutions, is_positive)
+    if resolution not in (None, sizes[-1]):
+        raise SpaceError(f"resolution is the largest of resolutions, {sizes[-1]}, or left out; got {resolution!r}")
+    return sizes[-1], sizes
+
+
+def check_fields(arch: Mapping[str, Any], needed: Sequence[str]) -> None:
+    """Refuse an architecture in JSON form that lacks a field."""
+    missing = [key for key in needed if key not in arch]
+    if missing:
+        raise SpaceError(f"the architecture lacks {missing[0]!r}; needed: {', '.join(needed)}")

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -82,7 +83,7 @@ class SearchSpace(ABC):
         choices: one a column.
         parts: first to last.
         in_channels: channels of the image.
-        resolution: height and width of the image, in pixels.
+        resolution: height and width of the image, in pixels; where the resolution is a choice (of that name), the largest.
     """
 
     options: dict[str, Any]
@@ -147,8 +148,8 @@ class SearchSpace(ABC):
 
     @cached_property
     def layers(self) -> int:
-        """Number of layers that choices belong to: the length of the architecture generator's sequence."""
-        return 1 + max((layer for choice in self.choices for layer in choice.layers), default=-1)
+        """Number of layers that choices belong to, at least 1: the length of the architecture generator's sequence."""
+        return 1 + max((layer for choice in self.choices for layer in choice.layers), default=0)
 
     # -- populations ---------------------------------------------------------------------------------------------------
 
@@ -180,14 +181,31 @@ class SearchSpace(ABC):
     def active(self, archs: Population) -> NDArray[np.bool_]:
         """Which choices matter: shape ``(n, d)``. A choice below one that does not matter does not matter either."""
         mask = np.ones(archs.shape, dtype=bool)
-        for i, (choice, parent) in enumerate(zip(self.choices, self.parents, strict=True)):
-            if parent is not None:
-                mask[:, i] = mask[:, parent] & np.array(choice.active)[archs[:, parent]]
+        for columns, parents, starts, flags in self._levels:
+            mask[:, columns] = mask[:, parents] & flags.take(archs[:, parents] + starts)
         return mask
+
+    @cached_property
+    def _levels(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]]:
+        """Choices below others, by their number of ancestors: columns, their parents, and where in the flags (last) each
+        one's begin; so that activity takes a few operations a level, not a choice."""
+        depth: list[int] = []
+        for parent in self.parents:
+            depth.append(0 if parent is None else depth[parent] + 1)
+        levels = []
+        for level in range(1, max(depth, default=0) + 1):
+            columns = [i for i in range(self.d) if depth[i] == level]
+            flags = [self.choices[i].active for i in columns]
+            starts = np.cumsum([0, *map(len, flags)])[:-1]
+            parents = np.array([self.parents[i] for i in columns], dtype=np.intp)
+            levels.append(
+                (np.array(columns), parents, starts, np.concatenate([np.array(f, dtype=bool) for f in flags]))
+            )
+        return levels
 
     def canonical(self, archs: Population) -> Population:
         """The same networks with every choice that does not matter set to 0: shape ``(n, d)``."""
-        return np.where(self.active(archs), archs, np.int16(0))
+        return archs * self.active(archs)
 
     def sample(self, n: int, rng: np.random.Generator) -> Population:
         """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).
@@ -246,7 +264,28 @@ class SearchSpace(ABC):
         blocks: list[Block] = []
         for i, part in enumerate(self.parts):
             blocks += self.part_blocks(i, tuple(row[c] for c in part.choices))
+        return Blueprint(tuple(blocks), self.in_channels, self.resolution_of(rows[0]))
+
+    @cached_property
+    def union(self) -> Blueprint:
+        """Every layer that any architecture has, each as large as it gets: what a supernet's weights have to hold.
+
+        This is the largest network, but for layers that it does not need: where two widths meet, a shortcut's 1x1
+        convolution may be needed by some architectures only.
+        """
+        blocks: list[Block] = []
+        for i, part in enumerate(self.parts):
+            same: dict[str, list[Block]] = {}
+            for indices in product(*(range(len(self.choices[c].options)) for c in part.choices)):
+                for block in self.part_blocks(i, indices):
+                    same.setdefault(block.name, []).append(block)
+            blocks += [Block.union(each) for each in same.values()]
         return Blueprint(tuple(blocks), self.in_channels, self.resolution)
+
+    def resolution_of(self, row: NDArray[np.int16]) -> int:
+        """Height and width of the image that one architecture, shape ``(d,)``, takes, in pixels."""
+        column = self.column.get("resolution")
+        return self.resolution if column is None else int(self.choices[column].options[row[column]])
 
     def part_blocks(self, part: int, indices: tuple[int, ...]) -> tuple[Block, ...]:
         """The blocks of one part under the given option indices of the choices that it depends on."""

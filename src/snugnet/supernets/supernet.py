@@ -9,29 +9,29 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from snugnet.errors import SpaceError
+from snugnet.errors import ConfigError, SpaceError
 from snugnet.nn.layers import BlockModule, LinearLayer
-from snugnet.nn.network import Network, build, module_name
+from snugnet.nn.network import Network, build, module_name, resized
 from snugnet.spaces import Block, Blueprint, SearchSpace
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Supernet(nn.Module):
-    """One set of weights, as large as the space's largest network; the architecture is an argument.
+    """One set of weights, large enough for every network of the space; the architecture is an argument.
 
     Nothing is switched on beforehand, so two threads may run two sub-networks at once (in eval mode; in training mode
     they would update the same batch-norm statistics).
 
     Attributes:
         space: the search space.
-        network: the largest network, whose parts all others use.
+        network: every layer at its largest, of which each architecture uses a part.
     """
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__()
         self.space = space
-        self.network = build(space.blueprint(space.largest), seed=seed)
+        self.network = build(space.union, seed=seed)
 
     def module_of(self, block: Block) -> BlockModule:
         """The weights of a block, at their largest."""
@@ -47,32 +47,50 @@ class Supernet(nn.Module):
         assert isinstance(module, LinearLayer)
         return module
 
-    def forward(self, x: Tensor, arch: ArrayLike, classes: Sequence[int] | Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        arch: ArrayLike,
+        classes: Sequence[int] | Tensor | None = None,
+        *,
+        dropout: float = 0.0,
+        drop_connect: float = 0.0,
+    ) -> Tensor:
         """Run one sub-network.
 
         Args:
-            x: images, normalised: shape (n, c, h, w).
+            x: images, normalised: shape (n, c, h, h); they are brought to the architecture's resolution.
             arch: a row of the space, shape (d,) or (1, d).
             classes: indices of the classes to give logits for, in that order; all of them without it.
+            dropout: in training mode, the rate at which the classifier's input is dropped. With ``drop_connect``, what
+                AttentiveNAS regularises the largest sub-network with (section 5).
+            drop_connect: in training mode, the rate of stochastic depth at the end of the network, rising linearly from 0
+                at its beginning; for blocks around an identity, and for each image on its own.
 
         Returns:
             Logits, shape (n, classes).
 
         Raises:
             SpaceError: ``arch`` is not one architecture of the space, or a class does not exist.
+            ConfigError: a rate is not in [0, 1).
         """
+        for name, rate in (("dropout", dropout), ("drop_connect", drop_connect)):
+            if not 0 <= rate < 1:
+                raise ConfigError(f"{name} is a rate in [0, 1), got {rate!r}")
         blueprint = self.space.blueprint(arch)
         *body, head = blueprint.blocks
-        for block in body:
-            x = self.module_of(block)(x, block)
+        x = resized(x, blueprint.resolution)
+        for position, block in enumerate(body):
+            x = self.module_of(block)(x, block, drop_connect * position / len(body))
         module = self.module_of(head)
         for layer in head.layers[:-1]:
             x = module._modules[layer.name](x, layer)  # type: ignore[misc]
+        x = F.dropout(x, dropout, self.training)
         if classes is None:
-            return self.classifier(x)
+            return self.classifier(x, head.layers[-1])
         index = self._class_index(classes)
-        linear = self.classifier.linear
-        return F.linear(x, linear.weight[index], linear.bias[index])
+        weight, bias = self.classifier.views(head.layers[-1]).values()
+        return F.linear(x, weight[index], bias[index])
 
     def extract(self, arch: ArrayLike, classes: Sequence[int] | Tensor | None = None) -> Network:
         """The static network of one architecture, with copied weights.
@@ -92,8 +110,9 @@ class Supernet(nn.Module):
         if classes is not None:
             index = self._class_index(classes)
             blueprint = blueprint.with_classes(len(index))
-            for key, rows in self.classifier.views(self.classifier.layer).items():
-                state[f"{module_name(blueprint.blocks[-1])}.{self.classifier.layer.name}.{key}"] = rows[index]
+            classifier = f"{module_name(blueprint.blocks[-1])}.{self.classifier.layer.name}"
+            for key in ("linear.weight", "linear.bias"):
+                state[f"{classifier}.{key}"] = state[f"{classifier}.{key}"][index]
         with torch.no_grad():
             copies = {key: view.detach().clone(memory_format=torch.contiguous_format) for key, view in state.items()}
         network = build(blueprint, copies)
@@ -105,7 +124,7 @@ class Supernet(nn.Module):
         return {
             f"{module_name(block)}.{layer.name}.{key}": view
             for block in blueprint.blocks
-            for layer in block.layers
+            for layer in block.all_layers
             for key, view in self.module_of(block).layer_modules()[layer.name].views(layer).items()
         }
 

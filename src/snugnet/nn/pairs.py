@@ -1,0 +1,150 @@
+"""Layers run for many architectures at once.
+
+Activations of P architectures are kept as (b, P * C, h, w): a depthwise convolution with P * C groups then gives every
+architecture its own kernel, and batch norm its own batch statistics, in one call each; a 1x1 convolution sees the same
+memory as (b * P, C, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from snugnet.nn.layers import ACTIVATIONS, ConvLayer, SELayer
+from snugnet.spaces import Layer
+
+
+def split(x: Tensor, pairs: int) -> Tensor:
+    """(b, P * C, h, w) -> (b * P, C, h, w), the same memory."""
+    return x.reshape(x.shape[0] * pairs, -1, *x.shape[2:])
+
+
+def grouped(x: Tensor, pairs: int) -> Tensor:
+    """(b * P, C, h, w) -> (b, P * C, h, w), the same memory."""
+    return x.reshape(x.shape[0] // pairs, -1, *x.shape[2:])
+
+
+def scaled(x: Tensor, factors: Tensor | None) -> Tensor:
+    """Scale (b, P * C, h, w) by (P, C) or (P, 1); without factors not at all."""
+    if factors is None:
+        return x
+    b, _, h, w = x.shape
+    return (x.view(b, len(factors), -1, h, w) * factors.to(x)[None, :, :, None, None]).view(b, -1, h, w)
+
+
+def with_channels(x: Tensor, pairs: int, channels: int) -> Tensor:
+    """(b, P * C, h, w) -> (b, P * channels, h, w): the leading channels of each pair, or zeros behind them."""
+    b, _, h, w = x.shape
+    each = x.view(b, pairs, -1, h, w)
+    have = each.shape[2]
+    if have == channels:
+        return x
+    each = each[:, :, :channels] if have > channels else F.pad(each, (0, 0, 0, 0, 0, channels - have))
+    return each.reshape(b, -1, h, w)
+
+
+def conv_pairs(step: ConvLayer, layer: Layer, x: Tensor, pairs: int) -> Tensor:
+    """A convolution of that size with the same weight for all pairs; batch statistics are each pair's own."""
+    weight, bias = step.weights(layer)
+    if layer.depthwise:
+        x = F.conv2d(x, weight.repeat(pairs, 1, 1, 1), None, layer.stride, layer.padding, groups=x.shape[1])
+    else:
+        x = grouped(F.conv2d(split(x, pairs), weight, bias, layer.stride, layer.padding, groups=layer.groups), pairs)
+    return _finish(step, x, pairs, layer.out_channels)
+
+
+def depthwise_pairs(
+    step: ConvLayer, layer: Layer, x: Tensor, pairs: int, kept: Tensor, kernels: Sequence[int]
+) -> Tensor:
+    """A depthwise convolution whose kernel is gated pair by pair: kept is (P, m), "kernel i or larger"."""
+    weight = step.weights(layer)[0].detach()
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride)
+    return _finish(step, out, pairs, layer.out_channels)
+
+
+def se_pairs(step: SELayer, layer: Layer, x: Tensor, pairs: int, hidden_mask: Tensor | None) -> Tensor:
+    """Squeeze-and-excitation of that size, with its hidden units masked pair by pair (P, hidden)."""
+    state = step.views(layer)
+    pooled = split(x.mean((2, 3), keepdim=True), pairs)
+    hidden = F.relu(F.conv2d(pooled, state["reduce.weight"], state["reduce.bias"]))
+    hidden = split(scaled(grouped(hidden, pairs), hidden_mask), pairs)
+    return x * grouped(F.hardsigmoid(F.conv2d(hidden, state["expand.weight"], state["expand.bias"])), pairs)
+
+
+def _finish(step: ConvLayer, x: Tensor, pairs: int, channels: int) -> Tensor:
+    """Batch norm with each pair's own batch statistics, then the activation."""
+    if step.norm is not None:
+        gamma, beta = step.norm.weight[:channels].repeat(pairs), step.norm.bias[:channels].repeat(pairs)
+        x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=step.norm.eps)
+    return ACTIVATIONS[step.layer.activation](x)
+
+
+def nested_mask(kept: Tensor, rings: Tensor) -> Tensor:
+    """Sum of the rings that are kept.
+
+    Args:
+        kept: (pairs, m), "option i or larger".
+        rings: (m, ...), what option i adds to option i - 1.
+
+    Returns:
+        (pairs, ...), each entry the gate of the ring that it lies in.
+    """
+    return torch.tensordot(kept, rings.to(kept), 1)
+
+
+def kernel_rings(kernels: Sequence[int]) -> Tensor:
+    """(m, k, k): what each kernel adds to the one before, centred in the largest."""
+    size = kernels[-1]
+    squares = torch.zeros(len(kernels), size, size)
+    for i, kernel in enumerate(kernels):
+        edge = (size - kernel) // 2
+        squares[i, edge : edge + kernel, edge : edge + kernel] = 1
+    return torch.cat([squares[:1], squares[1:] - squares[:-1]])
+
+
+class _NestedDepthwise(torch.autograd.Function):
+    """A depthwise convolution whose kernel is gated ring by ring, pair by pair; the weight itself is frozen.
+
+    Autograd would take the gradient of every pair's weight and only then sum it up to one number a gate; on a CPU that
+    costs twenty times the convolution itself. A gate's gradient is also the product of the output's gradient with the
+    output that its ring alone would give, which takes one more convolution a kernel size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, weight: Tensor, kernels: Sequence[int], stride: int) -> Tensor:
+        """x (b, P * C, h, w), kept (P, m), weight (C, 1, k, k) -> (b, P * C, h', w')."""
+        mask = nested_mask(kept, kernel_rings(kernels).to(x.device)).to(weight)
+        gated = (weight[None] * mask[:, None, None]).flatten(0, 1)
+        ctx.save_for_backward(x, gated, weight, kept)
+        ctx.kernels, ctx.stride = kernels, stride
+        return F.conv2d(x, gated, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and kept."""
+        (gradient,) = gradients
+        x, gated, weight, kept = ctx.saved_tensors
+        channels, pairs = x.shape[1], len(kept)
+        size = weight.shape[-1]
+        d_x = torch.ops.aten.convolution_backward(
+            gradient, x, gated, None, [ctx.stride] * 2, [size // 2] * 2, [1, 1], False, [0, 0], channels,
+            [True, False, False],
+        )[0]  # fmt: skip
+        whole = []  # for each kernel size, the product with what that whole kernel would give
+        for kernel in ctx.kernels:
+            edge = (size - kernel) // 2
+            centre = weight[:, :, edge : edge + kernel, edge : edge + kernel].repeat(pairs, 1, 1, 1)
+            out = F.conv2d(x, centre, None, ctx.stride, kernel // 2, groups=channels)
+            whole.append((out * gradient).sum((0, 2, 3), dtype=kept.dtype).view(pairs, -1).sum(1))
+        d_kept = torch.stack([whole[0], *(b - a for a, b in pairwise(whole))], 1)
+        return d_x, d_kept, None, None, None
