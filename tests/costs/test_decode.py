@@ -300,3 +300,14 @@ def test_constant_costs_never_bind(ofa):
     assert np.array_equal(rows, decode([madds], scores, budgets[:, 0]))
     with pytest.raises(BudgetError):
         decode([constant], scores, np.full(5, 4.9))
+
+
+def test_budgets_that_each_rule_out_what_the_other_needs():
+    """Two budgets at their minima leave no transition at some step; that is an error of the budgets, not a crash."""
+    space = SPACES[0]
+    rng = np.random.default_rng(0)
+    tables = [random_table(space, rng, whole=True, name=name) for name in ("a", "b")]
+    costs = np.stack([table(ALL[space.name]) for table in tables], axis=1)
+    assert not (costs <= costs.min(0)).all(axis=1).any()
+    with pytest.raises(BudgetError, match="together"):
+        decode(tables, np.zeros((1, int(space.offsets[-1]))), costs.min(0)[None])

@@ -1,9 +1,21 @@
 """What an architecture costs: tables, budgets, exact sampling, and the best architecture under budgets. No torch."""
 
+from snugnet.costs.blocks import block_table
 from snugnet.costs.budget import format_amount, parse_budget
 from snugnet.costs.counted import COUNT_UNITS, counted_table
 from snugnet.costs.decode import decode
+from snugnet.costs.measured import load_ofa_latency
 from snugnet.costs.sampling import Sampler
 from snugnet.costs.table import CostTable
 
-__all__ = ["COUNT_UNITS", "CostTable", "Sampler", "counted_table", "decode", "format_amount", "parse_budget"]
+__all__ = [
+    "COUNT_UNITS",
+    "CostTable",
+    "Sampler",
+    "block_table",
+    "counted_table",
+    "decode",
+    "format_amount",
+    "load_ofa_latency",
+    "parse_budget",
+]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Literal
 
-import numpy as np
-
+from snugnet.costs.blocks import block_table
 from snugnet.costs.table import CostTable
 from snugnet.errors import SpaceError
-from snugnet.spaces import Blueprint, SearchSpace
+from snugnet.spaces import SearchSpace
 
 Count = Literal["madds", "params", "activations"]
 
@@ -30,14 +28,10 @@ def counted_table(space: SearchSpace, count: Count | str, num_classes: int | Non
     """
     if count not in COUNT_UNITS:
         raise SpaceError(f"unknown count {count!r}; known: {', '.join(COUNT_UNITS)}")
-    tables = []
-    for i, part in enumerate(space.parts):
-        shape = tuple(int(space.num_options[c]) for c in part.choices)
-        values = np.empty(shape)
-        for indices in itertools.product(*map(range, shape)):
-            blueprint = Blueprint(space.part_blocks(i, indices), space.in_channels, space.resolution)
-            if num_classes is not None and i == len(space.parts) - 1:
-                blueprint = blueprint.with_classes(num_classes)
-            values[indices] = sum(getattr(layer, count) for layer in blueprint.layers())
-        tables.append((part.choices, values))
-    return CostTable(space, count, COUNT_UNITS[count], tables)
+    return block_table(
+        space,
+        count,
+        COUNT_UNITS[count],
+        lambda block, _: sum(getattr(layer, count) for layer in block.all_layers),
+        num_classes,
+    )

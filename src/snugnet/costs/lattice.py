@@ -100,7 +100,7 @@ class Lattice:
             order = np.lexsort((flat, step.source[keep], step.target[keep]))
             keep, flat = keep[order], flat[order]
             keys = np.stack([step.source[keep], step.target[keep], flat], axis=1)
-            starts = np.flatnonzero(np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)]))
+            starts = np.flatnonzero(np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)])[: len(keys)])
             runs = [(source, target, move) for source, target, move in keys[starts].tolist()]
             reach = min(int(rows * strides[0]), self.size - self.origin)
             self.moves.append(Move(keep, flat, starts, runs, reach))
@@ -208,6 +208,8 @@ class Paths:
         """
         plan, n = self.lattice.plan, self.buffers.n
         rows = np.zeros((len(cell), plan.d), dtype=np.int16)
+        if not len(cell):  # a step may have no transition left, so there would be none to pick from
+            return rows
         state, cell = np.zeros(len(cell), dtype=np.intp), cell.copy()
         for t in reversed(range(len(plan.steps))):
             step, move, before = plan.steps[t], self.lattice.moves[t], self.buffers.values[t]

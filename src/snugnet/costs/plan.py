@@ -54,6 +54,12 @@ class Step:
         """Where the transitions into each target begin: shape ``(targets,)``."""
         return np.searchsorted(self.target, np.arange(self.targets))
 
+    @cached_property
+    def arriving(self) -> NDArray[np.intp]:
+        """The transitions into each target, in order, the last one repeated to a common length: ``(targets, most)``."""
+        counts = np.bincount(self.target, minlength=self.targets)
+        return self.starts[:, None] + np.minimum(np.arange(counts.max()), counts[:, None] - 1)
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -104,12 +110,14 @@ class Plan:
             reached.append(value[step.source] + gain)
             value = np.maximum.reduceat(reached[-1], step.starts, axis=0)
         rows = np.zeros((n, self.d), dtype=np.int16)
-        state = np.zeros(n, dtype=np.intp)
+        state, each = np.zeros(n, dtype=np.intp), np.arange(n)
         for step, sums in zip(reversed(self.steps), reversed(reached), strict=True):
-            if step.targets > 1:
-                sums = np.where(step.target[:, None] == state, sums, -np.inf)
             # A forbidden row is all minus infinity: any transition does, the caller sees the sum.
-            pick = sums.argmax(axis=0)
+            if step.targets == 1:
+                pick = sums.argmax(axis=0)
+            else:
+                arriving = step.arriving[state]
+                pick = arriving[each, sums[arriving, each[:, None]].argmax(axis=1)]
             rows[:, step.introduced] = step.rows[pick][:, step.introduced]
             state = step.source[pick]
         return rows, value[0]
@@ -150,7 +158,8 @@ def make_plan(space: SearchSpace, scopes: Iterable[Scope]) -> Plan:
     maximal = [scope for scope in closed if not any(set(scope) < set(other) for other in closed)]
     steps: list[Step] = []
     states, live = np.zeros((1, space.d), dtype=np.int16), frozenset[int]()
-    order = _order(maximal, space.num_options.tolist())
+    sizes = space.num_options.tolist()
+    order = min(_order(maximal, sizes), maximal, key=lambda order: _transitions(order, sizes))
     for i, scope in enumerate(order):
         introduced = tuple(c for c in scope if c not in live)
         rows, source = _extend(space, states, introduced)
@@ -168,7 +177,10 @@ def make_plan(space: SearchSpace, scopes: Iterable[Scope]) -> Plan:
 
 
 def _order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[Scope]:
-    """Greedily, the table that leaves the fewest states next; of equals, the first."""
+    """Greedily, the table that leaves the fewest states next; of equals, the first.
+
+    Where neighbouring parts share choices this may work from both ends at once; then the order of the network is better.
+    """
     order: list[Scope] = []
     left, live = list(scopes), set[int]()
     while left:
@@ -180,6 +192,16 @@ def _order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[Scope]:
         live = after[best]
         order.append(best)
     return order
+
+
+def _transitions(order: Sequence[Scope], sizes: Sequence[int]) -> int:
+    """How many transitions an order takes, or a little more: combinations that are not canonical count as well."""
+    total, live = 0, set[int]()
+    for i, scope in enumerate(order):
+        live |= set(scope)
+        total += math.prod(sizes[c] for c in live)
+        live &= {c for later in order[i + 1 :] for c in later}
+    return total
 
 
 def all_rows(space: SearchSpace, scope: Scope) -> Population:

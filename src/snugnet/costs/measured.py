@@ -1,0 +1,100 @@
+"""Cost tables that were measured on a device, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from snugnet.costs.blocks import block_table
+from snugnet.costs.table import CostTable
+from snugnet.errors import DataError, SpaceError
+from snugnet.spaces import Block, Layer, SearchSpace
+
+_OFA = "ofa-mobilenet-v3"
+_COLUMNS = ("resolution", "layer", "mean_ms")
+
+
+def load_ofa_latency(path: str | Path, space: SearchSpace) -> CostTable:
+    """A latency table of once-for-all (Cai et al., ICLR 2020), such as the published one of the Samsung Note 10.
+
+    A network's latency is the sum over its first convolution, its blocks, and each of its last layers. The same layer was
+    measured anew at every resolution of the image.
+
+    Args:
+        path: ``.csv`` or ``.csv.gz`` with columns ``resolution`` (of the image, in pixels), ``layer`` (a key that names the
+            layer's sizes) and ``mean_ms``.
+        space: ``ofa-mobilenet-v3`` at the width that was measured (1.2 for the published tables), at measured resolutions.
+
+    Returns:
+        The cost ``latency_ms``, in milliseconds for one image.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a layer of the space.
+        SpaceError: the space is another than the table's.
+    """
+    if space.name != _OFA:
+        raise SpaceError(f"latency tables of once-for-all are of the space {_OFA}, got {space.name}")
+    measured = _read(Path(path))
+    resolutions = sorted({resolution for resolution, _ in measured})
+
+    def latency(block: Block, resolution: int) -> float:
+        total = 0.0
+        for key in _keys(block):
+            if (resolution, key) not in measured:
+                raise DataError(
+                    f"{path} has no layer {key!r} at resolution {resolution}, which {block.name} of {space.name} (width_mult "
+                    f"{space.options['width_mult']}) can have; its resolutions: {', '.join(map(str, resolutions))}"
+                )
+            total += measured[resolution, key]
+        return total
+
+    return block_table(space, "latency_ms", "ms", latency)
+
+
+def _read(path: Path) -> Mapping[tuple[int, str], float]:
+    """Milliseconds by resolution and layer."""
+    import pyarrow
+    from pyarrow import csv
+
+    try:
+        table = csv.read_csv(path)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise DataError(f"cannot read the latency table {path}: {error}") from error
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}; a latency table has {', '.join(_COLUMNS)}")
+    columns = (table[name].to_pylist() for name in _COLUMNS)
+    measured: dict[tuple[int, str], float] = {}
+    for number, (resolution, layer, mean) in enumerate(zip(*columns, strict=True), start=1):
+        if not isinstance(mean, (int, float)) or not math.isfinite(mean) or mean < 0:
+            raise DataError(f"{path}, row {number}: mean_ms is a number of milliseconds, got {mean!r}")
+        if (resolution, layer) in measured:
+            raise DataError(f"{path}, row {number}: {layer} at resolution {resolution} stands there twice")
+        measured[resolution, layer] = mean
+    return measured
+
+
+def _keys(block: Block) -> list[str]:
+    """The rows of the table that make up a block."""
+    layers = {layer.name: layer for layer in block.layers}
+    if "depthwise" in layers:
+        first, middle, last = block.layers[0], layers["depthwise"], block.layers[-1]
+        return [
+            f"expanded_conv-{_ends(first, last)}-expand:{middle.out_channels}-kernel:{middle.kernel}-stride:{middle.stride}"
+            f"-idskip:{int(block.shortcut is not None)}-se:{int('se' in layers)}-hs:{int(middle.activation == 'h_swish')}"
+        ]
+    if "classifier" not in layers:
+        return [f"Conv-{_ends(block.layers[0], block.layers[-1])}"]
+    classifier = layers["classifier"]
+    return [
+        f"Conv_1-{_ends(layers['expand'], layers['expand'])}",
+        f"AvgPool2D-{_ends(layers['pool'], layers['pool'])}",
+        f"Conv_2-{_ends(layers['features'], layers['features'])}",
+        f"Logits-input:1x1x{classifier.in_channels}-output:{classifier.out_channels}",
+    ]
+
+
+def _ends(first: Layer, last: Layer) -> str:
+    before, after = first.resolution, last.out_resolution
+    return f"input:{before}x{before}x{first.in_channels}-output:{after}x{after}x{last.out_channels}"
