@@ -37,63 +37,97 @@ class SpaceConfig(Config):
 
 
 class StageConfig(Config):
-    """One stage of progressive shrinking.
+    """One stage of the supernet's training.
 
     Attributes:
         name: shown in logs.
         epochs: passes over the training images.
         learning_rate: at the start; it falls to 0 by a cosine.
-        elastic: for each kind of choice, how many options are in use, counted from the largest. Empty: the largest
-            network alone.
-        subnets: sub-networks a step; their gradients add up to one update.
+        elastic: for each kind of choice, how many options are in use, counted from the largest; ``all`` for every option
+            of every choice. Empty: the largest network alone.
+        sampling: how architectures are drawn: ``uniform`` over options (SPOS, OFA), ``cost`` (uniform over the cost),
+            ``best-up`` or ``worst-up`` (AttentiveNAS: the best or worst of several candidates of a drawn cost).
+        subnets: sub-networks drawn a step; all gradients of a step are averaged to one update.
+        candidates: k of BestUp-k and WorstUp-k.
+        windows: into how many the range of costs is cut where a cost is drawn.
+        sandwich: run the largest and the smallest as well; all others learn from the largest, in place.
         warmup_epochs: over which the learning rate first rises from 0.
     """
 
     name: str
     epochs: float = Field(gt=0, le=1e5)
     learning_rate: float = Field(gt=0)
-    elastic: dict[str, int] = Field(default_factory=dict)
+    elastic: dict[str, int] | Literal["all"] = Field(default_factory=dict)
+    sampling: Literal["uniform", "cost", "best-up", "worst-up"] = "uniform"
     subnets: int = Field(default=1, ge=1)
+    candidates: int = Field(default=3, ge=2)
+    windows: int = Field(default=64, ge=1, le=64)
+    sandwich: bool = False
     warmup_epochs: float = Field(default=0.0, ge=0)
+
+    @property
+    def largest_only(self) -> bool:
+        """Whether nothing but the largest network is trained."""
+        return not self.elastic and not self.sandwich
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
-        if any(count < 1 for count in self.elastic.values()):
+        if self.elastic != "all" and any(count < 1 for count in self.elastic.values()):
             raise ValueError(f"elastic counts are at least 1, got {self.elastic}")
+        if self.sampling != "uniform" and self.elastic != "all":
+            raise ValueError(f"sampling {self.sampling} draws from the whole space: it needs elastic: all")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) is more than epochs ({self.epochs})")
         return self
 
 
 class TrainingConfig(Config):
-    """Training of the supernet (EAS section 4 and appendix B).
+    """Training of the supernet (EAS section 4 and appendix B; AttentiveNAS section 5).
 
     Attributes:
         batch_size: images a step.
-        stages: the first trains the largest network, the teacher of the others, without superclass dropout.
-        superclass_dropout: the rate p of section 3.1: 0 is plain training, 1 the target superclass only.
-        distillation: weight of the loss against the teacher, beside the loss against the labels.
+        stages: one after the other. Where the first trains the largest network alone, that becomes the teacher of the
+            later ones, and it is trained without superclass dropout.
+        start: a checkpoint (``supernet.ckpt.safetensors``) of the same space and classes to begin from, its teacher
+            included, instead of fresh weights.
+        superclass_dropout: the rate p of EAS section 3.1: 0 is plain training, 1 the target superclass only.
+        distillation: weight of the loss against the teacher, beside the loss against the labels. (Under the sandwich rule
+            the largest learns from labels, all others from the largest alone.)
         label_smoothing: share of the target spread over the classes.
         momentum: of SGD.
         weight_decay: of SGD, on every parameter but biases and batch norm.
+        dropout, drop_connect: on the largest network alone, under the sandwich rule: share of the classifier's inputs, and
+            of the last block's samples (rising from 0 at the first), that are dropped.
+        cost: that costs are drawn of: madds, params, activations.
+        predictor: folder of an accuracy predictor that BestUp and WorstUp ask; without it, they compare the losses on the
+            images of the step.
         checkpoint_seconds: at most so much work is lost when a run is stopped.
         log_every: steps between two lines of the log.
     """
 
     batch_size: int = Field(default=128, ge=2)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
+    start: str | None = None
     superclass_dropout: float = Field(default=0.6, ge=0, le=1)
     distillation: float = Field(default=1.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=3e-5, ge=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    drop_connect: float = Field(default=0.0, ge=0, lt=1)
+    cost: str = "madds"
+    predictor: str | None = None
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_every: int = Field(default=20, ge=1)
 
     @model_validator(mode="after")
-    def _teacher_first(self) -> TrainingConfig:
-        if self.stages[0].elastic:
-            raise ValueError("the first stage trains the largest network, the teacher: its elastic is empty")
+    def _used(self) -> TrainingConfig:
+        if (self.dropout or self.drop_connect) and not any(stage.sandwich for stage in self.stages):
+            raise ValueError(
+                "dropout and drop_connect regularise the largest network under the sandwich rule; no stage has it"
+            )
+        if self.predictor is not None and not any(stage.sampling in ("best-up", "worst-up") for stage in self.stages):
+            raise ValueError("a predictor is asked by sampling best-up or worst-up; no stage has it")
         return self
 
 
@@ -106,6 +140,7 @@ class GeneratorConfig(Config):
         embedding_size: of each superclass and each budget.
         hidden_size: of the LSTM.
         encoding: single-path (nested binary gates) or multi-path (softmax).
+        shared: one architecture a budget for all superclasses (the paper's EAS-V) instead of one for each.
         steps: of Adam.
         pairs: (superclass, budget) pairs a step.
         images: validation images a pair.
@@ -119,6 +154,7 @@ class GeneratorConfig(Config):
     embedding_size: int = Field(default=32, ge=1)
     hidden_size: int = Field(default=64, ge=1)
     encoding: Literal["single-path", "multi-path"] = "single-path"
+    shared: bool = False
     steps: int = Field(default=500, ge=1)
     pairs: int = Field(default=8, ge=1)
     images: int = Field(default=32, ge=2)
@@ -139,12 +175,14 @@ class EvaluationConfig(Config):
     Attributes:
         budgets: how many budgets, evenly spaced strictly inside the range of costs; or the budgets themselves.
         calibration_images: training images that batch norm is recalibrated on; they are kept in the family.
+        validation_images: at most so many validation images are kept in the family, for best-of and for searches.
         best_of: architectures to try on validation images for each scenario (1: the generator's own).
         export: whether the middle budget of each group is written as ONNX and checked.
     """
 
     budgets: int | tuple[float | str, ...] = 4
     calibration_images: int = Field(default=512, ge=8)
+    validation_images: int = Field(default=5000, ge=0)
     best_of: int = Field(default=1, ge=1, le=10_000)
     export: bool = False
 
@@ -202,6 +240,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file, a key or a value is wrong; the message says where and what is allowed.
     """
+    return parse_recipe(read_yaml(path, overrides), str(path))
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain content of a YAML file, with ``key=value`` texts applied to it.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping, or a text is no setting.
+    """
     path = Path(path)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
@@ -212,8 +259,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping, got {type(content).__name__}")
     for override in overrides:
-        _apply(content, override)
-    return parse_recipe(content, str(path))
+        put(content, *read_assignment(override))
+    return content
 
 
 def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -253,9 +300,12 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one ``key=value``, making sections that are not there yet."""
-    key, value = read_assignment(override)
+def put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set what a dotted key reaches, in place, making sections that are not there yet.
+
+    Raises:
+        ConfigError: the key leads through a value, or past the end of a list.
+    """
     place: Any = content
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):

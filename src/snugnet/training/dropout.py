@@ -19,8 +19,8 @@ def superclass_mask(labels: Tensor, class_to_group: Tensor, rate: float) -> Tens
         True where the class stays in the softmax: (n, classes). Drawn from torch's global generator.
     """
     target = class_to_group[labels]
-    groups = int(class_to_group.max()) + 1
-    kept = torch.rand(len(labels), groups, device=labels.device) >= rate
+    # a column a superclass; there are at most as many as classes, and counting them would wait for a GPU
+    kept = torch.rand(len(labels), len(class_to_group), device=labels.device) >= rate
     kept.scatter_(1, target[:, None], True)
     return kept[:, class_to_group]
 

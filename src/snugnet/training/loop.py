@@ -46,7 +46,7 @@ def cosine(step: int, total: int, warmup: int = 0) -> float:
 def progress_bar(
     description: str, total: int | None, *, done: int = 0, shown: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """A bar on standard error; call what it yields after each unit of work, with a text to show beside it."""
+    """A bar on standard error; call what it yields after each unit (or ``by`` units) of work, with a text to show beside it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,8 +58,8 @@ def progress_bar(
     with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4) as progress:
         task = progress.add_task(description, total=total, completed=done, note="")
 
-        def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=note)
+        def advance(note: str = "", by: int = 1) -> None:
+            progress.update(task, advance=by, note=note)
 
         yield advance
 

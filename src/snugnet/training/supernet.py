@@ -1,4 +1,8 @@
-"""Training of the supernet: progressive shrinking with a teacher and superclass dropout (EAS sections 3.1 and 4)."""
+"""Training of the supernet: stages, each with its policy; a teacher; superclass dropout.
+
+Progressive shrinking with a frozen teacher is EAS's (sections 3.1 and 4), the sandwich rule with in-place distillation
+AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,22 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snugnet.costs import counted_table
 from snugnet.data import Augment, Batches, GroupedImages, normalise
-from snugnet.errors import TrainingError
+from snugnet.errors import SnugnetError, TrainingError
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
+from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.checkpoint import (
     load_checkpoint,
@@ -29,7 +37,7 @@ from snugnet.training.checkpoint import (
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.memory import keep_freed_memory
-from snugnet.training.policies import Policy, Uniform
+from snugnet.training.policies import Estimate, make_policy
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -60,6 +68,8 @@ def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
     for key in ("checkpoint_seconds", "log_every"):
         content["training"].pop(key, None)
+    if recipe.training.start is not None:  # its content, wherever it lies
+        content["training"]["start"] = hashlib.sha256(_bytes(recipe.training.start)).hexdigest()
     groups = {name: list(classes) for name, classes in data.groups.items()}
     digest = hashlib.sha256(
         json.dumps([content, list(data.classes), groups, data.mean, data.std], sort_keys=True).encode()
@@ -67,6 +77,13 @@ def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
     for images in (data.train, data.validation):  # a groups file or a folder may have changed under the same name
         digest.update(images.labels.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise TrainingError(f"training.start: cannot read {path}: {error.strerror or error}") from error
 
 
 @dataclass
@@ -81,6 +98,7 @@ class SupernetTraining:
         folder: the checkpoint ``supernet.ckpt.safetensors`` is kept here.
         log: where scalars go.
         progress: whether to show bars.
+        predict: the accuracy predictor that BestUp and WorstUp ask, from rows (n, d) to (n,).
         spent: seconds of training so far, earlier runs of the same training included.
     """
 
@@ -91,6 +109,7 @@ class SupernetTraining:
     folder: Path
     log: RunLog
     progress: bool = True
+    predict: Estimate | None = None
     spent: float = 0.0
 
     def __post_init__(self) -> None:
@@ -116,27 +135,39 @@ class SupernetTraining:
         for index in range(stage, len(stages)):
             self._run_stage(index, stages[index], step, held)
             step, held = 0, {}
-            if index == 0:
+            if index == 0 and stages[0].largest_only:
                 self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
             if index + 1 < len(stages):
                 self._save(index + 1, 0, None)
         return self.supernet.eval()
 
+    def _steps(self, stage: StageConfig) -> int:
+        return max(1, round(stage.epochs * self.batches.steps_per_epoch))
+
     def _run_stage(self, index: int, stage: StageConfig, start: int, held: dict[str, Tensor]) -> None:
         config = self.recipe.training
-        per_epoch = self.batches.steps_per_epoch
-        total = max(1, round(stage.epochs * per_epoch))
-        warmup = round(stage.warmup_epochs * per_epoch)
+        total = self._steps(stage)
+        before = sum(self._steps(earlier) for earlier in config.stages[:index])  # batches seen, so that none come twice
+        warmup = round(stage.warmup_epochs * self.batches.steps_per_epoch)
         optimizer = make_optimizer(self.supernet, config.momentum, config.weight_decay)
         load_optimizer(optimizer, self.supernet, held)
         model, wrapped = self.fabric.setup(self.supernet, optimizer)
-        policy = Uniform(self.supernet.space, stage.elastic, stage.subnets)
+        policy = make_policy(stage, counted_table(self.supernet.space, config.cost))
+        # the teacher trains without superclass dropout (EAS appendix B)
+        rate = 0.0 if stage.largest_only and index == 0 else config.superclass_dropout
         self.supernet.train()
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * cosine(step, total, warmup)
-            return self._step(model, wrapped, policy, step, rng, first=index == 0)
+            images, labels = self.batches.batch(before + step)
+            x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
+            batch = _Batch(x, labels, self.class_to_group, rate)
+            archs = policy.sample(step, rng, self.predict or partial(self._minus_losses, model, batch))
+            optimizer.zero_grad(set_to_none=True)
+            metrics = self._sandwich(model, batch, archs) if stage.sandwich else self._taught(model, batch, archs)
+            wrapped.step()
+            return metrics
 
         run_phase(
             f"supernet: {stage.name}",
@@ -152,30 +183,52 @@ class SupernetTraining:
             progress=self.progress,
         )
 
-    def _step(
-        self, model: Any, optimizer: Any, policy: Policy, step: int, rng: np.random.Generator, *, first: bool
-    ) -> Metrics:
+    def _taught(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
+        """Every sub-network learns from the labels, and from the frozen teacher where there is one."""
         config = self.recipe.training
-        images, labels = self.batches.batch(step)
-        x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
-        with torch.no_grad(), self.fabric.autocast():
-            taught = None if self.teacher is None else self.teacher(x)
-        optimizer.zero_grad(set_to_none=True)
-        archs = policy.sample(step, rng)
-        total = torch.zeros((), device=x.device)
-        right = torch.zeros((), device=x.device)
+        taught = None
+        if self.teacher is not None and config.distillation > 0:
+            with torch.no_grad(), self.fabric.autocast():
+                taught = self.teacher(batch.x)
+        metrics = _Mean(batch, len(archs))
         for arch in archs:
-            rate = 0.0 if first else config.superclass_dropout  # the teacher trains without (appendix B)
-            mask = superclass_mask(labels, self.class_to_group, rate) if rate > 0 else None
-            logits = model(x, arch)
-            loss = cross_entropy(logits, labels, mask, config.label_smoothing)
-            if taught is not None and config.distillation > 0:
+            mask = batch.mask()
+            logits = model(batch.x, arch)
+            loss = cross_entropy(logits, batch.labels, mask, config.label_smoothing)
+            if taught is not None:
                 loss = loss + config.distillation * distillation_loss(logits, taught, mask)
             self.fabric.backward(loss / len(archs))
-            total += loss.detach() / len(archs)
-            right += (logits.detach().argmax(1) == labels).float().mean() / len(archs)
-        optimizer.step()
-        return {"loss": total, "train_accuracy": right}
+            metrics.add(loss, logits)
+        return metrics.result()
+
+    def _sandwich(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
+        """The largest, first, learns from the labels, with dropout; the others from its logits alone (AttentiveNAS 3.1)."""
+        config = self.recipe.training
+        metrics = _Mean(batch, len(archs))
+        taught: Tensor | None = None
+        for arch in archs:
+            mask = batch.mask()
+            if taught is None:
+                logits = model(batch.x, arch, dropout=config.dropout, drop_connect=config.drop_connect)
+                loss = cross_entropy(logits, batch.labels, mask, config.label_smoothing)
+                taught = logits.detach()
+            else:
+                logits = model(batch.x, arch)
+                loss = distillation_loss(logits, taught, mask)
+            self.fabric.backward(loss / len(archs))
+            metrics.add(loss, logits)
+        return metrics.result()
+
+    @torch.no_grad()
+    def _minus_losses(self, model: Any, batch: _Batch, archs: Population) -> NDArray[np.float64]:
+        """How well candidates do on this step's images, under one mask for all: (n,), higher is better.
+
+        They run in training mode, on the batch's own statistics; the running averages that this touches are recalibrated
+        before any use.
+        """
+        mask = batch.mask()
+        losses = [cross_entropy(model(batch.x, arch), batch.labels, mask) for arch in archs]
+        return -torch.stack(losses).double().cpu().numpy()
 
     def _frozen(self, teacher: Network) -> Network:
         return with_layout(teacher.to(self.fabric.device), torch.channels_last).eval().requires_grad_(False)
@@ -193,6 +246,8 @@ class SupernetTraining:
     def _resume(self) -> tuple[int, int, dict[str, Tensor]]:
         """Stage and step to go on from, and the optimizer's state."""
         if not self.path.exists():
+            if self.recipe.training.start is not None:
+                self._start_from(Path(self.recipe.training.start))
             return 0, 0, {}
         tensors, state = load_checkpoint(self.path)
         if state.get("recipe") != self.fingerprint:
@@ -200,13 +255,62 @@ class SupernetTraining:
                 f"{self.path} was made by another recipe (data, space, training or seed differ); give another output, "
                 "or --fresh to throw it away"
             )
-        self.supernet.load_state_dict(split_prefix(tensors, "supernet"))
+        self._take(tensors)
         self.spent = float(state.get("seconds", 0.0))
+        return state["stage"], state["step"], split_prefix(tensors, "optimizer")
+
+    def _start_from(self, path: Path) -> None:
+        try:
+            tensors, _ = load_checkpoint(path)
+        except TrainingError as error:  # this file is not the run's own: nothing to be deleted
+            raise TrainingError(
+                f"training.start: {path} is no checkpoint of a supernet's training; such a file is named {self.path.name}"
+            ) from error
+        try:
+            self._take(tensors)
+        except (RuntimeError, SnugnetError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise TrainingError(f"training.start: {path} is of another space or other classes ({reason})") from error
+        if self.teacher is None:
+            self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
+
+    def _take(self, tensors: dict[str, Tensor]) -> None:
+        """Weights, and the teacher where one was kept."""
+        self.supernet.load_state_dict(split_prefix(tensors, "supernet"))
+        largest = self.supernet.space.largest
         teacher = split_prefix(tensors, "teacher")
         if teacher:
-            space = self.supernet.space
-            self.teacher = self._frozen(build(space.blueprint(space.largest), teacher))
-        return state["stage"], state["step"], split_prefix(tensors, "optimizer")
+            self.teacher = self._frozen(build(self.supernet.space.blueprint(largest), teacher))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images (n, 3, h, w), normalised, their labels (n,), and the rate of superclass dropout."""
+
+    x: Tensor
+    labels: Tensor
+    class_to_group: Tensor
+    rate: float
+
+    def mask(self) -> Tensor | None:
+        """A fresh draw of the logits that stay, (n, classes); all of them at rate 0."""
+        return superclass_mask(self.labels, self.class_to_group, self.rate) if self.rate > 0 else None
+
+
+class _Mean:
+    """Loss and training accuracy, averaged over a step's sub-networks, on the device."""
+
+    def __init__(self, batch: _Batch, subnets: int) -> None:
+        self.labels, self.subnets = batch.labels, subnets
+        self.loss = torch.zeros((), device=batch.x.device)
+        self.right = torch.zeros((), device=batch.x.device)
+
+    def add(self, loss: Tensor, logits: Tensor) -> None:
+        self.loss += loss.detach() / self.subnets
+        self.right += (logits.detach().argmax(1) == self.labels).float().mean() / self.subnets
+
+    def result(self) -> Metrics:
+        return {"loss": self.loss, "train_accuracy": self.right}
 
 
 def make_optimizer(module: nn.Module, momentum: float, weight_decay: float) -> torch.optim.SGD:

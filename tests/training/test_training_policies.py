@@ -1,0 +1,196 @@
+"""What a training step does under each policy, against its definition, gradient by gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from snugnet.data import GroupedImages, load_data
+from snugnet.errors import ConfigError, TrainingError
+from snugnet.pipeline import make_space, read_predictor, train_supernet
+from snugnet.recipe import Recipe, parse_recipe
+from snugnet.search.predictors import fit_predictor
+from snugnet.spaces import Population
+from snugnet.supernets import Supernet
+from snugnet.training.dropout import cross_entropy, distillation_loss
+from snugnet.training.loop import RunLog
+from snugnet.training.supernet import SupernetTraining, _Batch, make_fabric
+
+ALL = {"name": "all", "epochs": 0.2, "learning_rate": 0.05, "elastic": "all"}
+
+
+def recipe(output: Path, *stages: dict[str, Any], **training: Any) -> Recipe:
+    return parse_recipe(
+        {
+            "name": "tiny", "output": str(output), "device": "cpu", "threads": 1,
+            "data": {"source": "digits", "resolution": 8, "groups": "digits", "validation": 0.2, "train_rows": 320},
+            "space": {"width_mult": 0.1, "stem_stride": 1, "stage_strides": [2, 1, 1, 1, 1]},
+            "training": {"batch_size": 32, "superclass_dropout": 0.0, "stages": list(stages), **training},
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> GroupedImages:
+    return load_data(recipe(tmp_path_factory.mktemp("unused"), ALL).data, progress=False)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[RunLog]:
+    with RunLog(tmp_path) as opened:
+        yield opened
+
+
+def run(made: Recipe, data: GroupedImages, log: RunLog) -> Supernet:
+    return train_supernet(made, data, make_fabric(made), log, progress=False)[0]
+
+
+def training_of(made: Recipe, data: GroupedImages, log: RunLog) -> SupernetTraining:
+    supernet = Supernet(make_space(made, data), seed=1).train()
+    return SupernetTraining(made, supernet, data, make_fabric(made), log.folder, log, progress=False)
+
+
+def batch_of(training: SupernetTraining) -> _Batch:
+    images, labels = training.batches.batch(0)
+    return _Batch(images.float() / 255, labels, training.class_to_group, 0.0)
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_sandwich_the_largest_learns_from_labels_and_teaches_the_others(data: GroupedImages, log: RunLog) -> None:
+    training = training_of(recipe(log.folder, {**ALL, "sandwich": True}), data, log)
+    supernet, batch = training.supernet, batch_of(training)
+    space = supernet.space
+    archs = np.concatenate([space.largest, space.sample(2, np.random.default_rng(0)), space.smallest])
+    training._sandwich(supernet, batch, archs)
+    got = gradients(supernet)
+    supernet.zero_grad()
+    taught = supernet(batch.x, archs[0])
+    loss = cross_entropy(taught, batch.labels, None, 0.1)
+    for arch in archs[1:]:
+        loss = loss + distillation_loss(supernet(batch.x, arch), taught.detach())
+    (loss / len(archs)).backward()
+    expected = gradients(supernet)
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_only_the_largest_is_regularised(data: GroupedImages, log: RunLog) -> None:
+    asked: list[tuple[bool, float, float]] = []
+    made = recipe(log.folder, {**ALL, "sandwich": True, "subnets": 2}, dropout=0.2, drop_connect=0.3)
+    training = training_of(made, data, log)
+    supernet, batch = training.supernet, batch_of(training)
+    largest = supernet.space.largest
+
+    def spy(x: torch.Tensor, arch: NDArray[np.int16], dropout: float = 0.0, drop_connect: float = 0.0) -> torch.Tensor:
+        asked.append((bool((arch == largest).all()), dropout, drop_connect))
+        return supernet(x, arch, dropout=dropout, drop_connect=drop_connect)
+
+    training._sandwich(spy, batch, np.concatenate([largest, supernet.space.smallest]))
+    assert asked == [(True, 0.2, 0.3), (False, 0.0, 0.0)]
+
+
+def test_candidates_are_judged_by_their_loss_on_the_batch(data: GroupedImages, log: RunLog) -> None:
+    training = training_of(recipe(log.folder, {**ALL, "sampling": "best-up"}), data, log)
+    supernet, batch = training.supernet, batch_of(training)
+    archs = supernet.space.sample(3, np.random.default_rng(0))
+    scores = training._minus_losses(supernet, batch, archs)
+    assert gradients(supernet) == {}
+    for arch, score in zip(archs, scores, strict=True):
+        loss = torch.nn.functional.cross_entropy(supernet(batch.x, arch), batch.labels)
+        assert score == pytest.approx(-loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"sampling": "best-up"}, {"sampling": "worst-up", "sandwich": True}, {"sampling": "cost"}]
+)
+def test_training_under_a_policy_resumes_and_learns_something(
+    data: GroupedImages, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    weights = []
+    for name in ("whole", "again"):
+        with RunLog(tmp_path / name) as log:
+            made = recipe(tmp_path, {**ALL, **settings}, superclass_dropout=0.5, checkpoint_seconds=0.0)
+            weights.append(run(made, data, log).state_dict())
+            assert all(line for line in (log.folder / "log.jsonl").read_text().splitlines())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    fresh = Supernet(make_space(made, data), seed=0).state_dict()
+    assert any(not torch.equal(fresh[key], weights[0][key]) for key in fresh if key.endswith("conv.weight"))
+
+
+def test_a_predictor_is_asked_for_the_best_candidates(data: GroupedImages, log: RunLog, tmp_path: Path) -> None:
+    made = recipe(log.folder, {**ALL, "sampling": "best-up"}, predictor=str(tmp_path / "predictor"))
+    space = make_space(made, data)
+    rows = space.sample(40, np.random.default_rng(0))
+    fit_predictor("forest", space, rows, rows.sum(1).astype(float), targets=("accuracy",), seed=0).save(
+        tmp_path / "predictor"
+    )
+    predict = read_predictor(made, space)
+    assert predict is not None
+    asked: list[Population] = []
+
+    def spy(rows: Population) -> NDArray[np.float64]:
+        asked.append(rows)
+        return predict(rows)
+
+    training = training_of(made, data, log)
+    training.predict = spy
+    training.run()
+    assert [len(rows) for rows in asked] == [3] * training._steps(made.training.stages[0])
+    other = parse_recipe({**made.to_json(), "space": {"name": "ofa-mobilenet-v3", "width_mult": 0.2}})
+    with pytest.raises(ConfigError, match=r"training\.predictor"):
+        read_predictor(other, make_space(other, data))
+
+
+def test_a_training_starts_from_a_checkpoint_whose_largest_network_teaches(data: GroupedImages, tmp_path: Path) -> None:
+    first = recipe(tmp_path / "teacher", {"name": "largest", "epochs": 1, "learning_rate": 0.1})
+    with RunLog(tmp_path / "teacher") as log:
+        teacher = run(first, data, log)
+    start = str(tmp_path / "teacher" / "supernet.ckpt.safetensors")
+    made = recipe(tmp_path / "next", {**ALL, "learning_rate": 1e-12}, start=start, weight_decay=0.0)
+    with RunLog(tmp_path / "next") as log:
+        training = SupernetTraining(
+            made, Supernet(make_space(made, data), seed=5), data, make_fabric(made), log.folder, log, progress=False
+        )
+        training.run()
+    for name, parameter in teacher.named_parameters():
+        torch.testing.assert_close(dict(training.supernet.named_parameters())[name], parameter, msg=name)
+    assert training.teacher is not None
+    x = data.validation.images[:8].float() / 255
+    largest = teacher.eval().extract(teacher.space.largest)
+    torch.testing.assert_close(training.teacher(x), largest(x), rtol=1e-4, atol=1e-5)
+
+
+def test_starts_that_cannot_be_made(data: GroupedImages, tmp_path: Path) -> None:
+    with RunLog(tmp_path / "small") as log:
+        run(recipe(log.folder, ALL), data, log)
+    start = str(tmp_path / "small" / "supernet.ckpt.safetensors")
+    wide = recipe(tmp_path / "wide", ALL, start=start).to_json()
+    wide["space"]["width_mult"] = 0.3
+    for made, says in (
+        (parse_recipe(wide), "is of another space or other classes"),
+        (recipe(tmp_path / "wide", ALL, start=str(tmp_path / "none")), "cannot read .*none"),
+    ):
+        with RunLog(tmp_path / "wide") as log, pytest.raises(TrainingError, match=says):
+            run(made, data, log)
+
+
+def test_stages_go_on_with_the_batches_where_the_last_one_stopped(
+    data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe(log.folder, {"name": "largest", "epochs": 0.3, "learning_rate": 0.1}, ALL, ALL)
+    training = training_of(made, data, log)
+    seen: list[int] = []
+    batch = training.batches.batch
+    monkeypatch.setattr(training.batches, "batch", lambda step: (seen.append(step), batch(step))[1])
+    training.run()
+    assert seen == list(range(sum(training._steps(stage) for stage in made.training.stages)))
