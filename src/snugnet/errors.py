@@ -29,9 +29,17 @@ class FamilyError(SnugnetError, ValueError):
     """A family on disk that is missing, truncated, altered or too new, or a group that it does not know."""
 
 
+class PredictorError(SnugnetError, ValueError):
+    """An accuracy predictor on disk that is missing, damaged or too new, or samples that none can be fitted to."""
+
+
 class ExportError(SnugnetError, RuntimeError):
     """An exported file that does not agree with the network it was made from."""
 
 
 class TrainingError(SnugnetError, RuntimeError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class SearchError(SnugnetError, RuntimeError):
+    """A search that cannot begin, go on, or give what was asked for."""

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from snugnet.costs import COUNT_UNITS, CostTable, decode, parse_budget
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
-from snugnet.nn.network import Network, with_layout
-from snugnet.search.generator import ArchitectureGenerator
+from snugnet.nn.network import Network, resized, with_layout
+from snugnet.search.generator import ArchitectureGenerator, regrets
 from snugnet.spaces import Blueprint, Population, SearchSpace
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy, calibrate
@@ -83,7 +83,7 @@ class Specialized:
             "mean": list(self.family.mean),
             "std": list(self.family.std),
             "input": "RGB of the centre square, 0 to 1, minus mean, divided by std; batch x 3 x height x width",
-            "resolution": self.family.space.resolution,
+            "resolution": self.blueprint.resolution,
             "space": self.family.space.to_json(),
             "architecture": self.arch,
             "costs": self.costs,
@@ -127,6 +127,7 @@ class Family:
     validation: ImageSet
     provenance: dict[str, Any] = field(default_factory=dict)
     _modes: dict[bytes, Population] = field(default_factory=dict, repr=False)
+    _headed: dict[tuple[str, int], CostTable] = field(default_factory=dict, repr=False)
 
     @property
     def space(self) -> SearchSpace:
@@ -185,16 +186,39 @@ class Family:
             table[[self._class_index[name] for name in names], g] = 1
         return table
 
-    def head_saving(self, cost: str, classes: int) -> float:
-        """How much less of a counted cost the classifier has with so many classes instead of all."""
-        return (len(self.classes) - classes) * self._cost_of_a_class.get(cost, 0.0)
+    def table(self, cost: str, classes: int) -> CostTable:
+        """A cost of networks for so many classes; :attr:`tables` are of networks for all of them.
+
+        Raises:
+            BudgetError: there is no such cost.
+        """
+        whole, fewer = self._table(cost), len(self.classes) - classes
+        if not fewer or cost not in COUNT_UNITS:
+            return whole
+        if (cost, classes) not in self._headed:
+            columns, values = self._cost_of_a_class[cost]
+            parts: list[tuple[Sequence[int], ArrayLike]] = [
+                *whole.tables,
+                ((), whole.constant),
+                (columns, -fewer * values),
+            ]
+            self._headed[cost, classes] = CostTable(self.space, whole.name, whole.unit, parts)
+        return self._headed[cost, classes]
 
     @cached_property
-    def _cost_of_a_class(self) -> dict[str, float]:
-        """What one class more adds to each counted cost; the classifier is linear in the number of classes."""
-        smallest = self.space.blueprint(self.space.smallest)
-        one, two = (smallest.with_classes(k).blocks[-1].layers[-1] for k in (1, 2))
-        return {name: float(getattr(two, name) - getattr(one, name)) for name in COUNT_UNITS if hasattr(one, name)}
+    def _cost_of_a_class(self) -> dict[str, tuple[tuple[int, ...], NDArray[np.float64]]]:
+        """What one class more adds to each counted cost: a table over the choices that decide how wide the classifier is."""
+        i, columns = len(self.space.parts) - 1, self.space.parts[-1].choices
+        tables = {name: np.zeros(self.space.num_options[list(columns)]) for name in COUNT_UNITS}
+        for indices in np.ndindex(*(len(self.space.choices[c].options) for c in columns)):
+            head = Blueprint(self.space.part_blocks(i, indices), self.space.in_channels, self.space.resolution)
+            one, two = (head.with_classes(k).blocks[-1].layers[-1] for k in (1, 2))
+            for name, values in tables.items():
+                values[indices] = getattr(two, name) - getattr(one, name)
+        return {
+            name: ((), values.max()) if values.min() == values.max() else (columns, values)
+            for name, values in tables.items()
+        }
 
     def cost_range(self, cost: str, group: Group | None = None) -> tuple[float, float]:
         """Smallest and largest cost of a network for a group (for all classes without one).
@@ -202,9 +226,7 @@ class Family:
         Raises:
             BudgetError: there is no such cost.
         """
-        saving = 0.0 if group is None else self.head_saving(cost, len(self.class_indices(group)))
-        low, high = self._table(cost).bounds()
-        return float(np.min(low)) - saving, float(np.max(high)) - saving
+        return self.table(cost, len(self.classes if group is None else self.class_indices(group))).range
 
     def _table(self, cost: str) -> CostTable:
         if cost not in self.tables:
@@ -231,6 +253,22 @@ class Family:
             BudgetError: a cost is unknown, or no network is within the budget.
         """
         return self.best((group, budgets), best_of, seed=seed)
+
+    def network(self, group: Group, row: NDArray[np.int16], budgets: Mapping[str, float] | None = None) -> Specialized:
+        """The network of an architecture that was found elsewhere.
+
+        Args:
+            group: the name of a superclass, or any list of class names.
+            row: the architecture, shape (d,).
+            budgets: under which it was found.
+
+        Raises:
+            FamilyError: the group is unknown.
+            SpaceError: the row is no architecture of the family's space.
+        """
+        rows = self.space.rows(row)
+        scenario = (group, dict(budgets or {}))
+        return self._specialized([scenario], [self.class_indices(group)], [scenario[1]], rows)[0]
 
     def best(self, scenario: Scenario, best_of: int, *, seed: int = 0) -> Specialized:
         """The best on validation images of ``best_of`` draws for one scenario; see :meth:`specialize`."""
@@ -264,17 +302,23 @@ class Family:
         mixtures = {each: self._memberships[list(each)].mean(0) for each in set(indices)}
         weights = np.stack([mixtures[each] for each in indices])
         names = sorted({name for each in budgets for name in each} | {self.budget_name})
-        savings = self._savings(indices, names)  # tables are of networks with all classes
-        limits = np.array([[each.get(name, np.inf) for name in names] for each in budgets]) + savings
-        self._check_feasible(scenarios, names, limits, savings)
+        limits = np.array([[each.get(name, np.inf) for name in names] for each in budgets])
+        batches = self._batches_of_heads(indices, names)
+        for batch in batches:
+            limits[batch.members] += batch.savings
+            self._check_feasible(scenarios, batch, limits)
         asked = np.empty(len(scenarios))
-        for each, mixture in mixtures.items():
-            own = np.array([other == each for other in indices])
-            asked[own] = self._conditions(mixture, names, limits[own])
+        for batch in batches:
+            for own in {indices[i] for i in batch.members}:
+                where = [i for i in batch.members if indices[i] == own]
+                asked[where] = self._conditions(mixtures[own], batch.tables, limits[where])
         scores = self._scores(weights, asked)
         if noise:
             scores[1:] += np.random.default_rng(seed).gumbel(size=scores[1:].shape).astype(np.float32)
-        rows = decode([self.tables[name] for name in names], self._regrets(scores), limits, cells=CELLS)
+        scores = regrets(scores, self.space)
+        rows = np.zeros((len(scenarios), self.space.d), dtype=np.int16)
+        for batch in batches:
+            rows[batch.members] = decode(batch.tables, scores[batch.members], limits[batch.members], cells=CELLS)
         return self._specialized(scenarios, indices, budgets, rows)
 
     def _scores(self, weights: NDArray[np.float32], asked: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -285,19 +329,8 @@ class Family:
         )
         return scores.cpu().numpy()
 
-    def _regrets(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of each choice relative to its best option.
-
-        A sum of plain log-probabilities runs over the choices that matter only, so each further block would cost something
-        whatever its probability, and the shallowest network would win. Relative to the best, doing what the generator holds
-        most probable costs nothing, at any depth.
-        """
-        starts = self.space.offsets[:-1]
-        best = np.maximum.reduceat(scores, starts, axis=1)
-        return scores - np.repeat(best, self.space.num_options, axis=1)
-
     def _conditions(
-        self, mixture: NDArray[np.float32], names: list[str], limits: NDArray[np.float64]
+        self, mixture: NDArray[np.float32], tables: list[CostTable], limits: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """The budget to ask the generator for, so that what it holds most probable just no longer fits the limits.
 
@@ -307,7 +340,7 @@ class Family:
 
         Args:
             mixture: weight of each group, (groups,).
-            names: of the costs that are limited.
+            tables: of the costs that are limited.
             limits: (n, costs).
 
         Returns:
@@ -316,10 +349,10 @@ class Family:
         grid = np.linspace(self.generator.low, self.generator.high, CONDITIONS)
         key = mixture.tobytes()
         if key not in self._modes:
-            scores = self._regrets(self._scores(np.repeat(mixture[None], CONDITIONS, 0), grid))
+            scores = regrets(self._scores(np.repeat(mixture[None], CONDITIONS, 0), grid), self.space)
             table = self.tables[self.budget_name]
             self._modes[key] = decode([table], scores, np.full(CONDITIONS, np.inf))
-        costs = np.stack([self.tables[name](self._modes[key]) for name in names], 1)
+        costs = np.stack([table(self._modes[key]) for table in tables], 1)
         outgrown = np.any(costs[None] >= limits[:, None], axis=2)  # (n, grid)
         first = np.where(np.any(outgrown, axis=1), np.argmax(outgrown, axis=1), CONDITIONS - 1)
         return grid[first]
@@ -346,22 +379,15 @@ class Family:
             budgets.append({name: parse_budget(value) for name, value in asked.items()})
         return indices, budgets
 
-    def _check_feasible(
-        self,
-        scenarios: Sequence[Scenario],
-        names: list[str],
-        limits: NDArray[np.float64],
-        savings: NDArray[np.float64],
-    ) -> None:
-        for i, name in enumerate(names):
-            low, high = self.cost_range(name)
-            short = np.flatnonzero(limits[:, i] < low)
+    def _check_feasible(self, scenarios: Sequence[Scenario], batch: _Heads, limits: NDArray[np.float64]) -> None:
+        for i, table in enumerate(batch.tables):
+            low, high = table.range
+            short = np.flatnonzero(limits[batch.members, i] < low)
             if len(short):
-                saving = savings[short[0], i]
-                group, _ = scenarios[short[0]]
+                first, saving = batch.members[short[0]], batch.savings[short[0], i]
                 raise BudgetError(
-                    f"no network of {self.name} for {_text(group)} has {name} <= {limits[short[0], i] - saving:,.0f}; "
-                    f"feasible: {low - saving:,.0f} to {high - saving:,.0f}"
+                    f"no network of {self.name} for {_text(scenarios[first][0])} has {table.name} <= "
+                    f"{limits[first, i] - saving:,.0f}; feasible: {low - saving:,.0f} to {high - saving:,.0f}"
                 )
 
     def _specialized(
@@ -372,7 +398,9 @@ class Family:
         rows: Population,
     ) -> list[Specialized]:
         names = list(self.tables)
-        costs = np.stack([self.tables[name](rows) for name in names], 1) - self._savings(indices, names)
+        costs = np.empty((len(rows), len(names)))
+        for batch in self._batches_of_heads(indices, names):
+            costs[batch.members] = np.stack([table(rows[batch.members]) for table in batch.tables], 1) - batch.savings
         return [
             Specialized(self, _text(group), own, row, dict(zip(names, map(_number, cost), strict=True)), limits)
             for (group, _), own, row, cost, limits in zip(
@@ -380,10 +408,19 @@ class Family:
             )
         ]
 
-    def _savings(self, indices: list[tuple[int, ...]], names: list[str]) -> NDArray[np.float64]:
-        """What the cut heads of scenarios save of each cost: (scenarios, costs)."""
-        fewer = np.array([len(self.classes) - len(each) for each in indices], dtype=np.float64)
-        return fewer[:, None] * [self._cost_of_a_class.get(name, 0.0) for name in names]
+    def _batches_of_heads(self, indices: list[tuple[int, ...]], names: list[str]) -> list[_Heads]:
+        """Scenarios that the same tables serve: all of them where a class costs the same in every architecture (then the
+        tables of all classes do, and limits are raised by what the cut heads save), otherwise those of as many classes."""
+        counts = np.array([len(each) for each in indices])
+        if any(columns for columns, _ in self._cost_of_a_class.values()):
+            members = [np.flatnonzero(counts == k) for k in np.unique(counts)]
+            return [
+                _Heads(own, [self.table(name, int(counts[own[0]])) for name in names], np.zeros((len(own), len(names))))
+                for own in members
+            ]
+        each = [float(self._cost_of_a_class[name][1]) if name in COUNT_UNITS else 0.0 for name in names]
+        savings = (len(self.classes) - counts)[:, None] * np.array(each)
+        return [_Heads(np.arange(len(counts)), [self.tables[name] for name in names], savings)]
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -391,10 +428,11 @@ class Family:
         """Extract a sub-network, with the head cut to the classes, and recalibrate its batch norm."""
         network = self.supernet.eval().extract(row, class_indices)
         with_layout(network, torch.channels_last)
-        calibrate(network, self._calibration_batches())
+        resolution = network.blueprint.resolution
+        calibrate(network, (resized(images, resolution) for images in self.calibration_batches()))
         return network.requires_grad_(False)
 
-    def _calibration_batches(self) -> Iterable[Tensor]:
+    def calibration_batches(self) -> Iterable[Tensor]:
         """Images of all classes, as in training: statistics of the group's images alone measurably cost accuracy."""
         for start in range(0, len(self.calibration), CALIBRATION_BATCH):
             batch = self.calibration.images[start : start + CALIBRATION_BATCH]
@@ -402,9 +440,9 @@ class Family:
                 yield normalise(batch, self.mean, self.std, channels_last=True)
 
     def batches(
-        self, images: ImageSet, class_indices: Sequence[int], size: int = 256
+        self, images: ImageSet, class_indices: Sequence[int], resolution: int, size: int = 256
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """The images of these classes in order, normalised, with labels as indices into ``class_indices``."""
+        """The images of these classes in order, normalised, at a resolution; labels are indices into ``class_indices``."""
         own = images.of_classes(class_indices)
         position = torch.full((len(self.classes),), -1, dtype=torch.long, device=own.labels.device)
         position[torch.as_tensor(class_indices, device=position.device)] = torch.arange(
@@ -412,11 +450,14 @@ class Family:
         )
         for start in range(0, len(own), size):
             part = slice(start, start + size)
-            yield normalise(own.images[part], self.mean, self.std, channels_last=True), position[own.labels[part]]
+            x = normalise(own.images[part], self.mean, self.std, channels_last=True)
+            yield resized(x, resolution), position[own.labels[part]]
 
     def validation_accuracy(self, network: Specialized) -> float:
         """Accuracy of one network on its group's validation images."""
-        return accuracy(network.module, self.batches(self.validation, network.class_indices))
+        return accuracy(
+            network.module, self.batches(self.validation, network.class_indices, network.blueprint.resolution)
+        )
 
     # -- on disk -------------------------------------------------------------------------------------------------------
 
@@ -431,6 +472,15 @@ class Family:
         from snugnet.family_io import push_family
 
         return push_family(self, repo_id, private=private, token=token)
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Scenarios that are decoded together: their positions, the tables, and by how much their limits are raised."""
+
+    members: NDArray[np.intp]
+    tables: list[CostTable]
+    savings: NDArray[np.float64]
 
 
 def _text(group: Group) -> str:

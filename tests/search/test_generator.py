@@ -6,9 +6,11 @@ import copy
 
 import pytest
 import torch
+from tiny_spaces import TINY_SPACES
 from torch import Tensor
 
-from snugnet.nn.gates import Encoding, num_gates, option_scores
+from snugnet.errors import ConfigError
+from snugnet.nn.gates import Encoding, num_gates, option_scores, relax
 from snugnet.search.generator import ArchitectureGenerator
 from snugnet.spaces import SearchSpace, get_space
 
@@ -16,7 +18,9 @@ ENCODINGS: list[Encoding] = ["single-path", "multi-path"]
 SPACES = {
     "usual": get_space("ofa-mobilenet-v3", width_mult=0.1, resolution=16),
     "lopsided": get_space("ofa-mobilenet-v3", depths=(1, 2, 3, 5), kernel_sizes=(3,), expand_ratios=(3, 6)),
+    **{name: get_space(name, **options) for name, options in TINY_SPACES.items()},
 }
+ONE = get_space("ofa-mobilenet-v3", width_mult=0.1, depths=(1,), kernel_sizes=(3,), expand_ratios=(3,))
 
 
 def made(space: SearchSpace = SPACES["usual"], groups: int = 3, **options: object) -> ArchitectureGenerator:
@@ -74,6 +78,25 @@ def test_every_gate_reads_a_place_of_its_own(space: SearchSpace, encoding: Encod
             taken.add(places[0])
             gate += 1
     assert len(taken) == gate == logits.shape[1]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_space_of_one_architecture(encoding: Encoding) -> None:
+    """There is nothing to choose, but nothing fails either: every score is the certain one, every gradient is zero."""
+    assert ONE.size == 1
+    generator = made(ONE, encoding=encoding)
+    logits = generator(torch.eye(3), torch.tensor([100.0, 200, 300]))
+    assert logits.shape == (3, sum(num_gates(ONE, encoding)))
+    drawn = relax(logits, ONE, encoding, 1.0)
+    assert all(torch.equal(each, torch.ones(3, 1)) for each in drawn)
+    sum(each.sum() for each in drawn).backward()
+    assert all(p.grad is None or not p.grad.any() for p in generator.parameters())
+    assert not generator.scores(torch.eye(3), torch.tensor([100.0, 200, 300])).any()
+
+
+def test_an_unknown_encoding() -> None:
+    with pytest.raises(ConfigError, match="unknown encoding 'both'; known: single-path, multi-path"):
+        made(encoding="both")
 
 
 def test_budgets_at_the_embeddings_between_them_and_outside() -> None:

@@ -21,12 +21,12 @@ from snugnet.training.loop import RunLog
 from snugnet.training.supernet import make_fabric
 
 
-def recipe(folder: Path, **generator: object) -> Recipe:
+def recipe(folder: Path, space: dict[str, object] | None = None, **generator: object) -> Recipe:
     return parse_recipe(
         {
             "name": "tiny", "output": str(folder), "device": "cpu",
             "data": {"source": "digits", "resolution": 8, "groups": "digits", "validation": 0.2},
-            "space": {"width_mult": 0.1, "stem_stride": 1, "stage_strides": [2, 1, 1, 1, 1]},
+            "space": {"width_mult": 0.1, "stem_stride": 1, "stage_strides": [2, 1, 1, 1, 1], **(space or {})},
             "training": {"stages": [{"name": "largest", "epochs": 1, "learning_rate": 0.1}]},
             "generator": {"steps": 60, "pairs": 8, "images": 2, "budgets": 4, "learning_rate": 0.03, **generator},
         }
@@ -65,6 +65,14 @@ def test_it_learns_to_meet_budgets(tmp_path: Path, encoding: str, budget: str, s
     for name, tensor in run.supernet.state_dict().items():
         assert torch.equal(tensor, frozen[name]), name  # W is frozen, batch-norm statistics included
     assert all(p.requires_grad for p in run.supernet.parameters())
+
+
+@pytest.mark.parametrize("encoding", ["single-path", "multi-path"])
+def test_a_space_of_one_architecture_is_trained_on_as_well(tmp_path: Path, encoding: str) -> None:
+    one = {"depths": [1], "kernel_sizes": [3], "expand_ratios": [3]}
+    run = training(tmp_path, encoding=encoding, steps=2, space=one)
+    run.run()
+    assert off_budget(run) == 0
 
 
 def off_budget(run: GeneratorTraining) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snugnet.nn.gates import Encoding, num_gates, option_scores
@@ -21,6 +23,7 @@ class ArchitectureGenerator(nn.Module):
     Attributes:
         space: whose gates it makes.
         encoding: of the gates.
+        shared: whether all superclasses get the same architecture (the paper's EAS-V): one embedding for all of them.
         low, high: the smallest and largest budget, C_L and C_H, in the unit of the cost.
     """
 
@@ -35,10 +38,12 @@ class ArchitectureGenerator(nn.Module):
         embedding_size: int = 32,
         hidden_size: int = 64,
         encoding: Encoding = "single-path",
+        shared: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.space = space
+        self.shared = shared
         self.encoding: Encoding = encoding
         self.low, self.high = float(low), float(high)
         self.options: dict[str, Any] = {
@@ -49,10 +54,11 @@ class ArchitectureGenerator(nn.Module):
             "embedding_size": embedding_size,
             "hidden_size": hidden_size,
             "encoding": encoding,
+            "shared": shared,
         }
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed a GPU's as well, for good
-            self.group_embedding = nn.Parameter(0.1 * torch.randn(groups, embedding_size))
+            self.group_embedding = nn.Parameter(0.1 * torch.randn(1 if shared else groups, embedding_size))
             self.budget_embedding = nn.Parameter(0.1 * torch.randn(budgets, embedding_size))
             self.lstm = nn.LSTM(2 * embedding_size, hidden_size, batch_first=True)
             slots, widths = _slots(space, encoding)
@@ -62,7 +68,7 @@ class ArchitectureGenerator(nn.Module):
         total = sum(widths.values())
         index = [layer * total + start[kind] + unit for layer, kind, unit in slots]
         self.index: Tensor
-        self.register_buffer("index", torch.tensor(index), persistent=False)
+        self.register_buffer("index", torch.tensor(index, dtype=torch.long), persistent=False)
 
     def forward(self, groups: Tensor, budgets: Tensor) -> Tensor:
         """Gate logits.
@@ -74,9 +80,11 @@ class ArchitectureGenerator(nn.Module):
         Returns:
             (n, gates), choice by choice as :func:`snugnet.nn.gates.num_gates` counts them.
         """
-        x = torch.cat([self.embed_budget(budgets), groups @ self.group_embedding], 1)
+        weights = groups.sum(1, keepdim=True) if self.shared else groups
+        x = torch.cat([self.embed_budget(budgets), weights @ self.group_embedding], 1)
         hidden, _ = self.lstm(x[:, None].expand(-1, self.space.layers, -1))
-        out = torch.cat([head(hidden) for head in self.heads.values()], 2)
+        # a space of one architecture has no gates, and so no heads
+        out = torch.cat([hidden[..., :0], *(head(hidden) for head in self.heads.values())], 2)
         return out.flatten(1)[:, self.index]
 
     def embed_budget(self, budgets: Tensor) -> Tensor:
@@ -93,6 +101,17 @@ class ArchitectureGenerator(nn.Module):
     def scores(self, groups: Tensor, budgets: Tensor) -> Tensor:
         """Log-probability of every option of every choice, (n, sum of options): what decoding adds up."""
         return option_scores(self(groups, budgets), self.space, self.encoding)
+
+
+def regrets(scores: NDArray[np.float32], space: SearchSpace) -> NDArray[np.float32]:
+    """Scores of each choice relative to its best option, (n, sum of options): what decoding is given.
+
+    A sum of plain log-probabilities runs over the choices that matter only, so each further block would cost something
+    whatever its probability, and the shallowest network would win. Relative to the best, doing what the generator holds
+    most probable costs nothing, at any depth.
+    """
+    best = np.maximum.reduceat(scores, space.offsets[:-1], axis=1)
+    return scores - np.repeat(best, space.num_options, axis=1)
 
 
 def _slots(space: SearchSpace, encoding: Encoding) -> tuple[list[tuple[int, str, int]], dict[str, int]]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from snugnet.costs import CostTable
 from snugnet.data import GroupedImages, normalise
 from snugnet.errors import DataError, TrainingError
-from snugnet.nn.gates import GatedSupernet, relax
+from snugnet.nn.gated import GatedSupernet
+from snugnet.nn.gates import relax
 from snugnet.nn.network import with_layout
 from snugnet.recipe import Recipe
 from snugnet.search.generator import ArchitectureGenerator

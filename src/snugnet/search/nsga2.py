@@ -1,0 +1,131 @@
+"""NSGA-II: fronts over the score and any number of costs (Deb et al., 2002), on pymoo's selection and survival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.errors import SearchError
+from snugnet.search.archive import Archive
+from snugnet.search.driver import SearchResult
+from snugnet.search.method import Method, Round, check_counts
+from snugnet.search.problem import Problem
+from snugnet.spaces import Population
+
+
+@dataclass(frozen=True)
+class NSGA2(Method):
+    """The highest score and the lowest costs at once, within all limits.
+
+    Sorting, crowding and tournament are pymoo's; samples, crossover and mutation are the space's, so children are
+    canonical, and draws are a function of seed and round, so that a search can be resumed.
+
+    Attributes:
+        costs: names of the costs to minimise.
+        population: so many survive a round, and as many children are evaluated.
+        generations: rounds after the first.
+        probability: of drawing a choice of a child anew.
+    """
+
+    name: ClassVar[str] = "nsga2"
+    costs: tuple[str, ...]
+    population: int = 50
+    generations: int = 19
+    probability: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_counts(self, population=2, generations=0)
+        if not self.costs:
+            raise SearchError("nsga2: costs is empty; name at least one cost to minimise besides the accuracy")
+        if not 0 < self.probability <= 1:
+            raise SearchError(f"nsga2: probability is above 0 and at most 1, got {self.probability!r}")
+
+    @property
+    def rounds(self) -> int:
+        return 1 + self.generations
+
+    @property
+    def evaluations(self) -> int:
+        return self.population * self.rounds
+
+    def propose(self, now: Round) -> Population:
+        if now.number == 0:
+            return now.samples(self.population)
+        space, parents = now.problem.space, now.archive.rows[now.survivors]
+        ranked = self._ranked(now, now.survivors)
+
+        def crosses(n: int, rng: np.random.Generator) -> Population:
+            picks = (
+                _tournament()._do(None, ranked, n, 2, random_state=rng) if len(parents) > 1 else np.zeros((n, 2), int)
+            )
+            children = space.crossover(parents[picks[:, 0]], parents[picks[:, 1]], rng)
+            return space.mutate(children, self.probability, rng)
+
+        return now.children(self.population, set(), crosses)
+
+    def select(self, now: Round, pool: NDArray[np.intp]) -> NDArray[np.intp]:
+        population = self._ranked(now, pool)
+        return pool[population.get("place").astype(np.intp)]
+
+    def _ranked(self, now: Round, pool: NDArray[np.intp]) -> Any:
+        """pymoo's population of those that survive, with their rank and crowding distance."""
+        from pymoo.core.population import Population as Individuals
+        from pymoo.core.problem import Problem as Objectives
+        from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+
+        values = objectives(now.problem, now.archive, self.costs)[pool]
+        individuals = Individuals.new("F", values, "place", np.arange(len(pool)))
+        return RankAndCrowding().do(
+            Objectives(n_var=1, n_obj=values.shape[1]), individuals, n_survive=min(self.population, len(pool)),
+            random_state=np.random.default_rng(0),
+        )  # fmt: skip
+
+
+def _tournament() -> Any:
+    from pymoo.operators.selection.tournament import TournamentSelection
+
+    def better(individuals: Any, pairs: NDArray[np.intp], **_: Any) -> NDArray[np.intp]:
+        """Of each pair the one of lower rank, of equals the one that stands more alone (Deb's crowded comparison)."""
+        rank, crowding = individuals.get("rank"), individuals.get("crowding")
+        first, second = pairs.T
+        wins = (rank[first] < rank[second]) | ((rank[first] == rank[second]) & (crowding[first] >= crowding[second]))
+        return np.where(wins, first, second)[:, None]
+
+    return TournamentSelection(func_comp=better)
+
+
+def objectives(problem: Problem, archive: Archive, costs: tuple[str, ...]) -> NDArray[np.float64]:
+    """What is minimised, (n, 1 + costs): the score's negative, and the costs.
+
+    Raises:
+        SearchError: there is no such cost.
+    """
+    for name in costs:
+        if name not in problem.tables:
+            raise SearchError(f"nsga2: there is no cost {name!r}; costs: {', '.join(problem.tables)}")
+    return np.stack([-archive.scores, *(problem.tables[name](archive.rows) for name in costs)], axis=1)
+
+
+def pareto_front(result: SearchResult, costs: tuple[str, ...]) -> NDArray[np.intp]:
+    """Places in the archive of all that was evaluated and nothing evaluated dominates; the first cost rises.
+
+    Of architectures that are equal in every objective, one is named.
+
+    Raises:
+        SearchError: fewer than two points; a front of one point trades nothing off.
+    """
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
+    values = objectives(result.problem, result.archive, costs)
+    _, unique = np.unique(values, axis=0, return_index=True)
+    unique.sort()
+    front = unique[NonDominatedSorting().do(values[unique], only_non_dominated_front=True)]
+    if len(front) < 2:
+        raise SearchError(
+            f"the front over accuracy and {', '.join(costs)} has {len(front)} point of {len(result.archive)} evaluated; "
+            "evaluate more architectures, or allow more with a wider budget"
+        )
+    return front[np.argsort(values[front, 1], kind="stable")]

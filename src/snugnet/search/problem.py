@@ -1,0 +1,120 @@
+"""What is searched: a space, a score, and budgets on any number of costs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.costs import CostTable, decode, parse_budget
+from snugnet.errors import BudgetError
+from snugnet.spaces import Population, SearchSpace
+
+Score = Callable[[Population], NDArray[np.floating]]
+"""From canonical rows (n, d) to what they are worth, (n,), higher is better; or (n, 1 + k): what they are worth, and k
+values that are kept beside it."""
+
+_TRIES = 8  # batches drawn before what is still missing is decoded
+_MOST = 2**16  # rows in one of them
+_DECODED = 64  # scenarios decoded at once where several budgets bind
+
+
+@dataclass
+class Problem:
+    """The architectures of a space within all limits, and their score.
+
+    Attributes:
+        space: what is searched.
+        score: see :data:`Score`.
+        tables: costs by name; NSGA-II may minimise any of them.
+        limits: upper budgets by the cost's name; given as numbers or as text such as ``"40M"``.
+        columns: names of the k values that the score gives besides what an architecture is worth.
+    """
+
+    space: SearchSpace
+    score: Score
+    tables: Mapping[str, CostTable]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    _binding: list[tuple[CostTable, float]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse limits that no architecture meets, before any work.
+
+        Raises:
+            BudgetError: a limit is of an unknown cost or no positive number, or no architecture meets all of them; the
+                message gives the feasible range.
+        """
+        for name in self.limits:
+            if name not in self.tables:
+                raise BudgetError(f"there is no cost {name!r}; costs: {', '.join(self.tables) or 'none'}")
+        self.limits = {name: parse_budget(value) for name, value in self.limits.items()}
+        for name, limit in self.limits.items():
+            self.tables[name].check_budget(limit)
+        # What the dearest architecture meets binds nothing. The limit that leaves the fewest architectures comes first.
+        binding = [(self.tables[n], limit) for n, limit in self.limits.items() if limit < self.tables[n].range[1]]
+        self._binding = sorted(binding, key=lambda each: each[0].sampler(each[1]).reachable)
+        if len(binding) > 1:
+            try:
+                self.decode(np.zeros((1, int(self.space.offsets[-1]))))
+            except BudgetError as error:
+                raise BudgetError(str(error).removeprefix("scenario 0: ")) from None
+
+    @property
+    def fast_samples(self) -> bool:
+        """Whether sampling takes no tries: at most one limit binds."""
+        return len(self._binding) < 2
+
+    def costs(self, rows: Population) -> dict[str, NDArray[np.float64]]:
+        """Costs by name, (n,) each."""
+        return {name: table(rows) for name, table in self.tables.items()}
+
+    def feasible(self, rows: Population) -> NDArray[np.bool_]:
+        """Which rows meet every limit: (n,)."""
+        fits = np.ones(len(rows), dtype=bool)
+        for table, bound in self._binding:
+            fits &= table(rows) <= bound
+        return fits
+
+    def decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
+        """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.decode`.
+
+        Args:
+            scores: in one-hot layout, (n, sum of options).
+            cells: of the decode's grid.
+        """
+        tables = [table for table, _ in self._binding] or [next(iter(self.tables.values()))]
+        bounds = [bound for _, bound in self._binding] or [np.inf]
+        parts = [
+            decode(tables, part, np.tile(bounds, (len(part), 1)), cells=cells)
+            for part in np.split(scores, range(_DECODED, len(scores), _DECODED))
+        ]
+        return np.concatenate(parts)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Population:
+        """Draw architectures within all limits: canonical rows, (n, d); they may repeat.
+
+        Under at most one binding limit the draw is exactly uniform. Under several, draws under the tightest are kept where
+        they meet the others, which is uniform too; where that finds too few, the rest is the decode of random scores: not
+        uniform, but it meets all limits and always ends.
+        """
+        if not self.tables:
+            return self.space.sample(n, rng)
+        if not self._binding:
+            return next(iter(self.tables.values())).sample(n, rng)
+        table, bound = self._binding[0]
+        if len(self._binding) == 1:
+            return table.sample(n, rng, budget=bound)
+        found, missing, size = [np.zeros((0, self.space.d), dtype=np.int16)], n, n + 8
+        for _ in range(_TRIES):
+            if missing <= 0:
+                break
+            rows = table.sample(size, rng, budget=bound)
+            found.append(rows[self.feasible(rows)][:missing])
+            missing -= len(found[-1])
+            size = min(2 * size, _MOST)
+        if missing > 0:
+            found.append(self.decode(rng.gumbel(size=(missing, int(self.space.offsets[-1])))))
+        return np.concatenate(found)

@@ -1,0 +1,297 @@
+"""Laws of every search method, and brute force where a space can be enumerated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.svm import SVR
+from toys import ALL, SPACES, random_table
+
+from snugnet.errors import BudgetError, SearchError
+from snugnet.search.archive import Archive, keys
+from snugnet.search.driver import CHECKPOINT, SearchResult, run_search
+from snugnet.search.evolution import PRESETS, Evolution
+from snugnet.search.method import Method, Proposals, RandomSearch
+from snugnet.search.nsga2 import NSGA2, objectives, pareto_front
+from snugnet.search.predicted import PredictorSearch, fitted
+from snugnet.search.problem import Problem
+from snugnet.spaces import Population, SearchSpace
+
+
+def problem(space: SearchSpace, seed: int = 0, shares: tuple[float, ...] = (0.6, 0.8), wave: bool = True) -> Problem:
+    """Random costs and a random score of groups of choices (in waves, which no linear model fits); feasible limits."""
+    rng = np.random.default_rng(seed)
+    names = ("a", "b")[: len(shares)]
+    tables = {name: random_table(space, rng, whole=True, name=name) for name in ("a", "b")}
+    score = random_table(space, rng, whole=False)
+    some = ALL[space.name][rng.integers(len(ALL[space.name]))][None]
+    limits = {}
+    for name, share in zip(names, shares, strict=True):
+        low, high = tables[name].range
+        limits[name] = max(low + share * (high - low), float(tables[name](some)[0]))
+    return Problem(space, (lambda rows: np.sin(score(rows) / 20)) if wave else score, tables, limits)
+
+
+def within(case: Problem) -> Population:
+    """Every architecture that meets all limits."""
+    rows = ALL[case.space.name]
+    return rows[case.feasible(rows)]
+
+
+def svr(space: SearchSpace, rows: Population, values: np.ndarray, seed: int) -> Callable[[Population], np.ndarray]:
+    model = SVR().fit(space.one_hot(rows), values)
+    return lambda rows: model.predict(space.one_hot(rows))
+
+
+METHODS: dict[str, Method] = {
+    "random": RandomSearch(40),
+    "evolution": Evolution(initial=10, mutated=6, crossed=6, generations=5, parents=4),
+    "nsga2": NSGA2(("a", "b"), population=12, generations=4),
+    "predictor": PredictorSearch(svr, samples=30, top=5),
+    "predictor-evolution": PredictorSearch(fitted("forest"), samples=30, top=5, optimiser="evolution"),
+}
+spaces = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def search(case: Problem, method: Method, **options: object) -> SearchResult:
+    return run_search(case, method, progress=False, **options)  # type: ignore[arg-type]
+
+
+@spaces
+@methods
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**16))
+def test_all_that_is_evaluated_is_canonical_within_limits_and_evaluated_once(
+    space: SearchSpace, method: Method, seed: int
+) -> None:
+    case = problem(space, seed)
+    asked: list[bytes] = []
+
+    def score(rows: Population) -> np.ndarray:
+        asked.extend(keys(rows))
+        return case.score(rows)
+
+    result = search(replace(case, score=score), method, seed=seed)
+    rows = result.archive.rows
+    assert len(asked) == len(set(asked)) == len(rows) <= method.evaluations
+    assert (space.canonical(rows) == rows).all()
+    assert case.feasible(rows).all()
+    assert np.array_equal(result.archive.scores, case.score(rows))
+    assert result.score == result.archive.scores.max()
+
+
+@methods
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, method: Method, stop: int) -> None:
+    case = problem(SPACES[0])
+    before: list[int] = []
+
+    def killed(rows: Population) -> np.ndarray:
+        if len(before) == stop:
+            raise KeyboardInterrupt
+        before.append(len(rows))
+        return case.score(rows)
+
+    whole = search(case, method, seed=3, chunk=5)
+    with pytest.raises(KeyboardInterrupt):
+        search(replace(case, score=killed), method, seed=3, chunk=5, folder=tmp_path, checkpoint_seconds=0)
+    scored = 0
+
+    def counted(rows: Population) -> np.ndarray:
+        nonlocal scored
+        scored += len(rows)
+        return case.score(rows)
+
+    resumed = search(replace(case, score=counted), method, seed=3, chunk=5, folder=tmp_path)
+    assert np.array_equal(resumed.archive.rows, whole.archive.rows)
+    assert resumed.archive.values.tobytes() == whole.archive.values.tobytes()
+    assert np.array_equal(resumed.survivors, whole.survivors)
+    assert scored == len(whole.archive) - sum(before)  # nothing that was scored is lost
+    search(replace(case, score=killed), method, seed=3, chunk=5, folder=tmp_path)  # nothing is left to score
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    case, method = problem(SPACES[0]), RandomSearch(8)
+    search(case, method, folder=tmp_path, scorer="one")
+    others = {
+        "seed": lambda: search(case, method, folder=tmp_path, scorer="one", seed=1),
+        "scorer": lambda: search(case, method, folder=tmp_path, scorer="two"),
+        "settings": lambda: search(case, RandomSearch(9), folder=tmp_path, scorer="one"),
+        "budgets": lambda: search(replace(case, limits={}), method, folder=tmp_path, scorer="one"),
+        "space": lambda: search(problem(SPACES[1]), method, folder=tmp_path, scorer="one"),
+    }
+    for word, other in others.items():
+        with pytest.raises(SearchError, match=f"another search.*{word}"):
+            other()
+    assert len(search(case, method, folder=tmp_path, seed=1, fresh=True).archive) == 8
+    (tmp_path / CHECKPOINT).write_bytes(b"PK damaged")
+    with pytest.raises(SearchError, match="no checkpoint that can be read"):
+        search(case, method, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"rows": lambda rows: rows[:, :2]},
+        {"rows": lambda rows: rows + 99},
+        {"rows": lambda rows: rows.astype(float)},
+        {"rows": lambda rows: np.repeat(rows[:1], len(rows), axis=0)},
+        {"values": lambda values: values[:3]},
+        {"values": lambda values: values * np.nan},
+        {"survivors": lambda survivors: survivors + 999},
+        {"survivors": lambda survivors: survivors + 0.5},
+        {"state": lambda state: np.array("[]")},
+        {"state": lambda state: np.array(json.dumps({**json.loads(str(state)), "of": 3}))},
+        {"state": lambda state: np.array(json.dumps({**json.loads(str(state)), "done": -1}))},
+        {"state": lambda state: np.array(json.dumps({**json.loads(str(state)), "done": 99}))},
+        {"state": lambda state: np.array(json.dumps({**json.loads(str(state)), "entered": 99}))},
+    ],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_a_checkpoint_whose_arrays_do_not_fit_is_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
+    case, method = problem(SPACES[0]), METHODS["evolution"]
+    search(case, method, folder=tmp_path)
+    with np.load(tmp_path / CHECKPOINT) as file:
+        content = dict(file)
+    np.savez(tmp_path / CHECKPOINT, **{**content, **{name: change(content[name]) for name, change in damage.items()}})
+    with pytest.raises(SearchError, match=r"no checkpoint that can be read.*--fresh"):
+        search(case, method, folder=tmp_path)
+
+
+@methods
+def test_an_interrupt_saves_what_was_scored(tmp_path: Path, method: Method) -> None:
+    case, before = problem(SPACES[0]), [0]
+
+    def interrupted(rows: Population) -> np.ndarray:
+        if before[0] >= 5:
+            raise KeyboardInterrupt
+        before[0] += len(rows)
+        return case.score(rows)
+
+    with pytest.raises(KeyboardInterrupt):  # long before the next checkpoint was due
+        search(replace(case, score=interrupted), method, chunk=5, folder=tmp_path, checkpoint_seconds=1000)
+    with np.load(tmp_path / CHECKPOINT) as file:
+        assert len(file["rows"]) == before[0]
+    resumed, whole = search(case, method, chunk=5, folder=tmp_path), search(case, method, chunk=5)
+    assert np.array_equal(resumed.archive.rows, whole.archive.rows)
+    assert np.array_equal(resumed.survivors, whole.survivors)
+
+
+@spaces
+@pytest.mark.parametrize("seed", range(4))
+def test_evolution_finds_the_best_of_a_small_space(space: SearchSpace, seed: int) -> None:
+    case = problem(space, seed)
+    best = case.score(within(case)).max()
+    assert search(case, Evolution(generations=40), seed=seed).score == best
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_front_is_the_brute_force_front(seed: int) -> None:
+    case = problem(SPACES[0], seed, shares=(0.7,))
+    every = Archive(case.space.d)
+    every.evaluate(within(case), case.score, chunk=1000)
+    values = objectives(case, every, ("a",))
+    dominated = ((values[None] <= values[:, None]).all(2) & (values[None] < values[:, None]).any(2)).any(1)
+    result = search(case, NSGA2(("a",), population=40, generations=40), seed=seed)
+    front = objectives(case, result.archive, ("a",))[pareto_front(result, ("a",))]
+    assert {tuple(point) for point in front} == {tuple(point) for point in values[~dominated]}
+    assert (np.diff(front[:, 1]) > 0).all()
+
+
+def test_a_front_needs_two_points() -> None:
+    case = problem(SPACES[0])
+    alone = replace(case, limits={"a": case.tables["a"].range[0]})
+    result = search(alone, NSGA2(("a",), population=4, generations=2))
+    with pytest.raises(SearchError, match="has 1 point"):
+        pareto_front(result, ("a",))
+
+
+@spaces
+@methods
+def test_where_next_to_nothing_fits_every_method_ends(space: SearchSpace, method: Method) -> None:
+    case = problem(space)
+    alone = replace(case, limits={name: table.range[0] for name, table in list(case.tables.items())[:1]})
+    fits = within(alone)
+    if method.name != "predictor":
+        result = search(alone, method)
+        assert len(result.archive) == len(fits)
+    both = Problem(space, case.score, case.tables, {n: float(t(fits[:1])[0]) for n, t in case.tables.items()})
+    assert both.feasible(both.sample(20, np.random.default_rng(0))).all()
+
+
+def test_samples_under_one_limit_are_uniform() -> None:
+    case = problem(SPACES[0], shares=(0.3,))
+    rows = case.sample(40 * len(within(case)), np.random.default_rng(0))
+    _, counts = np.unique(rows, axis=0, return_counts=True)
+    assert len(counts) == len(within(case))
+    assert ((counts - 40) ** 2 / 40).sum() < 1.3 * len(counts)  # chi-square: mean 1 a degree of freedom
+
+
+def test_limits_that_cannot_be_met_are_refused_with_the_range() -> None:
+    case = problem(SPACES[0])
+    low, _ = case.tables["a"].range
+    for limits, words in (
+        ({"a": low - 1}, "feasible: "),
+        ({"c": 1.0}, "no cost 'c'; costs: a, b"),
+        ({"a": float("nan")}, "a budget is a positive number"),
+    ):
+        with pytest.raises(BudgetError, match=words):
+            replace(case, limits=limits)
+    costs = np.stack([case.tables[n](ALL["toy"]) for n in "ab"], axis=1)
+    lows = costs.min(0)
+    assert not (costs <= lows).all(1).any()
+    with pytest.raises(BudgetError, match=r"^no architecture of toy has . <= .* and . <= .* together; feasible alone"):
+        replace(case, limits={"a": lows[0], "b": lows[1]})
+
+
+def test_proposals_are_evaluated_once_and_the_best_is_kept() -> None:
+    case = problem(SPACES[0])
+    rows = within(case)[:7]
+    result = search(case, Proposals(20, lambda n, rng: rows[rng.integers(len(rows), size=n)]))
+    assert len(result.archive) <= 7
+    assert result.score == result.archive.scores.max()
+
+
+def test_the_papers_settings() -> None:
+    assert {name: preset.evaluations for name, preset in PRESETS.items()} == {
+        "spos": 1000, "attentive-nas": 5632, "ofa": 50_100,
+    }  # fmt: skip
+    small = PRESETS["attentive-nas"].resized(population=64, rounds=5)
+    assert (small.initial, small.mutated, small.crossed, small.parents, small.rounds) == (128, 32, 32, 32, 5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RandomSearch(0),
+        lambda: Evolution(parents=0),
+        lambda: Evolution(mutated=0, crossed=0),
+        lambda: Evolution(probability=0),
+        lambda: NSGA2(()),
+        lambda: NSGA2(("a",), population=1),
+        lambda: PredictorSearch(svr, samples=1),
+        lambda: PredictorSearch(svr, optimiser="luck"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_that_make_no_sense(make: Callable[[], Method]) -> None:
+    with pytest.raises(SearchError):
+        make()
+
+
+def test_scores_that_are_no_scores() -> None:
+    case = problem(SPACES[0])
+    with pytest.raises(SearchError, match="not finite"):
+        search(replace(case, score=lambda rows: np.full(len(rows), np.nan)), RandomSearch(3))
+    with pytest.raises(SearchError, match="shape"):
+        search(replace(case, score=lambda rows: np.zeros((len(rows), 3))), RandomSearch(3))
+    with pytest.raises(SearchError, match="no cost 'c'"):
+        search(case, NSGA2(("c",)))
