@@ -15,6 +15,7 @@ ORDER = [
     "config",
     "files",
     "spaces",
+    "plots",
     "costs",
     "nn",
     "supernets",
@@ -24,7 +25,7 @@ ORDER = [
     "search",
     "deploy",
 ]
-TOP = ["family", "family_io", "evaluation", "pipeline"]  # of one level, above all rooms but cli
+TOP = ["family", "family_io", "family_search", "evaluation", "pipeline", "study"]  # of one level, above all but cli
 
 
 def level(room: str) -> int:

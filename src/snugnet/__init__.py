@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snugnet.family import Family, Specialized
     from snugnet.family_io import from_pretrained
     from snugnet.family_io import load_family as load
+    from snugnet.family_search import search_family
     from snugnet.pipeline import train
     from snugnet.spaces import get_space
 
@@ -24,11 +25,12 @@ _HOMES = {
     "Specialized": ("snugnet.family", "Specialized"),
     "from_pretrained": ("snugnet.family_io", "from_pretrained"),
     "load": ("snugnet.family_io", "load_family"),
+    "search_family": ("snugnet.family_search", "search_family"),
     "train": ("snugnet.pipeline", "train"),
     "get_space": ("snugnet.spaces", "get_space"),
 }
 
-__all__ = ["Family", "Specialized", "from_pretrained", "get_space", "load", "train"]
+__all__ = ["Family", "Specialized", "from_pretrained", "get_space", "load", "search_family", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from snugnet.costs import parse_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
 from snugnet.family import Family, Specialized
 from snugnet.files import json_text, write_atomically
+from snugnet.plots import architecture_figure, line_figure, mean_similarity
 from snugnet.training.calibration import accuracy
 from snugnet.training.loop import progress_bar
 
@@ -238,12 +241,13 @@ def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: f
     own = test.of_classes(network.class_indices)
     everything = range(len(family.classes))
     whole = family.build(network.row)
+    resolution = network.blueprint.resolution
     content = onnx_bytes(network.module, network.metadata())
     return Row(
         group=network.group,
         budget=budget,
-        accuracy=accuracy(network.module, family.batches(own, network.class_indices)),
-        accuracy_all=accuracy(whole, family.batches(own, everything)),
+        accuracy=accuracy(network.module, family.batches(own, network.class_indices, resolution)),
+        accuracy_all=accuracy(whole, family.batches(own, everything, resolution)),
         costs=network.costs,
         milliseconds=measured_ms(content),
         onnx_difference=onnx_difference(network.module, content),
@@ -264,3 +268,34 @@ def human(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def family_figures(family: Family, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:
+    """Pictures of what a family's generator hands out, as PNG by name.
+
+    Args:
+        family: to look at.
+        budgets: of the cost that the generator was trained on; see :func:`spread_budgets`.
+
+    Returns:
+        For each budget the architectures of all superclasses as block diagrams (EAS, Figure D), and how alike they are
+        (Figure B).
+    """
+    limits = spread_budgets(family, budgets)
+    groups = check_groups(family)
+    scenarios = [(group, {family.budget_name: limit}) for limit in limits for group in groups]
+    networks = family.specialize_many(scenarios)
+    figures, curve = {}, []
+    for i, limit in enumerate(limits):
+        own = networks[i * len(groups) : (i + 1) * len(groups)]
+        title = f"{family.name}, {family.budget_name} <= {human(limit)}"
+        archs = {network.group: network.row for network in own}
+        figures[f"architectures-{human(limit)}"] = architecture_figure(family.space, archs, title)
+        if len(own) > 1:
+            curve.append((limit, mean_similarity(family.space, np.stack(list(archs.values()))), 0.0))
+    if curve:
+        figures["similarity"] = line_figure(
+            {family.name: curve}, "similarity of the architectures of different superclasses",
+            f"{family.budget_name} budget", "mean cosine similarity of one-hot codes",
+        )  # fmt: skip
+    return figures

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 import snugnet
 from snugnet.costs import counted_table, parse_budget
@@ -24,7 +25,7 @@ from snugnet.search.generator_training import GeneratorTraining
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 from snugnet.training.loop import RunLog
-from snugnet.training.policies import Uniform
+from snugnet.training.policies import Estimate, make_policy
 from snugnet.training.supernet import SupernetTraining, make_fabric
 
 
@@ -69,19 +70,69 @@ def train(
         for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    table = counted_table(space, recipe.generator.budget)
     times = {"data": time.monotonic() - started}
     with RunLog(folder) as log:
-        supernet = Supernet(space, seed=recipe.seed)
-        training = SupernetTraining(recipe, supernet, data, fabric, folder, log, progress)
-        training.run()
-        generator = make_generator(recipe, space, data)
-        search = GeneratorTraining(recipe, supernet, generator, table, data, fabric, folder, log, progress)
-        search.run()
-        times |= {"supernet": training.spent, "generator": search.spent}
+        supernet, times["supernet"] = train_supernet(recipe, data, fabric, log, progress=progress)
+        generator, times["generator"] = train_generator(recipe, data, supernet, fabric, log, progress=progress)
     family = make_family(recipe, data, supernet, generator, times)
     family.save(folder)
     return family
+
+
+def train_supernet(
+    recipe: Recipe, data: GroupedImages, fabric: Fabric, log: RunLog, *, progress: bool = True
+) -> tuple[Supernet, float]:
+    """Train the recipe's supernet, or go on where its checkpoint beside the log stands.
+
+    Returns:
+        The supernet, and the seconds that its training took in all.
+    """
+    supernet = Supernet(make_space(recipe, data), seed=recipe.seed)
+    training = SupernetTraining(
+        recipe, supernet, data, fabric, log.folder, log, progress, read_predictor(recipe, supernet.space)
+    )
+    training.run()
+    return supernet, training.spent
+
+
+def read_predictor(recipe: Recipe, space: SearchSpace) -> Estimate | None:
+    """The accuracy predictor that the recipe's training asks, if it names one.
+
+    Raises:
+        ConfigError: it is of another space, or predicts more than one number.
+        FamilyError: the folder holds no predictor.
+    """
+    if recipe.training.predictor is None:
+        return None
+    from snugnet.search.predictors import load_predictor
+
+    folder = recipe.training.predictor
+    predictor = load_predictor(Path(folder))
+    if len(predictor.targets) != 1:
+        raise ConfigError(f"training.predictor: {folder} predicts {', '.join(predictor.targets)}; needed: one accuracy")
+    there, here = ({"name": each.name, **each.options} for each in (predictor.space, space))
+    if there != here:
+        differ = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+        raise ConfigError(
+            f"training.predictor: {folder} is of another space: "
+            + "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} in the recipe" for key in differ)
+        )
+    return predictor.predict
+
+
+def train_generator(
+    recipe: Recipe, data: GroupedImages, supernet: Supernet, fabric: Fabric, log: RunLog, *, progress: bool = True
+) -> tuple[ArchitectureGenerator, float]:
+    """Train the recipe's generator against a frozen supernet, or go on where its checkpoint beside the log stands.
+
+    Returns:
+        The generator, and the seconds that its training took in all.
+    """
+    table = counted_table(supernet.space, recipe.generator.budget)
+    generator = make_generator(recipe, supernet.space, data)
+    search = GeneratorTraining(recipe, supernet, generator, table, data, fabric, log.folder, log, progress)
+    search.run()
+    return generator, search.spent
 
 
 def make_space(recipe: Recipe, data: GroupedImages) -> SearchSpace:
@@ -96,12 +147,13 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> Non
 
     Raises:
         ConfigError: a stage names a kind of choice that the space does not have.
-        SpaceError: the generator's budget is of an unknown cost.
+        SpaceError: a cost is unknown.
         BudgetError: no network is within a budget of the evaluation.
         DataError: no group has two classes.
     """
+    table = counted_table(space, recipe.training.cost)
     for stage in recipe.training.stages:
-        Uniform(space, stage.elastic, stage.subnets)
+        make_policy(stage, table)
     largest = max(len(classes) for classes in data.groups.values())
     if largest < 2:
         raise DataError("no group has two classes or more; there is nothing to specialise to")
@@ -128,6 +180,7 @@ def make_generator(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> A
         embedding_size=config.embedding_size,
         hidden_size=config.hidden_size,
         encoding=config.encoding,
+        shared=config.shared,
         seed=recipe.seed,
     )
 
@@ -155,7 +208,7 @@ def make_family(
             for name in dict.fromkeys(("madds", "params", recipe.generator.budget))
         },
         calibration=some(data.train, few, recipe.seed),
-        validation=some(data.validation, few, recipe.seed),
+        validation=some(data.validation, recipe.evaluation.validation_images, recipe.seed),
         provenance={
             "recipe": recipe.to_json(),
             "data": data.report,

@@ -58,6 +58,17 @@ def test_published_networks(snugnet: Any) -> None:
     }
 
 
+def test_models_of_another_space(snugnet: Any, write: Any, shared_folder: Path) -> None:
+    """Published files state more than the architecture; the resolution is one of its choices."""
+    models = json.loads((shared_folder / "data" / "attentive-nas" / "models.json").read_text())["models"]
+    costs = snugnet("cost", "attentive-nas", "--arch", write(models), "--json").json
+    assert {name: each["madds"] for name, each in costs.items()} == {
+        "a0": 203_389_568, "a2": 316_730_080, "a6": 709_007_232,
+    }  # fmt: skip
+    assert snugnet("cost", "attentive-nas", "--arch", write(models["a0"]), "--json").json == costs["a0"]
+    assert "lacks 'depth'" in snugnet("cost", SPACE, "--arch", write({"width_mult": 1.0})).error
+
+
 def test_people_get_a_table(snugnet: Any, write: Any) -> None:
     done = snugnet("cost", SPACE, "--arch", write({"small [one]": SMALLEST}))
     assert done.code == 0
@@ -113,7 +124,7 @@ def test_whole_numbers_may_be_written_as_floats(snugnet: Any, write: Any) -> Non
         ({**SMALLEST, "width_mult": "1.0"}, "width_mult is a number"),
         ({**SMALLEST, "width_mult": -1}, "width_mult is a number in (0, 8]"),
         ({**SMALLEST, "resolution": 224.5}, "resolution is a whole number"),
-        ({**SMALLEST, "resolution": None}, "resolution is a whole number"),
+        ({**SMALLEST, "resolution": None}, "has resolution None, this space 224"),
         ({**SMALLEST, "resolution": 0}, "resolution is a whole number of at least 1"),
     ],
 )  # fmt: skip
@@ -152,7 +163,10 @@ def test_wrong_options(snugnet: Any, write: Any, options: list[str], says: str) 
 
 
 def test_wrong_names_and_paths(snugnet: Any, write: Any, tmp_path: Path) -> None:
-    assert "unknown space 'ofa'; known: ofa-mobilenet-v3" in snugnet("cost", "ofa", "--arch", write(SMALLEST)).error
+    assert (
+        "unknown space 'ofa'; known: attentive-nas, mobilenet-v2, ofa-mobilenet-v3"
+        in snugnet("cost", "ofa", "--arch", write(SMALLEST)).error
+    )
     assert "cannot read nowhere.json: No such file" in snugnet("cost", SPACE, "--arch", "nowhere.json").error
     assert "Is a directory" in snugnet("cost", SPACE, "--arch", tmp_path).error
     (tmp_path / "binary.json").write_bytes(b"\xff\x00")

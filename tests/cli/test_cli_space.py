@@ -69,7 +69,10 @@ def test_blueprint(snugnet: Any, network: str) -> None:
 
 
 def test_wrong_input(snugnet: Any) -> None:
-    assert "unknown space 'ofa'; known: ofa-mobilenet-v3" in snugnet("space", "show", "ofa").error
+    assert (
+        "unknown space 'ofa'; known: attentive-nas, mobilenet-v2, ofa-mobilenet-v3"
+        in snugnet("space", "show", "ofa").error
+    )
     assert "unknown option 'x'" in snugnet("space", "show", SPACE, "-o", "x=1").error
     assert "key=value" in snugnet("space", "show", SPACE, "-o", "x").error
     assert "resolution is a whole number" in snugnet("space", "show", SPACE, "-o", "resolution=big", "--json").error

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from snugnet.recipe import load_recipe
@@ -81,6 +82,33 @@ def test_wrong_input_before_any_work(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["supernet.safetensors", "costs.npz", "family.json"])
+def test_what_is_no_start_is_not_to_be_deleted(snugnet: Any, recipe: Path, family: Path, name: str) -> None:
+    done = snugnet("train", recipe, f"training.start={family / name}")
+    assert done.code == 2
+    line = done.err.splitlines()[-1]
+    assert f"{name} is no checkpoint of a supernet's training; such a file is named supernet.ckpt.safetensors" in line
+    assert "delete" not in line
+
+
+def test_a_predictor_of_another_space_is_refused_by_what_differs(snugnet: Any, recipe: Path, tmp_path: Path) -> None:
+    from snugnet.search.predictors import fit_predictor
+    from snugnet.spaces import get_space
+
+    space = get_space("ofa-mobilenet-v3", width_mult=0.5)
+    rows = space.sample(20, np.random.default_rng(0))
+    fit_predictor("forest", space, rows, np.arange(20.0)[:, None], targets=("top1",)).save(tmp_path / "one")
+    targets = ("top1", "top5")
+    fit_predictor("forest", space, rows, np.arange(40.0).reshape(20, 2), targets=targets).save(tmp_path / "two")
+    asks = ["training.stages.1.elastic=all", "training.stages.1.sampling=best-up"]
+    line = snugnet("train", recipe, *asks, "training.predictor=one").err.splitlines()[-1]
+    assert "width_mult is 0.5 there and 0.1 in the recipe" in line
+    assert "num_classes is 1000 there and 10 in the recipe" in line
+    assert "in_channels" not in line
+    line = snugnet("train", recipe, *asks, "training.predictor=two").err.splitlines()[-1]
+    assert "predicts top1, top5; needed: one accuracy" in line
+
+
 def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
     """Ctrl-C: one line, code 130; the same command then goes on."""
     command = [sys.executable, "-m", "snugnet", "train", str(recipe)]

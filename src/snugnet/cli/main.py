@@ -12,9 +12,13 @@ import snugnet
 from snugnet.cli.common import STOPPED, say
 from snugnet.cli.cost import cost
 from snugnet.cli.evaluate import evaluate
+from snugnet.cli.plot import plot
+from snugnet.cli.predictor import app as predictor
 from snugnet.cli.quickstart import quickstart
+from snugnet.cli.search import search
 from snugnet.cli.space import app as space
 from snugnet.cli.specialize import specialize
+from snugnet.cli.study import study
 from snugnet.cli.train import train
 from snugnet.errors import SnugnetError
 
@@ -47,9 +51,10 @@ def _options(
     pass
 
 
-for command in (quickstart, train, specialize, evaluate):
+for command in (quickstart, train, specialize, search, evaluate, study, plot):
     app.command()(command)
 app.add_typer(space, name="space")
+app.add_typer(predictor, name="predictor")
 app.command()(cost)
 
 

@@ -1,0 +1,141 @@
+"""``snugnet search``: the architectures of a family that do best on its validation images, by any method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snugnet.cli.common import STOPPED, Json, check_folder, emit, load_family, out, read_names, say
+from snugnet.cli.specialize import Budget, FamilyArgument, read_budgets
+from snugnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from snugnet.family_search import FamilySearch, Searched
+
+SHOWN = 20  # points of a front
+
+
+def search(
+    family: FamilyArgument,
+    method: Annotated[str, typer.Option(help="random, evolution, nsga2, predictor or generator.")] = "evolution",
+    group: Annotated[
+        str | None, typer.Option(help="Superclass of the family; without it one search for all superclasses.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(metavar="A,B,...", help="Any classes of the family.")] = None,
+    madds: Budget = None,
+    params: Budget = None,
+    latency_ms: Annotated[
+        str | None, typer.Option(metavar="N", help="Milliseconds at most, if the family holds a latency table.")
+    ] = None,
+    energy_mj: Annotated[
+        str | None, typer.Option(metavar="N", help="Millijoules at most, if the family holds an energy table.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of evolution: spos (without it), attentive-nas or ofa.")
+    ] = None,
+    predictor: Annotated[
+        str | None, typer.Option(help="Of method predictor: mlp, forest or best (without it).")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Architectures to evaluate: random, predictor, generator.")
+    ] = None,
+    population: Annotated[int | None, typer.Option(min=1, help="Architectures of a round: evolution, nsga2.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds: evolution, nsga2.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    out_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="For search.json, evaluated.csv and the checkpoint; the same goes on."
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever --out holds.")] = False,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the winner with the head of --group or --classes: .onnx.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search a family under any number of budgets, judging architectures on its validation images.
+
+    Run the same command again with the same --out to go on with a search that was stopped.
+    """
+    budgets: dict[str, Any] = read_budgets(
+        {"madds": madds, "params": params, "latency_ms": latency_ms, "energy_mj": energy_mj}
+    )
+    if group is not None and classes is not None:
+        raise ConfigError("the classes are given by --group or by --classes, not by both")
+    wanted = group if classes is None else read_names(classes)
+    if onnx is not None:
+        from snugnet.deploy.export import check_format
+
+        if wanted is None or method == "nsga2":
+            raise ConfigError("--onnx writes one network: give --group or --classes, and another method than nsga2")
+        check_folder(check_format(onnx).parent)
+    if out_folder is not None:
+        check_folder(out_folder)
+    loaded = load_family(family)
+
+    import torch
+
+    from snugnet.family_search import FamilySearch
+
+    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    prepared = FamilySearch.make(loaded, wanted, **budgets)
+    chosen = prepared.method(
+        method, preset=preset, evaluations=evaluations, population=population, rounds=rounds, predictor=predictor
+    )
+    try:
+        searched = prepared.run(
+            chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(prepared))
+        )
+    except KeyboardInterrupt:
+        say("stopped" if out_folder is None else "stopped; run the same command to go on")
+        raise typer.Exit(STOPPED) from None
+    files = [] if out_folder is None else [out_folder / "search.json", out_folder / "evaluated.csv"]
+    if onnx is not None:
+        files.append(searched.network().export(onnx))
+    if as_json:
+        emit({**searched.to_json(), "files": [str(path) for path in files]})
+        return
+    show(searched)
+    for path in files:
+        say(f"wrote {path}")
+
+
+def describe(search: FamilySearch) -> str:
+    """Costs of the smallest, the centroid and the largest network, and the budgets: what to look at before a search."""
+    from snugnet.costs import format_amount
+
+    problem, lines = search.problem, []
+    for name, table in problem.tables.items():
+        sizes = [f"{kind} {format_amount(float(table(row)[0]))}" for kind, row in problem.space.extremes().items()]
+        budget = f"; budget {format_amount(problem.limits[name])}" if name in problem.limits else ""
+        lines.append(f"{name}: {', '.join(sizes)} {table.unit}{budget}")
+    return "\n".join(lines)
+
+
+def show(searched: Searched) -> None:
+    """The winners as tables."""
+    import json
+
+    from rich.table import Table
+
+    document = searched.to_json()
+    winners = document["winners"]
+    title = f"{document['family']}: {document['group'] or 'all superclasses'}, {searched.method.name}"
+    caption = f"{document['evaluated']} architectures evaluated in {document['seconds']:.1f} s"
+    table = Table(title=title, caption=caption)
+    table.add_column("validation accuracy", justify="right")
+    for name in winners[0]["costs"]:
+        table.add_column(name, justify="right")
+    table.add_column("architecture", overflow="fold")
+    for winner in winners[:: -(-len(winners) // SHOWN)]:
+        costs = [f"{value:,}" for value in winner["costs"].values()]
+        table.add_row(f"{winner['accuracy']:.2%}", *costs, json.dumps(winner["architecture"], separators=(",", ":")))
+    out().print(table)
+    if len(winners) == 1 and len(winners[0]["groups"]) > 1:
+        groups = Table("superclass", "validation accuracy")
+        for name, accuracy in winners[0]["groups"].items():
+            groups.add_row(name, f"{accuracy:.2%}")
+        out().print(groups)

@@ -1,0 +1,145 @@
+"""Pictures, as PNG: accuracy-cost fronts, architectures as block diagrams, predictor scatter."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from snugnet.spaces import Block, Population, SearchSpace
+
+KERNEL_COLORS = {1: "#e8e8e8", 3: "#9ecae1", 5: "#4292c6", 7: "#084594"}
+"""Darker for larger depthwise kernels."""
+
+Points = Sequence[tuple[float, float, float]]
+"""(x, y, deviation of y), x rising."""
+
+
+@contextmanager
+def _canvas(width: float, height: float) -> Iterator[tuple[Any, Any, io.BytesIO]]:
+    """A figure, its axes, and where its PNG will be."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    yield figure, figure.add_subplot(), buffer
+    figure.savefig(buffer, format="png", dpi=130)
+
+
+def front_figure(curves: Mapping[str, Points], title: str, cost: str, accuracy: str) -> bytes:
+    """Accuracy over cost, a curve a method, with error bars.
+
+    Args:
+        curves: by label, (cost, accuracy, deviation).
+        title: of the figure.
+        cost: label of the x axis; costs of a million and more are shown in millions.
+        accuracy: label of the y axis.
+    """
+    largest = max((x for points in curves.values() for x, _, _ in points), default=0.0)
+    scale, unit = (1e6, " (millions)") if largest >= 1e6 else (1.0, "")
+    scaled = {label: [(x / scale, y, e) for x, y, e in points] for label, points in curves.items()}
+    return line_figure(scaled, title, cost + unit, accuracy)
+
+
+def line_figure(curves: Mapping[str, Points], title: str, x_label: str, y_label: str) -> bytes:
+    """Lines with error bars."""
+    with _canvas(8, 4.5) as (figure, axes, buffer):
+        for label, points in curves.items():
+            x, y, error = np.array(points, dtype=float).reshape(-1, 3).T
+            axes.errorbar(x, y, error if error.any() else None, marker="o", markersize=4, capsize=3, label=label)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.grid(alpha=0.3)
+        if curves:
+            figure.legend(loc="outside right upper", fontsize=8)
+    return buffer.getvalue()
+
+
+def scatter_figure(predicted: NDArray[np.float64], measured: NDArray[np.float64], title: str) -> bytes:
+    """Predicted over measured accuracy, with Kendall's tau and the mean absolute error."""
+    from scipy.stats import kendalltau
+
+    tau = float(kendalltau(predicted, measured).statistic)
+    error = float(np.abs(predicted - measured).mean())
+    with _canvas(5, 5) as (_, axes, buffer):
+        axes.scatter(measured, predicted, s=8, alpha=0.6)
+        ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.set(title=f"{title}\nKendall tau {tau:.3f}, mean absolute error {error:.3f}, n = {len(measured)}")
+        axes.set(xlabel="measured", ylabel="predicted", aspect="equal")
+        axes.grid(alpha=0.3)
+    return buffer.getvalue()
+
+
+def architecture_figure(space: SearchSpace, archs: Mapping[str, ArrayLike], title: str) -> bytes:
+    """Architectures as rows of blocks (EAS, Figure D): colour is the depthwise kernel, height the expand ratio.
+
+    Args:
+        space: of the architectures.
+        archs: by label, a row each.
+        title: of the figure.
+    """
+    blueprints = {label: space.blueprint(arch) for label, arch in archs.items()}
+    names = _columns(space, blueprints.values())
+    with _canvas(max(6.0, 0.42 * len(names) + 2), 0.8 * len(archs) + 1.4) as (figure, axes, buffer):
+        for line, blueprint in enumerate(blueprints.values()):
+            for block in blueprint.blocks:
+                _draw(axes, names.index(block.name), -line, block)
+        labels = [f"{label}\n{b.madds / 1e6:.4g} MMAdds, {b.resolution} px" for label, b in blueprints.items()]
+        axes.set_yticks([-line for line in range(len(labels))], labels, fontsize=7)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0.6 - len(archs), 0.6), title=title)
+        axes.tick_params(length=0)
+        for side in ("top", "right", "left", "bottom"):
+            axes.spines[side].set_visible(False)
+        _legend(figure)
+    return buffer.getvalue()
+
+
+def _columns(space: SearchSpace, blueprints: Any) -> list[str]:
+    """Names of all blocks, in the order of the largest network; a block that is skipped leaves its place empty."""
+    names = [block.name for block in space.blueprint(space.largest).blocks]
+    for blueprint in blueprints:
+        names += [block.name for block in blueprint.blocks if block.name not in names]
+    return names
+
+
+def _draw(axes: Any, x: int, y: int, block: Block) -> None:
+    from matplotlib.patches import Rectangle
+
+    kernel, expand = shape_of(block)
+    height = 0.22 + 0.58 * min(expand, 6) / 6
+    color = KERNEL_COLORS.get(kernel, "#d94801")
+    axes.add_patch(
+        Rectangle((x - 0.42, y - height / 2), 0.84, height, facecolor=color, edgecolor="black", linewidth=0.4)
+    )
+    text = f"{kernel}\n{expand:.3g}" if expand else str(kernel)
+    axes.text(x, y, text, ha="center", va="center", fontsize=5.5, color="white" if kernel >= 5 else "black")
+
+
+def shape_of(block: Block) -> tuple[int, float]:
+    """The block's largest kernel, and its expand ratio (0 where nothing is expanded)."""
+    kernel = max(layer.kernel for layer in block.layers)
+    depthwise = [layer for layer in block.layers if layer.depthwise]
+    return kernel, depthwise[0].in_channels / block.layers[0].in_channels if depthwise else 0.0
+
+
+def _legend(figure: Any) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=c, edgecolor="black", label=f"{k} x {k}") for k, c in KERNEL_COLORS.items()]
+    figure.legend(
+        handles=handles, title="kernel; below it the expand ratio", loc="outside lower center", ncols=4, fontsize=7
+    )
+
+
+def mean_similarity(space: SearchSpace, rows: Population) -> float:
+    """Mean cosine similarity of the one-hot codes over all pairs of architectures, (n, d) (EAS, appendix F and Figure B)."""
+    code = space.one_hot(space.rows(rows))
+    code /= np.linalg.norm(code, axis=1, keepdims=True)
+    return float((code @ code.T)[np.triu_indices(len(code), 1)].mean())

@@ -1,0 +1,138 @@
+"""What a study compares, as checked YAML."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from snugnet.config import Config, read_config
+from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
+
+
+class Method(Config):
+    """One line of a table: how architectures are found on one of the supernets.
+
+    Attributes:
+        name: of the line.
+        supernet: that is searched.
+        search: ``random`` (one architecture of the budget's cost a scenario), ``predictor`` (OFA's way: evaluate many
+            architectures, fit an accuracy predictor, search on it), ``generator`` (EAS).
+        per_superclass: an architecture for each superclass; otherwise one for all of them (OFA-V, EAS-V).
+        generator: changes to the recipe's generator section, such as ``{encoding: multi-path}``.
+    """
+
+    name: str = Field(min_length=1)
+    supernet: str
+    search: Literal["random", "predictor", "generator"]
+    per_superclass: bool = True
+    generator: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _used(self) -> Method:
+        if self.generator and self.search != "generator":
+            raise ValueError(f"{self.name}: generator settings are for search: generator")
+        return self
+
+
+class PredictorConfig(Config):
+    """OFA's pipeline (EAS appendix B: 16,000 architectures).
+
+    Attributes:
+        architectures: sampled, uniform over the cost, and evaluated on validation images; each gives the accuracy of every
+            superclass at once.
+        kind: of predictor: mlp, forest, best.
+        preset: whose settings the evolution on it has: ofa, spos, attentive-nas.
+        generations: rounds of the evolution, if others than the preset's.
+    """
+
+    architectures: int = Field(default=200, ge=25)
+    kind: Literal["mlp", "forest", "best"] = "mlp"
+    preset: Literal["ofa", "spos", "attentive-nas"] = "ofa"
+    generations: int | None = Field(default=None, ge=1)
+
+
+class StudyConfig(Config):
+    """A comparison of methods, every one over all seeds, superclasses and budgets.
+
+    Attributes:
+        name: of the study.
+        output: folder of its checkpoints and results.
+        seeds: of training and search alike.
+        workers: processes side by side, each with its share of the threads. Two processes of one thread train about a fifth
+            faster than one of two.
+        report: the split that accuracies are of: ``test`` once; while something is still being chosen, ``validation``, the
+            half of its images that nothing was searched on.
+        budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves.
+        recipe: the recipe that every supernet is a change of, as in a recipe's own file (name and output come from here).
+            The first stage, where it trains the largest network alone, is run once a seed and shared.
+        supernets: by name, the changes: dotted keys to values (``training.superclass_dropout: 0``).
+        methods: what is compared.
+        tables: by title, the methods that are shown side by side.
+        predictor: OFA's pipeline.
+    """
+
+    name: str
+    output: str
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    workers: int = Field(default=1, ge=1, le=64)
+    report: Literal["validation", "test"] = "test"
+    budgets: int | tuple[float | str, ...] = 4
+    recipe: dict[str, Any]
+    supernets: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: tuple[Method, ...] = Field(min_length=1)
+    tables: dict[str, tuple[str, ...]]
+    predictor: PredictorConfig = PredictorConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> StudyConfig:
+        names = [method.name for method in self.methods]
+        _once("method", names)
+        _once("seed", list(map(str, self.seeds)))
+        for method in self.methods:
+            if method.supernet not in self.supernets:
+                raise ValueError(
+                    f"method {method.name}: no supernet {method.supernet!r}; supernets: {', '.join(self.supernets)}"
+                )
+        for title, lines in self.tables.items():
+            for line in lines:
+                if line not in names:
+                    raise ValueError(f"table {title!r}: no method {line!r}; methods: {', '.join(names)}")
+        return self
+
+    def recipe_of(self, supernet: str, seed: int) -> Recipe:
+        """The whole recipe of one supernet.
+
+        Raises:
+            ConfigError: a key or a value is wrong.
+        """
+        content = copy.deepcopy(self.recipe)
+        for key, value in self.supernets[supernet].items():
+            put(content, key, copy.deepcopy(value))
+        content |= {"name": f"{self.name}/{supernet}", "output": self.output, "seed": seed}
+        return parse_recipe(content, f"supernet {supernet}")
+
+
+def _once(kind: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{kind} {twice[0]} stands twice")
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study.
+
+    Args:
+        path: of the YAML file.
+        overrides: ``key=value`` texts, as for recipes.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong.
+    """
+    study = read_config(StudyConfig, read_yaml(path, overrides), str(path))
+    for supernet in study.supernets:
+        study.recipe_of(supernet, study.seeds[0])
+    return study

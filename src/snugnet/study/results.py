@@ -1,0 +1,320 @@
+"""What a study found: every network, the tables over seeds, the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from snugnet.evaluation import human
+from snugnet.files import json_text, write_atomically
+from snugnet.plots import architecture_figure, front_figure, line_figure, mean_similarity, scatter_figure
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network.
+
+    Attributes:
+        group: superclass.
+        budget: in the unit of the cost.
+        accuracy: a fraction, on the group's images of the split that is reported.
+        costs: of this network, its head included.
+        arch: the architecture as a row of option indices.
+    """
+
+    group: str
+    budget: float
+    accuracy: float
+    costs: dict[str, float]
+    arch: list[int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method found under one seed.
+
+    Attributes:
+        method: its name.
+        seed: of training and search.
+        seconds: of training the ``teacher`` and the ``supernet``, of the ``preparation`` of the search (evaluating
+            architectures and fitting a predictor, or training a generator), and of the ``search`` for all networks.
+        rows: superclass by superclass, budgets rising.
+        predictor: predicted and measured accuracies (means over superclasses) of architectures that the predictor was not
+            fitted on; empty where there is no predictor.
+    """
+
+    method: str
+    seed: int
+    seconds: dict[str, float]
+    rows: list[Row]
+    predictor: dict[str, list[float]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method under one budget, over all seeds.
+
+    Attributes:
+        accuracy, deviation: mean over superclasses, then mean and (sample) standard deviation over seeds; per cent.
+        cost: mean over superclasses and seeds.
+    """
+
+    method: str
+    budget: float
+    accuracy: float
+    deviation: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """All outcomes of a study.
+
+    Attributes:
+        config: of the study, as plain JSON.
+        outcomes: of every method under every seed.
+        machine: that this was measured on.
+    """
+
+    config: dict[str, Any]
+    outcomes: list[Outcome]
+    machine: dict[str, Any]
+
+    # -- numbers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def cost(self) -> str:
+        """The cost that budgets are of."""
+        return str(self.config["recipe"].get("generator", {}).get("budget", "madds"))
+
+    @property
+    def budgets(self) -> list[float]:
+        """All budgets, rising."""
+        return sorted({row.budget for outcome in self.outcomes for row in outcome.rows})
+
+    @property
+    def groups(self) -> list[str]:
+        """All superclasses, in order."""
+        return list(dict.fromkeys(row.group for outcome in self.outcomes for row in outcome.rows))
+
+    def of(self, method: str) -> list[Outcome]:
+        """The outcomes of one method, a seed each."""
+        return [outcome for outcome in self.outcomes if outcome.method == method]
+
+    def lines(self, methods: Sequence[str]) -> list[Line]:
+        """Accuracy and cost of methods under each budget."""
+        result = []
+        for method in methods:
+            for budget in self.budgets:
+                own = [[row for row in outcome.rows if row.budget == budget] for outcome in self.of(method)]
+                seeds = np.array([100 * np.nanmean([row.accuracy for row in rows]) for rows in own])
+                cost = float(np.mean([row.costs[self.cost] for rows in own for row in rows]))
+                result.append(Line(method, budget, float(seeds.mean()), _deviation(seeds), cost))
+        return result
+
+    def by_group(self, method: str, budget: float) -> dict[str, tuple[float, float]]:
+        """Accuracy of each superclass, mean and standard deviation over seeds, per cent."""
+        result = {}
+        for group in self.groups:
+            values = np.array(
+                [100 * r.accuracy for o in self.of(method) for r in o.rows if (r.group, r.budget) == (group, budget)]
+            )
+            result[group] = (float(values.mean()), _deviation(values))
+        return result
+
+    def seconds(self, method: str) -> dict[str, float]:
+        """Mean seconds over the seeds, by what they were spent on."""
+        own = self.of(method)
+        return {
+            key: float(np.mean([o.seconds.get(key, 0.0) for o in own]))
+            for key in ("teacher", "supernet", "preparation", "search")
+        }
+
+    def similarity(self, method: str) -> list[tuple[float, float, float]]:
+        """Cosine similarity between the architectures of different superclasses under each budget (the paper's Figure B).
+
+        Returns:
+            For each budget: itself, the mean over pairs and seeds, and the standard deviation over seeds. Architectures are
+            compared by their one-hot codes, as in EAS appendix F.
+        """
+        space = self.space()
+        result = []
+        for budget in self.budgets:
+            seeds = []
+            for outcome in self.of(method):
+                rows = np.array([row.arch for row in outcome.rows if row.budget == budget])
+                seeds.append(mean_similarity(space, rows))
+            result.append((budget, float(np.mean(seeds)), _deviation(np.array(seeds))))
+        return result
+
+    def space(self) -> Any:
+        """The search space of the study's base recipe (its classes do not matter to architectures)."""
+        from snugnet.spaces import get_space
+
+        options = dict(self.config["recipe"]["space"])
+        return get_space(options.pop("name"), **options, resolution=self.config["recipe"]["data"]["resolution"])
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, the tables included."""
+        tables = {
+            title: [asdict(line) for line in self.lines(methods)] for title, methods in self.config["tables"].items()
+        }
+        seconds = {method["name"]: self.seconds(method["name"]) for method in self.config["methods"]}
+        return {
+            "config": self.config,
+            "machine": self.machine,
+            "tables": tables,
+            "seconds": seconds,
+            "outcomes": [outcome.to_json() for outcome in self.outcomes],
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ConfigError: the file is not there, or holds no study.
+        """
+        import json
+
+        from snugnet.errors import ConfigError
+
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(content["config"], [Outcome.from_json(each) for each in content["outcomes"]], content["machine"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} holds no study's results ({' '.join(str(error).split())[:120]})") from error
+
+    def _cells(self, title: str) -> tuple[list[str], list[list[str]]]:
+        methods = self.config["tables"][title]
+        header = ["method", *(f"{self.cost} <= {human(budget)}" for budget in self.budgets)]
+        body = []
+        for method in methods:
+            cells = [
+                f"{line.accuracy:.2f} ± {line.deviation:.2f} ({human(line.cost)})" for line in self.lines([method])
+            ]
+            body.append([method, *cells])
+        return header, body
+
+    def _time_cells(self) -> tuple[list[str], list[list[str]]]:
+        header = ["method", "teacher", "supernet", "search: preparation", f"search: {self._scenarios()} scenarios"]
+        body = []
+        for method in self.config["methods"]:
+            spent = self.seconds(method["name"])
+            body.append(
+                [method["name"], *(f"{spent[key]:.3g} s" for key in ("teacher", "supernet", "preparation", "search"))]
+            )
+        return header, body
+
+    def _scenarios(self) -> int:
+        return len(self.groups) * len(self.budgets)
+
+    def rich_tables(self) -> list[Table]:
+        """For people."""
+        from rich.table import Table
+
+        tables = []
+        for title in self.config["tables"]:
+            tables.append((title, *self._cells(title)))
+        tables.append(("training and search cost", *self._time_cells()))
+        made = []
+        for title, header, body in tables:
+            table = Table(title=title, caption=self.caption())
+            for i, name in enumerate(header):
+                table.add_column(name, justify="left" if i == 0 else "right")
+            for cells in body:
+                table.add_row(*cells)
+            made.append(table)
+        return made
+
+    def caption(self) -> str:
+        """What the numbers are."""
+        seeds = len(self.config["seeds"])
+        return (
+            f"{self.config['report']} accuracy (%), mean over {len(self.groups)} superclasses, then mean ± standard deviation "
+            f"over {seeds} seeds; in brackets the mean {self.cost} of the networks"
+        )
+
+    def markdown(self) -> str:
+        """All tables as Markdown, the superclasses of the first table's methods included."""
+        parts = [f"# {self.config['name']}", "", self.caption() + ".", ""]
+        for title in self.config["tables"]:
+            parts += [f"## {title}", "", *_markdown(*self._cells(title)), ""]
+        parts += ["## Training and search cost", "", *_markdown(*self._time_cells()), ""]
+        first = next(iter(self.config["tables"]))
+        header = ["method", f"{self.cost} <=", *self.groups]
+        body = []
+        for method in self.config["tables"][first]:
+            for budget in self.budgets:
+                cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in self.by_group(method, budget).values()]
+                body.append([method, human(budget), *cells])
+        parts += [f"## {first}, superclass by superclass", "", *_markdown(header, body), ""]
+        return "\n".join(parts)
+
+    def figures(self) -> dict[str, bytes]:
+        """PNG by name: a front for each table, and the similarity of architectures."""
+        made = {}
+        for title, methods in self.config["tables"].items():
+            curves = {
+                method: [(line.cost, line.accuracy, line.deviation) for line in self.lines([method])]
+                for method in methods
+            }
+            made[slug(title)] = front_figure(
+                curves, f"{self.config['name']}: {title}", self.cost, f"{self.config['report']} accuracy (%)"
+            )
+        own = [m["name"] for m in self.config["methods"] if m["search"] != "random" and m["per_superclass"]]
+        first = [name for name in self.config["tables"][next(iter(self.config["tables"]))] if name in own]
+        made["similarity"] = line_figure(
+            {name: self.similarity(name) for name in first},
+            "similarity of the architectures of different superclasses", f"{self.cost} budget", "cosine similarity",
+        )  # fmt: skip
+        for outcome in [o for o in self.outcomes if o.method in first and o.seed == self.config["seeds"][0]]:
+            budget = self.budgets[(len(self.budgets) - 1) // 2]
+            archs = {row.group: row.arch for row in outcome.rows if row.budget == budget}
+            title = f"{outcome.method}, {self.cost} <= {human(budget)}, seed {outcome.seed}"
+            made[f"architectures-{slug(outcome.method)}"] = architecture_figure(self.space(), archs, title)
+        for outcome in [o for o in self.outcomes if o.predictor]:
+            made[f"predictor-{slug(outcome.method)}-seed-{outcome.seed}"] = scatter_figure(
+                100 * np.array(outcome.predictor["predicted"]), 100 * np.array(outcome.predictor["measured"]),
+                f"{outcome.method}, seed {outcome.seed}: held-out architectures, mean accuracy (%)",
+            )  # fmt: skip
+        return made
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``study.json``, ``study.md`` and a PNG a figure; returns their paths."""
+        contents = {"study.json": json_text(self.to_json()).encode(), "study.md": self.markdown().encode()}
+        contents |= {f"{name}.png": content for name, content in self.figures().items()}
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+        return [folder / name for name in contents]
+
+
+def slug(title: str) -> str:
+    """A title as a file's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+
+
+def _deviation(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def _markdown(header: list[str], body: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---", *["--:"] * (len(header) - 1)], *body]]

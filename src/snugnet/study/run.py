@@ -1,0 +1,472 @@
+"""Runs a study, job by job; each job's result is kept, so a study that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from snugnet import pipeline
+from snugnet.costs import CostTable
+from snugnet.data import GroupedImages, ImageSet, load_data
+from snugnet.errors import BudgetError, ConfigError
+from snugnet.evaluation import spread_budgets
+from snugnet.family import Family, Specialized
+from snugnet.files import json_text, write_atomically
+from snugnet.recipe import Recipe
+from snugnet.search.driver import run_search
+from snugnet.search.evolution import PRESETS
+from snugnet.search.predictors import fit_predictor
+from snugnet.search.problem import Problem
+from snugnet.search.scoring import ImageScorer
+from snugnet.spaces import Population
+from snugnet.study.config import Method, StudyConfig
+from snugnet.study.results import Outcome, Results, Row, slug
+from snugnet.supernets import Supernet
+from snugnet.training.calibration import accuracy
+from snugnet.training.loop import RunLog, progress_bar
+from snugnet.training.policies import CostWindows
+from snugnet.training.supernet import SHAPING, fingerprint, make_fabric
+
+SAVE_SECONDS = 30.0
+RANDOM_SHARE = 0.95
+"""Random architectures cost at least so much of their budget, so that they are compared at equal cost."""
+
+
+def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True) -> Results:
+    """Run all that is not there yet, and put the results together.
+
+    Args:
+        config: what to compare.
+        fresh: throw away what an earlier run left in the output folder.
+        progress: whether to show bars.
+
+    Raises:
+        SnugnetError: a recipe, the data, a budget or a training cannot go on.
+    """
+    folder = Path(config.output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output {folder} is a file, not a folder")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    images = _Images(progress)
+    for name in config.supernets:  # refuse what would only fail after hours
+        recipe = config.recipe_of(name, config.seeds[0])
+        data, _ = images.of(recipe)
+        pipeline.check_recipe(recipe, pipeline.make_space(recipe, data), data)
+    if config.workers > 1:
+        _side_by_side(config, progress)
+        progress = False
+    outcomes = []
+    for seed in config.seeds:
+        for name in config.supernets:
+            outcomes += _runs(config, name, seed, images, progress).outcomes()
+    return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
+
+
+def _runs(config: StudyConfig, name: str, seed: int, images: _Images, progress: bool) -> SupernetRun:
+    recipe = config.recipe_of(name, seed)
+    if recipe.threads:
+        torch.set_num_threads(max(1, recipe.threads // config.workers))
+    return SupernetRun(config, name, seed, images, make_fabric(recipe), Path(config.output) / f"seed-{seed}", progress)
+
+
+def _side_by_side(config: StudyConfig, progress: bool) -> None:
+    """Run all jobs in worker processes; what they give is kept on disk. The teachers come first: others start from them."""
+    names = list(config.supernets)
+    with (
+        ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool,
+        progress_bar(config.name, len(config.seeds) * (1 + len(names)), shown=progress) as advance,
+    ):
+        waiting = {pool.submit(_job, config, names[0], seed, True): (seed, True) for seed in config.seeds}
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for job in done:
+                    seed, teacher = waiting.pop(job)
+                    job.result()
+                    advance()
+                    if teacher:
+                        waiting |= {pool.submit(_job, config, name, seed, False): (seed, False) for name in names}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the study is killed. Else it would go on writing where the study's next run writes."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_worker_images: _Images | None = None
+
+
+def _job(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
+    """In a worker: train what a supernet starts from, or do all that is to be done with the supernet."""
+    global _worker_images
+    _worker_images = _worker_images or _Images(progress=False)
+    run = _runs(config, name, seed, _worker_images, progress=False)
+    if teacher:
+        _ = run.recipe
+    else:
+        run.outcomes()
+
+
+@dataclass
+class _Images:
+    """Images by how they are loaded: most supernets of a study share them.
+
+    Half of the validation images are searched on. A search fits them, a predictor's the most, so what it finds is judged on
+    the other half while something is still being chosen, and on test images at the end.
+    """
+
+    progress: bool
+    known: dict[str, tuple[GroupedImages, ImageSet]] = field(default_factory=dict)
+
+    def of(self, recipe: Recipe) -> tuple[GroupedImages, ImageSet]:
+        """Images whose validation split is the half to search on, and the other half."""
+        key = recipe.data.model_dump_json()
+        if key not in self.known:
+            data = load_data(recipe.data, progress=self.progress)
+            search, judge = halves(data.validation)
+            self.known[key] = replace(data, validation=search), judge
+        return self.known[key]
+
+
+def halves(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Two sets, each with every other image of each class."""
+    labels = images.labels.cpu().numpy()
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        own = labels == label
+        rank[own] = np.arange(own.sum())
+    first, second = (torch.from_numpy(np.flatnonzero(rank % 2 == side)) for side in (0, 1))
+    return images.take(first), images.take(second)
+
+
+@dataclass
+class SupernetRun:
+    """One supernet under one seed, and everything that is searched on it.
+
+    Attributes:
+        config: the study.
+        name: of the supernet.
+        seed: of the run.
+        images: already loaded.
+        fabric: device and precision.
+        folder: of the seed; the supernet has its own below.
+        progress: whether to show bars.
+    """
+
+    config: StudyConfig
+    name: str
+    seed: int
+    images: _Images
+    fabric: Fabric
+    folder: Path
+    progress: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    _accuracies: dict[tuple[str, tuple[int, ...]], float] = field(default_factory=dict)
+
+    # -- the supernet --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def own(self) -> Path:
+        """The supernet's folder."""
+        return self.folder / self.name
+
+    @cached_property
+    def whole(self) -> Recipe:
+        """The recipe with all its stages."""
+        return self.config.recipe_of(self.name, self.seed)
+
+    @cached_property
+    def data(self) -> GroupedImages:
+        """The supernet's images, with the half of the validation split that is searched on."""
+        return self.images.of(self.whole)[0]
+
+    @cached_property
+    def judged_on(self) -> ImageSet:
+        """The images that accuracies are reported of."""
+        data, judge = self.images.of(self.whole)
+        return (data.test if self.config.report == "test" else judge).to(self.fabric.device)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that is run: where others share the first stage, it starts from that one's checkpoint."""
+        training = self.whole.training
+        if not training.stages[0].largest_only or len(training.stages) == 1:
+            return self.whole
+        path = self._teacher() / "supernet.ckpt.safetensors"
+        return _with_training(self.whole, stages=training.stages[1:], start=str(path))
+
+    def _teacher(self) -> Path:
+        """Train the largest network alone, once for all supernets that begin so; returns its folder."""
+        alone = _with_training(
+            self.whole, stages=self.whole.training.stages[:1], superclass_dropout=0.0, distillation=0.0,
+            dropout=0.0, drop_connect=0.0, predictor=None,
+        )  # fmt: skip
+        shaping = alone.model_dump(mode="json", include=set(SHAPING))
+        folder = self.folder / f"teacher-{_digest(shaping)[:8]}"
+        if not (folder / "done.json").exists():
+            with RunLog(folder) as log:
+                _, seconds = pipeline.train_supernet(alone, self.data, self.fabric, log, progress=self.progress)
+            write_atomically(folder / "done.json", json_text({"seconds": seconds}).encode())
+        self.seconds["teacher"] = json.loads((folder / "done.json").read_text())["seconds"]
+        return folder
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        """Trained, on the device."""
+        with RunLog(self.own) as log:
+            supernet, seconds = pipeline.train_supernet(
+                self.recipe, self.data, self.fabric, log, progress=self.progress
+            )
+        self.seconds["supernet"] = seconds
+        return supernet.eval()
+
+    def family(self, generator: dict[str, Any] | None = None) -> Family:
+        """The supernet with a generator trained under the changed settings; with a fresh one where none is asked for."""
+        changed = {} if generator is None else generator
+        recipe = self.recipe.model_copy(
+            update={"generator": type(self.recipe.generator)(**{**self.recipe.generator.model_dump(), **changed})}
+        )
+        if generator is None:
+            made = pipeline.make_generator(recipe, self.supernet.space, self.data)
+        else:
+            with RunLog(self.own / f"generator-{_digest(recipe.generator.model_dump(mode='json'))[:8]}") as log:
+                made, self.seconds["generator"] = pipeline.train_generator(
+                    recipe, self.data, self.supernet, self.fabric, log, progress=self.progress
+                )
+        return pipeline.make_family(recipe, self.data, self.supernet, made, {}).to(self.fabric.device)
+
+    def outcomes(self) -> list[Outcome]:
+        """What every method gives on this supernet."""
+        return [self.outcome(method) for method in self.config.methods if method.supernet == self.name]
+
+    # -- one method ----------------------------------------------------------------------------------------------------
+
+    def outcome(self, method: Method) -> Outcome:
+        """Run a method, or read what it gave before: the search once, the accuracies once for each split."""
+        made_with = self._made_with(method)
+        paths = [self.folder / kind / f"{slug(method.name)}.json" for kind in ("searches", self.config.report)]
+        found = _kept(paths[0], made_with)
+        if found is None:
+            networks, seconds = self._search(method)
+            held_out = self._held_out() if method.search == "predictor" else {}
+            content = [
+                {"group": n.group, "budget": _only(n.budgets), "costs": n.costs, "arch": n.row.tolist()}
+                for n in networks
+            ]
+            found = {"seconds": seconds, "rows": content, "predictor": held_out}
+            _keep(paths[0], made_with, found)
+        accuracies = _kept(paths[1], made_with)
+        if accuracies is None:
+            accuracies = self._measure(method, found["rows"])
+            _keep(paths[1], made_with, accuracies)
+        rows = [Row(accuracy=a, **row) for a, row in zip(accuracies, found["rows"], strict=True)]
+        return Outcome(method.name, self.seed, found["seconds"], rows, found["predictor"])
+
+    def _made_with(self, method: Method) -> str:
+        of_study = self.config.model_dump(mode="json", include={"budgets"})
+        if method.search == "predictor":
+            of_study |= self.config.model_dump(mode="json", include={"predictor"})
+        recipe = self.whole.model_dump(mode="json", exclude={"name", "output", "device", "threads"})
+        own = method.model_dump(mode="json", exclude={"supernet"})
+        return _digest([of_study, recipe, own, fingerprint(self.whole, self.data)])
+
+    def _search(self, method: Method) -> tuple[list[Specialized], dict[str, float]]:
+        """The networks of all scenarios, superclass by superclass, and what they took."""
+        search: Callable[[Method, Family], list[Specialized]]
+        preparation = 0.0
+        if method.search == "generator":
+            changes = method.generator | ({} if method.per_superclass else {"shared": True})
+            family = self.family(changes)
+            preparation = self.seconds.pop("generator")
+            search = self._generate
+        else:
+            family = self.family()
+            search = self._draw
+            if method.search == "predictor":
+                predict, preparation = self._predictor(family)
+                search = lambda method, family: self._evolve(method, family, predict)  # noqa: E731
+        started = time.perf_counter()
+        networks = search(method, family)
+        spent = {**self.seconds, "preparation": preparation, "search": time.perf_counter() - started}
+        return networks, spent
+
+    def _scenarios(self, family: Family) -> list[tuple[str, float]]:
+        budgets = spread_budgets(family, self.config.budgets)
+        for budget in budgets:
+            for group in family.groups:
+                low, high = family.cost_range(family.budget_name, group)
+                if budget < low:
+                    raise BudgetError(
+                        f"no network for {group} has {family.budget_name} <= {budget:,.0f}; feasible: {low:,.0f} to {high:,.0f}"
+                    )
+        return [(group, budget) for group in family.groups for budget in budgets]
+
+    def _generate(self, method: Method, family: Family) -> list[Specialized]:
+        """One forward pass and one exact decode for all scenarios."""
+        scenarios = [(group, {family.budget_name: budget}) for group, budget in self._scenarios(family)]
+        return family.specialize_many(scenarios)
+
+    def _draw(self, method: Method, family: Family) -> list[Specialized]:
+        """A random architecture of nearly the budget's cost for each scenario."""
+        rng = np.random.default_rng((self.seed, 1))
+        return self._each(
+            method,
+            family,
+            lambda table, limit, group: table.sample(1, rng, budget=limit, at_least=RANDOM_SHARE * limit)[0],
+        )
+
+    def _evolve(
+        self, method: Method, family: Family, predict: Callable[[Population], NDArray[np.float64]]
+    ) -> list[Specialized]:
+        """An evolutionary search on the predictor for each scenario, or for each budget."""
+        space, names, config = family.space, list(family.groups), self.config.predictor
+        evolution = PRESETS[config.preset]
+        if config.generations is not None:
+            evolution = replace(evolution, generations=config.generations)
+
+        def best(table: CostTable, limit: float, group: str | None) -> NDArray[np.int16]:
+            def score(rows: Population) -> NDArray[np.float64]:
+                values = predict(rows)
+                return values.mean(1) if group is None else values[:, names.index(group)]
+
+            problem = Problem(space, score, {table.name: table}, {table.name: limit})
+            return run_search(problem, evolution, seed=self.seed, progress=False).row
+
+        return self._each(method, family, best)
+
+    def _each(
+        self, method: Method, family: Family, find: Callable[[CostTable, float, str | None], NDArray[np.int16]]
+    ) -> list[Specialized]:
+        """What ``find`` gives for each scenario; once a budget where all superclasses share an architecture."""
+        name = family.budget_name
+        shared: dict[float, NDArray[np.int16]] = {}
+        networks = []
+        for group, budget in self._scenarios(family):
+            if method.per_superclass:
+                row = find(family.table(name, len(family.groups[group])), budget, group)
+            else:
+                if budget not in shared:
+                    widest = max(len(names) for names in family.groups.values())
+                    shared[budget] = find(family.table(name, widest), budget, None)
+                row = shared[budget]
+            networks.append(family.network(group, row, {name: budget}))
+        return networks
+
+    # -- OFA's pipeline ------------------------------------------------------------------------------------------------
+
+    def _predictor(self, family: Family) -> tuple[Callable[[Population], NDArray[np.float64]], float]:
+        """A predictor of every superclass's accuracy, and the seconds of evaluating and fitting."""
+        rows, accuracies, seconds = self._evaluated(family)
+        started = time.perf_counter()
+        predict = self._fit(rows, accuracies)
+        return predict, seconds + time.perf_counter() - started
+
+    def _fit(self, rows: Population, accuracies: NDArray[np.float64]) -> Callable[[Population], NDArray[np.float64]]:
+        kind, targets = self.config.predictor.kind, tuple(self.data.groups)
+        return fit_predictor(kind, self.supernet.space, rows, accuracies, targets=targets, seed=self.seed).predict
+
+    def _held_out(self) -> dict[str, list[float]]:
+        """What a predictor fitted on four fifths of the evaluated architectures says about the last fifth."""
+        rows, accuracies, _ = self._evaluated(self.family())
+        split = len(rows) * 4 // 5
+        predicted = self._fit(rows[:split], accuracies[:split])(rows[split:])
+        return {"predicted": predicted.mean(1).tolist(), "measured": accuracies[split:].mean(1).tolist()}
+
+    def _evaluated(self, family: Family) -> tuple[Population, NDArray[np.float64], float]:
+        """Architectures uniform over the cost, and their accuracy on each superclass's validation images."""
+        wanted = self.config.predictor.architectures
+        path = self.own / "evaluated.npz"
+        windows = CostWindows.make(family.tables[family.budget_name], 64, even=True)
+        rows = windows.sample(wanted, 1, np.random.default_rng((self.seed, 2)))
+        done = np.zeros((0, len(family.groups)))
+        seconds = 0.0
+        if path.exists():
+            with np.load(path, allow_pickle=False) as stored:
+                if np.array_equal(stored["rows"], rows) and stored["made_with"] == fingerprint(self.recipe, self.data):
+                    done, seconds = stored["accuracies"], float(stored["seconds"])
+        groups = [family.class_indices(group) for group in family.groups]
+        scorer = ImageScorer(
+            family.supernet.eval(), family.calibration_batches, family.validation, groups, family.mean, family.std
+        )
+        with progress_bar("evaluate architectures", wanted, done=len(done), shown=self.progress) as advance:
+            before, saved = time.monotonic() - seconds, time.monotonic()
+            for i in range(len(done), wanted):
+                done = np.concatenate([done, scorer.accuracies(rows[i : i + 1])])
+                advance()
+                if i + 1 == wanted or time.monotonic() - saved > SAVE_SECONDS:
+                    seconds, saved = time.monotonic() - before, time.monotonic()
+                    buffer = io.BytesIO()
+                    made_with = np.array(fingerprint(self.recipe, self.data))
+                    np.savez(buffer, rows=rows, accuracies=done, seconds=seconds, made_with=made_with)
+                    write_atomically(path, buffer.getvalue())
+        return rows, done, seconds
+
+    # -- accuracy ------------------------------------------------------------------------------------------------------
+
+    def _measure(self, method: Method, rows: list[dict[str, Any]]) -> list[float]:
+        """Accuracy of each network on its superclass's images of the split that is reported."""
+        family, accuracies = self.family(), []
+        with progress_bar(f"{method.name}: {self.config.report} accuracy", len(rows), shown=self.progress) as advance:
+            for row in rows:
+                key = (row["group"], tuple(row["arch"]))
+                if key not in self._accuracies:
+                    network = family.network(row["group"], np.array(row["arch"], dtype=np.int16))
+                    batches = family.batches(self.judged_on, network.class_indices, network.blueprint.resolution)
+                    self._accuracies[key] = accuracy(network.module, batches)
+                accuracies.append(self._accuracies[key])
+                advance()
+        return accuracies
+
+
+def _kept(path: Path, made_with: str) -> Any:
+    """What :func:`_keep` wrote, if it was made with the same."""
+    if not path.exists():
+        return None
+    stored = json.loads(path.read_text())
+    return stored["result"] if stored["made_with"] == made_with else None
+
+
+def _keep(path: Path, made_with: str, result: Any) -> None:
+    write_atomically(path, json_text({"made_with": made_with, "result": result}).encode())
+
+
+def _only(budgets: dict[str, float]) -> float:
+    (budget,) = budgets.values()
+    return budget
+
+
+def _with_training(recipe: Recipe, **changes: Any) -> Recipe:
+    training = recipe.training
+    return recipe.model_copy(update={"training": type(training)(**{**dict(training), **changes})})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

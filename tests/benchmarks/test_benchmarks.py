@@ -1,0 +1,89 @@
+"""The benchmarks' own parts, at small sizes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from snugnet.costs import counted_table, load_ofa_latency
+from snugnet.search.predictors import MLPPredictor
+from snugnet.spaces import get_space
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch: pytest.MonkeyPatch, shared_folder: Path) -> Any:
+    """Import a benchmark by name."""
+    monkeypatch.setenv("SNUGNET_SHARED", str(shared_folder))
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if (FOLDER / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+def needs_ofa() -> None:
+    if importlib.util.find_spec("ofa") is None:
+        pytest.skip("the package of once-for-all is not installed: pip install --no-deps ofa tqdm")
+
+
+def test_tries_of_the_three_ways(benchmark_module: Any) -> None:
+    module = benchmark_module("sampling_tries")
+    space = get_space("ofa-mobilenet-v3")
+    table = counted_table(space, "madds")
+    rows = module.tries_of_windows(space, table, 20_000, 500, np.random.default_rng(0))
+    assert all(row["ours"] < 1.2 for row in rows)
+    common = max(rows, key=lambda row: row["pool"])
+    assert 1 <= common["ours"] < common["factorised"] < common["naive"] * 3
+    means = module.means(rows, 20_000)
+    assert (
+        means["ours"]["windows alike, those that the pool hit"]
+        < means["factorised"]["windows alike, those that the pool hit"]
+    )
+    small = module.uniformity(np.random.default_rng(0), each=20)
+    assert all(window["all_found_and_no_other"] and window["p"] > 1e-4 for window in small["windows"])
+
+
+def test_the_forest_is_beaten(benchmark_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = benchmark_module("attentive_forest")
+    monkeypatch.setattr(module, "SEEDS", range(1))
+    space = get_space("attentive-nas")
+    forest, table = module.load_forest(space), counted_table(space, "madds")
+    models = json.loads((module.FOLDER / "models.json").read_text())["models"]
+    for name, model in models.items():
+        result = module.beat(model, forest, table)
+        assert result["climb"]["predicted"][0] >= result["predicted"] - 1e-9, name
+        assert result["climb"]["madds"] <= result["madds"]
+
+
+def test_the_package_agrees_about_accuracy_and_latency(benchmark_module: Any) -> None:
+    needs_ofa()
+    peers = benchmark_module("peers")
+    module = benchmark_module("ofa_note10")
+    space = get_space("ofa-mobilenet-v3", width_mult=1.2, resolutions=module.RESOLUTIONS)
+    table = load_ofa_latency(peers.OFA_DATA / "note10_latency.csv.gz", space)
+    predictor = MLPPredictor.from_ofa(peers.OFA_DATA / "accuracy_predictor_w1.2.safetensors", space)
+    peer = peers.OFASearch()
+    off = module.agreement(predictor, table, peer)
+    assert off["accuracy_points"] < 1e-4
+    assert off["latency_ms"] < 1e-9
+    accuracy, latency, _ = peer.run(30, 0, rounds=1)
+    assert 70 < accuracy < 84
+    assert latency <= 30
+
+
+def test_the_package_is_right_about_the_same_images(benchmark_module: Any) -> None:
+    needs_ofa()
+    module = benchmark_module("candidates")
+    space = get_space("ofa-mobilenet-v3", resolution=32, num_classes=module.CLASSES)
+    result = module.compare(space, 32, 200, 100, repeats=1, archs=1)
+    assert result["greatest_difference_in_images_right"] <= 1
+    assert set(result["median_seconds"]) == {"ours", "ofa, batches of 100", "ofa, batches of 250"}

@@ -1,0 +1,124 @@
+"""``snugnet search``: every method ends with winners within budgets, and bad input with one line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+METHODS = {
+    "random": ("--evaluations", 6),
+    "evolution": ("--population", 4, "--rounds", 3),
+    "nsga2": ("--population", 6, "--rounds", 2),
+    "predictor": ("--evaluations", 24),
+    "generator": ("--evaluations", 6),
+}
+
+
+@pytest.fixture
+def middle(family: Path) -> str:
+    """MAdds halfway between the smallest and the largest network of the group round."""
+    from snugnet.family_io import load_family
+
+    return str(sum(load_family(family).cost_range("madds", "round")) / 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_under_two_budgets(snugnet: Any, family: Path, middle: str, method: str) -> None:
+    done = snugnet(
+        "search", family, "--method", method, *METHODS[method], "--group", "round", "--madds", middle, "--params", "100k",
+        "--out", "run", "--json",
+    )  # fmt: skip
+    result = done.json
+    assert (result["group"], result["settings"]["method"]) == ("round", method)
+    for winner in result["winners"]:
+        assert winner["costs"]["madds"] <= float(middle)
+        assert winner["costs"]["params"] <= 100_000
+        assert winner["groups"] == {"round": winner["accuracy"]}
+    for word in ("smallest", "centroid", "largest", "budget"):
+        assert word in done.err
+    stored = json.loads(Path("run/search.json").read_text())
+    assert stored["winners"] == result["winners"]
+    rows = list(csv.DictReader(io.StringIO(Path("run/evaluated.csv").read_text())))
+    assert len(rows) == result["evaluated"] > 1
+    assert len({row["arch"] for row in rows}) == len(rows)
+    assert max(float(row["accuracy"]) for row in rows) == max(w["accuracy"] for w in result["winners"])
+    first = json.loads(rows[0]["arch"])
+    assert len(first["depth"]) == 5
+
+
+def test_costs_are_of_the_network_that_is_handed_out(snugnet: Any, family: Path) -> None:
+    result = snugnet(
+        "search", family, "--method", "random", "--evaluations", 2, "--group", "round", "--onnx", "net.onnx", "--json"
+    ).json
+    (winner,) = result["winners"]
+    Path("arch.json").write_text(json.dumps(winner["architecture"]))
+    options = json.loads((family / "family.json").read_text())["space"]["options"]
+    given = [f"{key}={json.dumps(value)}" for key, value in options.items() if key != "num_classes"]
+    arguments = [part for text in given for part in ("-o", text)]
+    counted = snugnet(
+        "cost", "ofa-mobilenet-v3", "--arch", "arch.json", *arguments, "--num-classes", "4", "--json"
+    ).json
+    assert counted == winner["costs"]
+    assert Path("net.onnx").stat().st_size > 0
+
+
+def test_all_superclasses_together(snugnet: Any, family: Path) -> None:
+    arguments = ("search", family, "--method", "random", "--evaluations", 3)
+    winner = snugnet(*arguments, "--json").json["winners"][0]
+    assert winner["accuracy"] == pytest.approx(sum(winner["groups"].values()) / 3)
+    assert len(winner["groups"]) == 3
+    shown = snugnet(*arguments)
+    assert shown.code == 0
+    for text in ("all superclasses", "3 architectures evaluated", "round", "kernel_size"):
+        assert text in shown.out
+
+
+def test_the_same_search_goes_on_and_another_is_refused(snugnet: Any, family: Path) -> None:
+    arguments = ("search", family, "--method", "random", "--evaluations", 4, "--classes", "0,1,2", "--out", "run")
+    first = snugnet(*arguments, "--json").json
+    again = snugnet(*arguments, "--json").json
+    assert again["winners"] == first["winners"]
+    assert "seed" in snugnet(*arguments, "--seed", "1").error
+    assert snugnet(*arguments, "--seed", "1", "--fresh", "--json").json["evaluated"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "luck"), ("no method 'luck'", "nsga2")),
+        (("--preset", "best"), ("no preset 'best'", "attentive-nas")),
+        (("--method", "random", "--preset", "ofa"), ("random takes no preset", "evaluations")),
+        (("--group", "square"), ("no group 'square'", "round")),
+        (("--group", "round", "--classes", "0,1"), ("--group", "--classes")),
+        (("--latency-ms", "3"), ("no cost 'latency_ms'", "madds")),
+        (("--madds", "40"), ("feasible:", "MAdds")),
+        (("--madds", "1ms"), ("--madds", "a budget is")),
+        (("--madds", "1M", "--params", "7"), ("feasible:", "params")),
+        (("--method", "evolution", "--evaluations", "9"), ("takes no evaluations", "rounds")),
+        (("--method", "nsga2", "--population", "1"), ("population", "at least 2")),
+        (("--onnx", "net.onnx"), ("--onnx", "--group")),
+        (("--out", "/dev/null/run"), ("cannot write",)),
+    ],
+)
+def test_wrong_input_is_one_line(
+    snugnet: Any, family: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    error = snugnet("search", family, *arguments).error
+    for word in words:
+        assert word in error
+    assert not Path("run").exists()
+
+
+def test_a_front_of_one_point_is_an_error(snugnet: Any, family: Path) -> None:
+    from snugnet.family_io import load_family
+
+    low, _ = load_family(family).cost_range("madds", "round")
+    done = snugnet("search", family, "--method", "nsga2", "--group", "round", "--madds", str(low), "--out", "run")
+    assert done.code == 2
+    assert "1 point" in done.err.splitlines()[-1]
+    assert len(Path("run/evaluated.csv").read_text().splitlines()) == 2  # what was evaluated is there to look at

@@ -1,0 +1,243 @@
+"""A small study on the digits: what its tables say is what its networks do, and it can be stopped at any time."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from snugnet.data import ImageSet
+from snugnet.errors import ConfigError
+from snugnet.study import Results, StudyConfig, load_study, run_study
+from snugnet.study.run import halves
+
+PNG = b"\x89PNG"
+ROOT = Path(__file__).parents[2]
+
+
+def content(output: Path | str) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "output": str(output),
+        "seeds": [0, 1],
+        "budgets": 2,
+        "report": "validation",
+        "recipe": {
+            "device": "cpu",
+            "threads": 1,
+            "data": {"source": "digits", "groups": "digits", "resolution": 8, "train_rows": 200},
+            "space": {
+                "name": "ofa-mobilenet-v3",
+                "width_mult": 0.1,
+                "stem_stride": 1,
+                "stage_strides": [2, 1, 1, 1, 1],
+            },
+            "training": {
+                "batch_size": 64,
+                "stages": [
+                    {"name": "largest", "epochs": 2, "learning_rate": 0.1},
+                    {"name": "all", "epochs": 1, "learning_rate": 0.05, "elastic": "all"},
+                ],
+            },
+            "generator": {"steps": 2, "pairs": 2, "images": 8, "budgets": 3},
+            "evaluation": {"calibration_images": 64},
+        },
+        "supernets": {"p 0.6": {}, "p 0": {"training.superclass_dropout": 0.0}},
+        "methods": [
+            {"name": "Random", "supernet": "p 0.6", "search": "random"},
+            {"name": "OFA-V", "supernet": "p 0", "search": "predictor", "per_superclass": False},
+            {"name": "OFA-T", "supernet": "p 0", "search": "predictor"},
+            {"name": "EAS-V", "supernet": "p 0.6", "search": "generator", "per_superclass": False},
+            {"name": "EAS", "supernet": "p 0.6", "search": "generator"},
+        ],
+        "tables": {"Methods": ["Random", "OFA-V", "OFA-T", "EAS-V", "EAS"], "One": ["EAS"]},
+        "predictor": {"architectures": 25, "kind": "forest", "preset": "spos", "generations": 3},
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> Results:
+    return run_study(StudyConfig(**content(folder)), progress=False)
+
+
+def test_every_method_has_every_scenario(results: Results) -> None:
+    assert [(o.method, o.seed) for o in results.outcomes] == [
+        (name, seed) for seed in (0, 1) for name in ("Random", "EAS-V", "EAS", "OFA-V", "OFA-T")
+    ]
+    for outcome in results.outcomes:
+        assert [(row.group, row.budget) for row in outcome.rows] == [
+            (group, budget) for group in results.groups for budget in results.budgets
+        ]
+        assert all(0 <= row.accuracy <= 1 and row.costs["madds"] <= row.budget for row in outcome.rows)
+        assert outcome.seconds["supernet"] > 0
+        assert outcome.seconds["teacher"] > 0
+        assert (outcome.seconds["preparation"] > 0) == (outcome.method != "Random")
+
+
+def test_one_architecture_for_all_or_one_for_each(results: Results) -> None:
+    for outcome in results.outcomes:
+        of_budget = [{tuple(r.arch) for r in outcome.rows if r.budget == b} for b in results.budgets]
+        if outcome.method in ("OFA-V", "EAS-V"):
+            assert all(len(archs) == 1 for archs in of_budget)
+        if outcome.method == "Random":
+            assert all(len(archs) == len(results.groups) for archs in of_budget)
+            assert all(row.costs["madds"] > 0.85 * row.budget for row in outcome.rows)
+
+
+def test_means_and_deviations(results: Results) -> None:
+    for line in results.lines(["Random", "OFA-T"]):
+        seeds = [
+            100 * np.mean([row.accuracy for row in outcome.rows if row.budget == line.budget])
+            for outcome in results.of(line.method)
+        ]
+        assert line.accuracy == pytest.approx(np.mean(seeds))
+        assert line.deviation == pytest.approx(abs(seeds[0] - seeds[1]) / np.sqrt(2))
+    by_group = results.by_group("EAS", results.budgets[0])
+    assert list(by_group) == results.groups
+    first = results.lines(["EAS"])[0]
+    assert np.mean([mean for mean, _ in by_group.values()]) == pytest.approx(first.accuracy)
+
+
+def test_the_predictor_is_judged_on_architectures_that_it_was_not_fitted_on(results: Results) -> None:
+    for outcome in results.outcomes:
+        assert {len(values) for values in outcome.predictor.values()} == (
+            {5} if outcome.method.startswith("OFA") else set()
+        )
+
+
+def test_saved_and_read(results: Results, tmp_path: Path) -> None:
+    paths = results.save(tmp_path)
+    assert {"study.json", "study.md", "methods.png", "one.png", "similarity.png"} <= {path.name for path in paths}
+    assert all(path.read_bytes().startswith(PNG) for path in paths if path.suffix == ".png")
+    again = Results.read(tmp_path / "study.json")
+    assert again == results
+    text = (tmp_path / "study.md").read_text()
+    line = results.lines(["EAS"])[0]
+    assert f"{line.accuracy:.2f} ± {line.deviation:.2f}" in text
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no study's results"):
+        Results.read(tmp_path / "study.json")
+
+
+def test_similarity(results: Results) -> None:
+    alike = results.similarity("EAS-V")
+    assert [budget for budget, _, _ in alike] == results.budgets
+    assert all(mean == pytest.approx(1) for _, mean, _ in alike)
+    assert all(0 < mean < 1 for _, mean, _ in results.similarity("Random"))
+
+
+def test_a_study_goes_on_where_it_stopped(results: Results, folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    (copied / "seed-1" / "searches" / "eas.json").unlink()  # stopped before this one
+    stamp = (copied / "seed-0" / "searches" / "eas.json").stat().st_mtime_ns
+    config = content(folder)  # checkpoints know their starting point by content, so they may be moved
+    again = run_study(StudyConfig(**{**config, "output": str(copied)}), progress=False)
+    assert [o.rows for o in again.outcomes] == [o.rows for o in results.outcomes]
+    assert (copied / "seed-0" / "searches" / "eas.json").stat().st_mtime_ns == stamp
+
+
+def test_another_split_is_reported_without_searching_again(results: Results, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    again = run_study(
+        StudyConfig(**{**content(folder), "output": str(tmp_path / "copy"), "report": "test"}), progress=False
+    )
+    for old, new in zip(results.outcomes, again.outcomes, strict=True):
+        assert [(r.group, r.budget, r.arch) for r in old.rows] == [(r.group, r.budget, r.arch) for r in new.rows]
+        assert old.seconds == new.seconds
+    assert [o.rows for o in results.outcomes] != [o.rows for o in again.outcomes]
+
+
+def test_halves_share_no_image_and_every_class() -> None:
+    labels = torch.tensor([0, 1, 0, 1, 1, 0, 2, 2, 1])
+    images = torch.arange(9, dtype=torch.uint8)[:, None, None, None].expand(9, 3, 2, 2)
+    first, second = halves(ImageSet(images, labels))
+    kept = [half.images[:, 0, 0, 0].tolist() for half in (first, second)]
+    assert sorted(kept[0] + kept[1]) == list(range(9))
+    assert first.labels.bincount().tolist() == [2, 2, 1]
+    assert second.labels.bincount().tolist() == [1, 2, 1]
+
+
+def test_side_by_side_gives_the_same(results: Results, tmp_path: Path) -> None:
+    few = copy.deepcopy(content(tmp_path)) | {"workers": 2}
+    few["methods"] = [few["methods"][0], few["methods"][4]]
+    few["supernets"] = {"p 0.6": {}}
+    few["tables"] = {"Methods": ["Random", "EAS"]}
+    again = run_study(StudyConfig(**few), progress=False)
+    for method in ("Random", "EAS"):
+        assert [o.rows for o in again.of(method)] == [o.rows for o in results.of(method)]
+
+
+def test_workers_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
+    long = content(tmp_path) | {"workers": 2}
+    long["recipe"]["training"]["stages"][0]["epochs"] = 1e5
+    (tmp_path / "study.yaml").write_text(json.dumps(long))
+    command = [sys.executable, "-m", "snugnet", "study", str(tmp_path / "study.yaml")]
+    study = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    logs = [tmp_path / f"seed-{seed}" for seed in (0, 1)]
+
+    def steps() -> list[int]:
+        return [sum(p.stat().st_size for p in log.glob("teacher-*/log.jsonl")) for log in logs]
+
+    def until(true: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    until(lambda: all(steps()))
+    study.kill()
+    study.wait()
+    time.sleep(1)
+    before = steps()
+    time.sleep(2)
+    assert steps() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"supernets": {}}, "supernets is {}"),
+        ({"tables": {"T": ["EASY"]}}, "table 'T': no method 'EASY'; methods: Random"),
+        ({"seeds": [0, 0]}, "seed 0 stands twice"),
+        ({"methods": [{"name": "A", "supernet": "q", "search": "random"}]}, "method A: no supernet 'q'; supernets: p 0.6, p 0"),
+        (
+            {"methods": [{"name": "A", "supernet": "p 0", "search": "random", "generator": {"steps": 1}}]},
+            "A: generator settings are for search: generator",
+        ),
+        ({"predictor": {"architectures": 3}}, "predictor.architectures is 3"),
+        ({"supernets": {"p 0.6": {"training.superclass_dropot": 1}, "p 0": {}}}, "supernet p 0.6: no key"),
+        ({"report": "train"}, "'validation' or 'test'"),
+    ],
+)  # fmt: skip
+def test_wrong_studies(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({**content(tmp_path / "out"), **changes}))
+    with pytest.raises(ConfigError) as caught:
+        load_study(path)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("study-*.yaml")), ids=lambda path: path.stem)
+def test_studies_that_come_with_the_project(path: Path) -> None:
+    config = load_study(path)
+    assert len(config.seeds) >= 3
+    assert config.report == "test"
+    assert path.read_text().startswith(f"# snugnet study recipes/{path.name}\n")
+    for supernet in config.supernets:
+        assert config.recipe_of(supernet, 0).training.stages[0].largest_only
