@@ -96,3 +96,20 @@ def test_generated_architectures_meet_the_limits_of_every_superclass(family: Fam
     assert search.problem.feasible(rows).all()
     with pytest.raises(SearchError, match="no single network"):
         search.run(search.method("generator", evaluations=2), progress=False).network()
+
+
+def test_candidates_side_by_side_are_judged_alike_and_the_threads_are_given_back(family: Family) -> None:
+    groups = [family.class_indices(name) for name in family.groups]
+    rows = family.space.sample(5, np.random.default_rng(2))
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(scorer_of(family, groups).accuracies(rows))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    fewest = min(len(family.validation.of_classes(classes)) for classes in groups)
+    assert np.abs(found[1] - found[0]).max() * fewest < 1.001
+    assert np.abs(found[2] - found[0]).max() * fewest < 1.001

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +30,8 @@ class ImageScorer:
 
     A candidate is extracted once as a small static network in channels-last layout; after its statistics have been measured
     they are folded into its convolutions, so that validation runs no batch norm; and what is right is counted on the device
-    and read once. Accuracies are those of the network as it is handed out.
+    and read once. Accuracies are those of the network as it is handed out. On a CPU, candidates are judged side by side, each
+    by its share of torch's threads: the layers of a small network are too small to be split.
 
     Attributes:
         supernet: in eval mode.
@@ -78,7 +81,8 @@ class ImageScorer:
         """Accuracy of each architecture on each group's images, among the group's classes: (n, groups)."""
         if not len(rows):
             return np.zeros((0, len(self.groups)))
-        right = torch.stack([self._right(row) for row in rows])
+        with _side_by_side(self.validation.images.device, len(rows)) as run:
+            right = torch.stack(list(run(self._right, rows)))
         return right.cpu().numpy() / np.array([len(own) for own, _, _ in self._members])
 
     @torch.inference_mode()
@@ -98,6 +102,21 @@ class ImageScorer:
         return torch.stack(
             [(logits[own][:, columns].argmax(1) == labels).sum() for own, columns, labels in self._members]
         )
+
+
+@contextmanager
+def _side_by_side(device: torch.device, tasks: int) -> Iterator[Callable[..., Iterable[Tensor]]]:
+    """A ``map`` whose tasks share torch's threads on a CPU; elsewhere, or with one task or thread, the built-in one."""
+    threads = torch.get_num_threads()
+    workers = min(threads, tasks) if device.type == "cpu" else 1
+    if workers < 2:
+        yield map
+        return
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)  # a thread's own number is also what later threads start with
 
 
 @torch.no_grad()
