@@ -62,3 +62,17 @@ def test_one_seed_one_result() -> None:
     first, second = (ascend(case, predictor.gradients, starts=8, rounds=2, seed=3)[0] for _ in range(2))
     assert np.array_equal(first, second)
     assert (table(first) <= 250e6).all()
+
+
+def test_patience_stops_only_what_found_nothing_better() -> None:
+    space = get_space("ofa-mobilenet-v3")
+    predictor, table = random_predictor(space, 2), counted_table(space, "madds")
+    low, high = table.range
+    case = Problem(space, predictor.predict, {"madds": table}, {"madds": low + 0.4 * (high - low)})
+    whole, scores = ascend(case, predictor.gradients, starts=8, rounds=30, seed=5)
+    short, short_scores = ascend(case, predictor.gradients, starts=8, rounds=30, patience=2, seed=5)
+    assert len(short) < len(whole)
+    assert scores[0] >= short_scores[0]
+    one, one_scores = ascend(case, predictor.gradients, starts=8, rounds=2, seed=5)
+    assert len(one) <= len(short)  # two rounds are run in any case
+    assert short_scores[0] >= one_scores[0]

@@ -160,7 +160,8 @@ class _Ascent:
 
 
 def ascend(
-    problem: Problem, gradients: Gradients, *, starts: int = 32, rounds: int = 12, seed: int = 0
+    problem: Problem, gradients: Gradients, *, starts: int = 32, rounds: int = 12, patience: int | None = None,
+    seed: int = 0,
 ) -> tuple[Population, NDArray[np.float64]]:
     """Maximise a score that has gradients, under all limits.
 
@@ -169,6 +170,7 @@ def ascend(
         gradients: see :data:`Gradients`; :meth:`snugnet.search.predictors.MLPPredictor.gradients` is one.
         starts: samples that are climbed from.
         rounds: how often, after that, children of the best are climbed from.
+        patience: stop after so many rounds in a row that found nothing better; never without it.
         seed: of the draws.
 
     Returns:
@@ -177,9 +179,14 @@ def ascend(
     run = _Ascent(problem, gradients, np.random.default_rng((seed, 0)))
     run.evaluate(problem.sample(max(starts, _SAMPLES), run.rng))
     run.climb(run.best(starts))
+    best, waited = run.archive.scores.max(), 0
     for _ in range(rounds):
         run.climb(run.best(_ELITE))
         run.climb(run.children())
         run.polish(_POLISHED)
+        waited = waited + 1 if run.archive.scores.max() <= best else 0
+        best = run.archive.scores.max()
+        if waited == patience:
+            break
     order = run.best(len(run.archive))
     return run.archive.rows[order], run.archive.scores[order]
