@@ -61,6 +61,7 @@ def content(output: Path | str) -> dict[str, Any]:
             {"name": "EAS", "supernet": "p 0.6", "search": "generator"},
         ],
         "tables": {"Methods": ["Random", "OFA-V", "OFA-T", "EAS-V", "EAS"], "One": ["EAS"]},
+        "baseline": "OFA-T",
         "predictor": {"architectures": 25, "kind": "forest", "preset": "spos", "generations": 3},
     }
 
@@ -113,6 +114,19 @@ def test_means_and_deviations(results: Results) -> None:
     assert np.mean([mean for mean, _ in by_group.values()]) == pytest.approx(first.accuracy)
 
 
+def test_differences_are_taken_seed_by_seed(results: Results) -> None:
+    for i, (budget, mean, deviation) in enumerate(results.ahead("EAS", "OFA-T")):
+        assert budget == results.budgets[i]
+        ours, theirs = (results.lines([method])[i].accuracy for method in ("EAS", "OFA-T"))
+        assert mean == pytest.approx(ours - theirs)
+        each = [
+            100 * np.mean([a.accuracy - b.accuracy for a, b in zip(x.rows, y.rows, strict=True) if a.budget == budget])
+            for x, y in zip(results.of("EAS"), results.of("OFA-T"), strict=True)
+        ]
+        assert deviation == pytest.approx(abs(each[0] - each[1]) / np.sqrt(2))
+    assert all(mean == deviation == 0 for _, mean, deviation in results.ahead("OFA-T", "OFA-T"))
+
+
 def test_the_predictor_is_judged_on_architectures_that_it_was_not_fitted_on(results: Results) -> None:
     for outcome in results.outcomes:
         assert {len(values) for values in outcome.predictor.values()} == (
@@ -129,6 +143,13 @@ def test_saved_and_read(results: Results, tmp_path: Path) -> None:
     text = (tmp_path / "study.md").read_text()
     line = results.lines(["EAS"])[0]
     assert f"{line.accuracy:.2f} ± {line.deviation:.2f}" in text
+    _, mean, deviation = results.ahead("EAS", "OFA-T")[0]
+    assert f"| EAS | {mean:+.2f} ± {deviation:.2f} |" in text
+    titles = [str(table.title) for table in results.rich_tables()]
+    assert titles == [
+        "Methods", "Methods: points ahead, seed by seed", "One", "One: points ahead, seed by seed",
+        "training and search cost",
+    ]  # fmt: skip
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds no study's results"):
         Results.read(tmp_path / "study.json")
@@ -222,6 +243,7 @@ def test_workers_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
         ),
         ({"predictor": {"architectures": 3}}, "predictor.architectures is 3"),
         ({"supernets": {"p 0.6": {"training.superclass_dropot": 1}, "p 0": {}}}, "supernet p 0.6: no key"),
+        ({"baseline": "EASY"}, "baseline: no method 'EASY'; methods: Random"),
         ({"report": "train"}, "'validation' or 'test'"),
     ],
 )  # fmt: skip

@@ -160,7 +160,12 @@ class _Ascent:
 
 
 def ascend(
-    problem: Problem, gradients: Gradients, *, starts: int = 32, rounds: int = 12, patience: int | None = None,
+    problem: Problem,
+    gradients: Gradients,
+    *,
+    starts: int = 32,
+    rounds: int = 12,
+    patience: int | None = None,
     seed: int = 0,
 ) -> tuple[Population, NDArray[np.float64]]:
     """Maximise a score that has gradients, under all limits.

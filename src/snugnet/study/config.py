@@ -72,6 +72,7 @@ class StudyConfig(Config):
         supernets: by name, the changes: dotted keys to values (``training.superclass_dropout: 0``).
         methods: what is compared.
         tables: by title, the methods that are shown side by side.
+        baseline: a method that the others of each table are also shown against, seed by seed.
         predictor: OFA's pipeline.
     """
 
@@ -85,6 +86,7 @@ class StudyConfig(Config):
     supernets: dict[str, dict[str, Any]] = Field(min_length=1)
     methods: tuple[Method, ...] = Field(min_length=1)
     tables: dict[str, tuple[str, ...]]
+    baseline: str | None = None
     predictor: PredictorConfig = PredictorConfig()
 
     @model_validator(mode="after")
@@ -101,6 +103,8 @@ class StudyConfig(Config):
             for line in lines:
                 if line not in names:
                     raise ValueError(f"table {title!r}: no method {line!r}; methods: {', '.join(names)}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline: no method {self.baseline!r}; methods: {', '.join(names)}")
         return self
 
     def recipe_of(self, supernet: str, seed: int) -> Recipe:

@@ -123,9 +123,26 @@ class Results:
         for method in methods:
             for budget in self.budgets:
                 own = [[row for row in outcome.rows if row.budget == budget] for outcome in self.of(method)]
-                seeds = np.array([100 * np.nanmean([row.accuracy for row in rows]) for rows in own])
+                seeds = self._seeds(method, budget)
                 cost = float(np.mean([row.costs[self.cost] for rows in own for row in rows]))
                 result.append(Line(method, budget, float(seeds.mean()), _deviation(seeds), cost))
+        return result
+
+    def _seeds(self, method: str, budget: float) -> np.ndarray:
+        """Mean accuracy over superclasses under one budget, per cent, a seed each."""
+        own = [[row.accuracy for row in outcome.rows if row.budget == budget] for outcome in self.of(method)]
+        return np.array([100 * np.nanmean(accuracies) for accuracies in own])
+
+    def ahead(self, method: str, baseline: str) -> list[tuple[float, float, float]]:
+        """How far a method is ahead of another, both under the same seed.
+
+        Returns:
+            For each budget: itself, the mean difference over seeds in points, and its (sample) standard deviation.
+        """
+        result = []
+        for budget in self.budgets:
+            differences = self._seeds(method, budget) - self._seeds(baseline, budget)
+            result.append((budget, float(differences.mean()), _deviation(differences)))
         return result
 
     def by_group(self, method: str, budget: float) -> dict[str, tuple[float, float]]:
@@ -214,6 +231,16 @@ class Results:
             body.append([method, *cells])
         return header, body
 
+    def _ahead_cells(self, title: str) -> tuple[list[str], list[list[str]]]:
+        baseline = self.config["baseline"]
+        header = [f"against {baseline}", *(f"{self.cost} <= {human(budget)}" for budget in self.budgets)]
+        body = [
+            [method, *(f"{mean:+.2f} ± {deviation:.2f}" for _, mean, deviation in self.ahead(method, baseline))]
+            for method in self.config["tables"][title]
+            if method != baseline
+        ]
+        return header, body
+
     def _time_cells(self) -> tuple[list[str], list[list[str]]]:
         header = ["method", "teacher", "supernet", "search: preparation", f"search: {self._scenarios()} scenarios"]
         body = []
@@ -234,6 +261,8 @@ class Results:
         tables = []
         for title in self.config["tables"]:
             tables.append((title, *self._cells(title)))
+            if self.config.get("baseline"):
+                tables.append((f"{title}: points ahead, seed by seed", *self._ahead_cells(title)))
         tables.append(("training and search cost", *self._time_cells()))
         made = []
         for title, header, body in tables:
@@ -258,6 +287,8 @@ class Results:
         parts = [f"# {self.config['name']}", "", self.caption() + ".", ""]
         for title in self.config["tables"]:
             parts += [f"## {title}", "", *_markdown(*self._cells(title)), ""]
+            if self.config.get("baseline"):
+                parts += ["Points ahead, seed by seed:", "", *_markdown(*self._ahead_cells(title)), ""]
         parts += ["## Training and search cost", "", *_markdown(*self._time_cells()), ""]
         first = next(iter(self.config["tables"]))
         header = ["method", f"{self.cost} <=", *self.groups]
