@@ -290,7 +290,7 @@ def family_figures(family: Family, budgets: int | Sequence[float | str] = 4) -> 
         own = networks[i * len(groups) : (i + 1) * len(groups)]
         title = f"{family.name}, {family.budget_name} <= {human(limit)}"
         archs = {network.group: network.row for network in own}
-        figures[f"architectures-{human(limit)}"] = architecture_figure(family.space, archs, title)
+        figures[f"architectures-{limit:.10g}"] = architecture_figure(family.space, archs, title)
         if len(own) > 1:
             curve.append((limit, mean_similarity(family.space, np.stack(list(archs.values()))), 0.0))
     if curve:

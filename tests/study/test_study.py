@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from snugnet.data import ImageSet
-from snugnet.errors import ConfigError
+from snugnet.errors import BudgetError, ConfigError
 from snugnet.study import Results, StudyConfig, load_study, run_study
 from snugnet.study.run import halves
 
@@ -184,6 +185,33 @@ def test_another_split_is_reported_without_searching_again(results: Results, fol
     assert [o.rows for o in results.outcomes] != [o.rows for o in again.outcomes]
 
 
+def test_a_budget_that_nothing_is_within_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="budgets: no architecture"):
+        run_study(StudyConfig(**{**content(tmp_path / "out"), "budgets": ["1k"]}), progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_fresh_removes_what_a_study_wrote_and_nothing_else(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    (tmp_path / "seed-0" / "searches").mkdir(parents=True)
+    few = content(tmp_path)
+    few |= {"methods": few["methods"][:1], "supernets": {"p 0.6": {}}, "tables": {"T": ["Random"]}, "seeds": [0]}
+    few["baseline"] = None
+    (tmp_path / "seed-0" / "searches" / "random.json").write_text("no JSON")
+    run_study(StudyConfig(**few), fresh=True, progress=False)
+    assert (tmp_path / "mine.txt").read_text() == "kept"
+    assert json.loads((tmp_path / "seed-0" / "searches" / "random.json").read_text())["result"]["rows"]
+
+
+def test_no_images_are_no_accuracy(results: Results, tmp_path: Path) -> None:
+    outcome = results.outcomes[0]
+    none = replace(outcome, rows=[replace(outcome.rows[0], accuracy=float("nan")), *outcome.rows[1:]])
+    replace(results, outcomes=[none, *results.outcomes[1:]]).save(tmp_path)
+    again = Results.read(tmp_path / "study.json").outcomes[0]
+    assert np.isnan(again.rows[0].accuracy)
+    assert again.rows[1:] == outcome.rows[1:]
+
+
 def test_halves_share_no_image_and_every_class() -> None:
     labels = torch.tensor([0, 1, 0, 1, 1, 0, 2, 2, 1])
     images = torch.arange(9, dtype=torch.uint8)[:, None, None, None].expand(9, 3, 2, 2)
@@ -198,7 +226,7 @@ def test_side_by_side_gives_the_same(results: Results, tmp_path: Path) -> None:
     few = copy.deepcopy(content(tmp_path)) | {"workers": 2}
     few["methods"] = [few["methods"][0], few["methods"][4]]
     few["supernets"] = {"p 0.6": {}}
-    few["tables"] = {"Methods": ["Random", "EAS"]}
+    few |= {"tables": {"Methods": ["Random", "EAS"]}, "baseline": None}
     again = run_study(StudyConfig(**few), progress=False)
     for method in ("Random", "EAS"):
         assert [o.rows for o in again.of(method)] == [o.rows for o in results.of(method)]
@@ -241,6 +269,18 @@ def test_workers_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
             {"methods": [{"name": "A", "supernet": "p 0", "search": "random", "generator": {"steps": 1}}]},
             "A: generator settings are for search: generator",
         ),
+        (
+            {
+                "methods": [{"name": "EAS", "supernet": "p 0", "search": "generator", "generator": {"encodng": "x"}}],
+                "tables": {"One": ["EAS"]}, "baseline": None,
+            },
+            "method EAS: no key 'generator.encodng'; did you mean 'encoding'?",
+        ),
+        ({"tables": {"A b": ["EAS"], "a-B": ["EAS"]}}, "table a-b stands twice"),
+        ({"seeds": [0, -1]}, "seeds.1 is -1"),
+        ({"budgets": ["40X"]}, "40X"),
+        ({"budgets": 0}, "at least one budget"),
+        ({"supernets": {"p 0.6": {"evaluation.best_of": 3}, "p 0": {}}}, "recipe.evaluation.best_of: a study decides"),
         ({"predictor": {"architectures": 3}}, "predictor.architectures is 3"),
         ({"supernets": {"p 0.6": {"training.superclass_dropot": 1}, "p 0": {}}}, "supernet p 0.6: no key"),
         ({"baseline": "EASY"}, "baseline: no method 'EASY'; methods: Random"),

@@ -167,7 +167,8 @@ class GeneratorTraining:
 
     def _fingerprint(self) -> str:
         """What the checkpoint must have been made with: the generator's recipe and the very weights it is trained on."""
-        digest = hashlib.sha256(json.dumps(self.recipe.generator.model_dump(mode="json"), sort_keys=True).encode())
+        config = self.recipe.generator.model_dump(mode="json", exclude_defaults=True)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         digest.update(fingerprint(self.recipe, self.data).encode())
         for tensor in self.supernet.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from snugnet.config import Config, read_config
 from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
@@ -46,7 +46,7 @@ class PredictorConfig(Config):
             superclass at once.
         kind: of predictor: mlp, forest, best.
         preset: whose settings the evolution on it has: ofa, spos, attentive-nas.
-        generations: rounds of the evolution, if others than the preset's.
+        generations: of the evolution, if others than the preset's.
     """
 
     architectures: int = Field(default=200, ge=25)
@@ -67,8 +67,8 @@ class StudyConfig(Config):
         report: the split that accuracies are of: ``test`` once; while something is still being chosen, ``validation``, the
             half of its images that nothing was searched on.
         budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves.
-        recipe: the recipe that every supernet is a change of, as in a recipe's own file (name and output come from here).
-            The first stage, where it trains the largest network alone, is run once a seed and shared.
+        recipe: the recipe that every supernet is a change of, as in a recipe's own file (name, output, seed and the budgets of
+            the evaluation come from here, and a study exports nothing). The first stage, where it trains the largest network alone, is run once a seed and shared.
         supernets: by name, the changes: dotted keys to values (``training.superclass_dropout: 0``).
         methods: what is compared.
         tables: by title, the methods that are shown side by side.
@@ -78,7 +78,7 @@ class StudyConfig(Config):
 
     name: str
     output: str
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     workers: int = Field(default=1, ge=1, le=64)
     report: Literal["validation", "test"] = "test"
     budgets: int | tuple[float | str, ...] = 4
@@ -92,8 +92,12 @@ class StudyConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> StudyConfig:
         names = [method.name for method in self.methods]
-        _once("method", names)
+        _once("method", [slug(name) for name in names])  # files are named after them
+        _once("table", [slug(title) for title in self.tables])
         _once("seed", list(map(str, self.seeds)))
+        for key in ("name", "output", "seed", "evaluation.budgets", "evaluation.best_of", "evaluation.export"):
+            if _has(self.recipe, key) or any(key in changes for changes in self.supernets.values()):
+                raise ValueError(f"recipe.{key}: a study decides this for all its supernets, or has no use for it")
         for method in self.methods:
             if method.supernet not in self.supernets:
                 raise ValueError(
@@ -107,8 +111,8 @@ class StudyConfig(Config):
             raise ValueError(f"baseline: no method {self.baseline!r}; methods: {', '.join(names)}")
         return self
 
-    def recipe_of(self, supernet: str, seed: int) -> Recipe:
-        """The whole recipe of one supernet.
+    def recipe_of(self, supernet: str, seed: int, method: Method | None = None) -> Recipe:
+        """The whole recipe of one supernet, with the generator of one of the methods.
 
         Raises:
             ConfigError: a key or a value is wrong.
@@ -117,7 +121,28 @@ class StudyConfig(Config):
         for key, value in self.supernets[supernet].items():
             put(content, key, copy.deepcopy(value))
         content |= {"name": f"{self.name}/{supernet}", "output": self.output, "seed": seed}
-        return parse_recipe(content, f"supernet {supernet}")
+        put(content, "evaluation.budgets", self.budgets)
+        if method is None:
+            return parse_recipe(content, f"supernet {supernet}")
+        for key, value in method.generator.items():
+            put(content, f"generator.{key}", copy.deepcopy(value))
+        if method.search == "generator" and not method.per_superclass:
+            put(content, "generator.shared", True)
+        return parse_recipe(content, f"method {method.name}")
+
+
+def slug(title: str) -> str:
+    """A title as a file's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+
+
+def _has(content: Any, key: str) -> bool:
+    """Whether nested mappings hold a dotted key."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def _once(kind: str, names: list[str]) -> None:
@@ -139,4 +164,6 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     study = read_config(StudyConfig, read_yaml(path, overrides), str(path))
     for supernet in study.supernets:
         study.recipe_of(supernet, study.seeds[0])
+    for method in study.methods:
+        study.recipe_of(method.supernet, study.seeds[0], method)
     return study

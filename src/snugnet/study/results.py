@@ -12,9 +12,13 @@ import numpy as np
 from snugnet.evaluation import human
 from snugnet.files import json_text, write_atomically
 from snugnet.plots import architecture_figure, front_figure, line_figure, mean_similarity, scatter_figure
+from snugnet.spaces import SearchSpace, get_space
+from snugnet.study.config import StudyConfig, slug
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+JSON, MARKDOWN = "study.json", "study.md"
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Row:
     Attributes:
         group: superclass.
         budget: in the unit of the cost.
-        accuracy: a fraction, on the group's images of the split that is reported.
+        accuracy: a fraction, on the group's images of the split that is reported; NaN where there are none.
         costs: of this network, its head included.
         arch: the architecture as a row of option indices.
     """
@@ -34,6 +38,11 @@ class Row:
     accuracy: float
     costs: dict[str, float]
     arch: list[int]
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """From plain JSON, where an accuracy on no images is null."""
+        return cls(**{**content, "accuracy": float("nan") if content["accuracy"] is None else content["accuracy"]})
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Outcome:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
-        return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
+        return cls(**{**content, "rows": [Row.from_json(row) for row in content["rows"]]})
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ class Results:
             For each budget: itself, the mean over pairs and seeds, and the standard deviation over seeds. Architectures are
             compared by their one-hot codes, as in EAS appendix F.
         """
-        space = self.space()
+        space = self.space(method)
         result = []
         for budget in self.budgets:
             seeds = []
@@ -180,12 +189,12 @@ class Results:
             result.append((budget, float(np.mean(seeds)), _deviation(np.array(seeds))))
         return result
 
-    def space(self) -> Any:
-        """The search space of the study's base recipe (its classes do not matter to architectures)."""
-        from snugnet.spaces import get_space
-
-        options = dict(self.config["recipe"]["space"])
-        return get_space(options.pop("name"), **options, resolution=self.config["recipe"]["data"]["resolution"])
+    def space(self, method: str) -> SearchSpace:
+        """The search space of a method's supernet (its classes do not matter to architectures)."""
+        config = StudyConfig(**self.config)
+        (supernet,) = (each.supernet for each in config.methods if each.name == method)
+        recipe = config.recipe_of(supernet, config.seeds[0])
+        return get_space(recipe.space.name, **recipe.space.options, resolution=recipe.data.resolution)
 
     # -- for people ----------------------------------------------------------------------------------------------------
 
@@ -321,7 +330,9 @@ class Results:
             budget = self.budgets[(len(self.budgets) - 1) // 2]
             archs = {row.group: row.arch for row in outcome.rows if row.budget == budget}
             title = f"{outcome.method}, {self.cost} <= {human(budget)}, seed {outcome.seed}"
-            made[f"architectures-{slug(outcome.method)}"] = architecture_figure(self.space(), archs, title)
+            made[f"architectures-{slug(outcome.method)}"] = architecture_figure(
+                self.space(outcome.method), archs, title
+            )
         for outcome in [o for o in self.outcomes if o.predictor]:
             made[f"predictor-{slug(outcome.method)}-seed-{outcome.seed}"] = scatter_figure(
                 100 * np.array(outcome.predictor["predicted"]), 100 * np.array(outcome.predictor["measured"]),
@@ -331,16 +342,15 @@ class Results:
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``study.json``, ``study.md`` and a PNG a figure; returns their paths."""
-        contents = {"study.json": json_text(self.to_json()).encode(), "study.md": self.markdown().encode()}
-        contents |= {f"{name}.png": content for name, content in self.figures().items()}
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
-        return [folder / name for name in contents]
-
-
-def slug(title: str) -> str:
-    """A title as a file's name."""
-    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+        names = [JSON, MARKDOWN]
+        write_atomically(
+            folder / JSON, json_text(self.to_json()).encode()
+        )  # first: what follows can be made of it again
+        write_atomically(folder / MARKDOWN, self.markdown().encode())
+        for name, content in self.figures().items():
+            names.append(f"{name}.png")
+            write_atomically(folder / names[-1], content)
+        return [folder / name for name in names]
 
 
 def _deviation(values: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from snugnet import pipeline
 from snugnet.costs import CostTable
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import BudgetError, ConfigError
-from snugnet.evaluation import spread_budgets
+from snugnet.evaluation import check_groups, spread_budgets
 from snugnet.family import Family, Specialized
 from snugnet.files import json_text, write_atomically
 from snugnet.recipe import Recipe
@@ -36,8 +36,8 @@ from snugnet.search.predictors import fit_predictor
 from snugnet.search.problem import Problem
 from snugnet.search.scoring import ImageScorer
 from snugnet.spaces import Population
-from snugnet.study.config import Method, StudyConfig
-from snugnet.study.results import Outcome, Results, Row, slug
+from snugnet.study.config import Method, StudyConfig, slug
+from snugnet.study.results import JSON, MARKDOWN, Outcome, Results, Row
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy
 from snugnet.training.loop import RunLog, progress_bar
@@ -63,13 +63,13 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     folder = Path(config.output)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     images = _Images(progress)
     for name in config.supernets:  # refuse what would only fail after hours
         recipe = config.recipe_of(name, config.seeds[0])
         data, _ = images.of(recipe)
         pipeline.check_recipe(recipe, pipeline.make_space(recipe, data), data)
+    if fresh:
+        _forget(folder)
     if config.workers > 1:
         _side_by_side(config, progress)
         progress = False
@@ -80,37 +80,64 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 
+def _forget(folder: Path) -> None:
+    """Remove what a study wrote there, and nothing else: the folder may be one that other things lie in."""
+    for seed in folder.glob("seed-*"):
+        shutil.rmtree(seed)
+    for name in (JSON, MARKDOWN):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _runs(config: StudyConfig, name: str, seed: int, images: _Images, progress: bool) -> SupernetRun:
     recipe = config.recipe_of(name, seed)
-    if recipe.threads:
-        torch.set_num_threads(max(1, recipe.threads // config.workers))
+    if recipe.threads and config.workers == 1:
+        torch.set_num_threads(recipe.threads)
     return SupernetRun(config, name, seed, images, make_fabric(recipe), Path(config.output) / f"seed-{seed}", progress)
 
 
 def _side_by_side(config: StudyConfig, progress: bool) -> None:
-    """Run all jobs in worker processes; what they give is kept on disk. The teachers come first: others start from them."""
-    names = list(config.supernets)
+    """Run all jobs in worker processes; what they give is kept on disk. Teachers come before the supernets that start from them."""
+    # by seed and teacher (none is one as well) the supernets that start from it
+    of_teacher: dict[tuple[int, str | None], list[str]] = {}
+    for seed in config.seeds:
+        for name in config.supernets:
+            alone = _teacher_of(config.recipe_of(name, seed))
+            folder = None if alone is None else _teacher_folder(alone)
+            of_teacher.setdefault((seed, folder), []).append(name)
+    total = len(config.seeds) * len(config.supernets) + sum(folder is not None for _, folder in of_teacher)
+    threads = max(
+        1, (config.recipe_of(next(iter(config.supernets)), 0).threads or torch.get_num_threads()) // config.workers
+    )
+    context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool,
-        progress_bar(config.name, len(config.seeds) * (1 + len(names)), shown=progress) as advance,
+        ProcessPoolExecutor(config.workers, context, _begin_worker, (threads,)) as pool,
+        progress_bar(config.name, total, shown=progress) as advance,
     ):
-        waiting = {pool.submit(_job, config, names[0], seed, True): (seed, True) for seed in config.seeds}
+        after: dict[Future[None], list[tuple[str, int]]] = {}
+        for (seed, folder), names in of_teacher.items():
+            if folder is not None:
+                after[pool.submit(_job, config, names[0], seed, True)] = [(name, seed) for name in names]
+        for (seed, folder), names in of_teacher.items():
+            if folder is None:
+                after |= {pool.submit(_job, config, name, seed, False): [] for name in names}
         try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            while after:
+                done, _ = wait(after, return_when=FIRST_COMPLETED)
                 for job in done:
-                    seed, teacher = waiting.pop(job)
                     job.result()
                     advance()
-                    if teacher:
-                        waiting |= {pool.submit(_job, config, name, seed, False): (seed, False) for name in names}
+                    after |= {pool.submit(_job, config, name, seed, False): [] for name, seed in after.pop(job)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _end_with_parent() -> None:
-    """In a worker: end when the study is killed. Else it would go on writing where the study's next run writes."""
+def _begin_worker(threads: int) -> None:
+    """In a worker: take its share of the threads, and end when the study is killed.
+
+    Else it would go on writing where the study's next run writes.
+    """
+    torch.set_num_threads(threads)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -217,20 +244,15 @@ class SupernetRun:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe that is run: where others share the first stage, it starts from that one's checkpoint."""
-        training = self.whole.training
-        if not training.stages[0].largest_only or len(training.stages) == 1:
+        alone = _teacher_of(self.whole)
+        if alone is None:
             return self.whole
-        path = self._teacher() / "supernet.ckpt.safetensors"
-        return _with_training(self.whole, stages=training.stages[1:], start=str(path))
+        path = self._teacher(alone) / "supernet.ckpt.safetensors"
+        return _with_training(self.whole, stages=self.whole.training.stages[1:], start=str(path))
 
-    def _teacher(self) -> Path:
+    def _teacher(self, alone: Recipe) -> Path:
         """Train the largest network alone, once for all supernets that begin so; returns its folder."""
-        alone = _with_training(
-            self.whole, stages=self.whole.training.stages[:1], superclass_dropout=0.0, distillation=0.0,
-            dropout=0.0, drop_connect=0.0, predictor=None,
-        )  # fmt: skip
-        shaping = alone.model_dump(mode="json", include=set(SHAPING))
-        folder = self.folder / f"teacher-{_digest(shaping)[:8]}"
+        folder = self.folder / _teacher_folder(alone)
         if not (folder / "done.json").exists():
             with RunLog(folder) as log:
                 _, seconds = pipeline.train_supernet(alone, self.data, self.fabric, log, progress=self.progress)
@@ -248,20 +270,19 @@ class SupernetRun:
         self.seconds["supernet"] = seconds
         return supernet.eval()
 
-    def family(self, generator: dict[str, Any] | None = None) -> Family:
-        """The supernet with a generator trained under the changed settings; with a fresh one where none is asked for."""
-        changed = {} if generator is None else generator
-        recipe = self.recipe.model_copy(
-            update={"generator": type(self.recipe.generator)(**{**self.recipe.generator.model_dump(), **changed})}
-        )
-        if generator is None:
-            made = pipeline.make_generator(recipe, self.supernet.space, self.data)
+    def family(self, method: Method | None = None) -> Family:
+        """The supernet with a generator trained as the method says; with a fresh one where there is no method."""
+        if method is None:
+            made = pipeline.make_generator(self.recipe, self.supernet.space, self.data)
         else:
-            with RunLog(self.own / f"generator-{_digest(recipe.generator.model_dump(mode='json'))[:8]}") as log:
+            section = self.config.recipe_of(self.name, self.seed, method).generator
+            recipe = self.recipe.model_copy(update={"generator": section})
+            digest = _digest(section.model_dump(mode="json", exclude_defaults=True))
+            with RunLog(self.own / f"generator-{digest[:8]}") as log:
                 made, self.seconds["generator"] = pipeline.train_generator(
                     recipe, self.data, self.supernet, self.fabric, log, progress=self.progress
                 )
-        return pipeline.make_family(recipe, self.data, self.supernet, made, {}).to(self.fabric.device)
+        return pipeline.make_family(self.recipe, self.data, self.supernet, made, {}).to(self.fabric.device)
 
     def outcomes(self) -> list[Outcome]:
         """What every method gives on this supernet."""
@@ -283,18 +304,21 @@ class SupernetRun:
             ]
             found = {"seconds": seconds, "rows": content, "predictor": held_out}
             _keep(paths[0], made_with, found)
-        accuracies = _kept(paths[1], made_with)
+        of_these = _digest([made_with, found["rows"]])
+        accuracies = _kept(paths[1], of_these)
         if accuracies is None:
             accuracies = self._measure(method, found["rows"])
-            _keep(paths[1], made_with, accuracies)
-        rows = [Row(accuracy=a, **row) for a, row in zip(accuracies, found["rows"], strict=True)]
+            _keep(paths[1], of_these, accuracies)
+        rows = [Row.from_json({"accuracy": a, **row}) for a, row in zip(accuracies, found["rows"], strict=True)]
         return Outcome(method.name, self.seed, found["seconds"], rows, found["predictor"])
 
     def _made_with(self, method: Method) -> str:
         of_study = self.config.model_dump(mode="json", include={"budgets"})
         if method.search == "predictor":
             of_study |= self.config.model_dump(mode="json", include={"predictor"})
-        recipe = self.whole.model_dump(mode="json", exclude={"name", "output", "device", "threads"})
+        recipe = self.whole.model_dump(
+            mode="json", exclude_defaults=True, exclude={"name", "output", "device", "threads"}
+        )
         own = method.model_dump(mode="json", exclude={"supernet"})
         return _digest([of_study, recipe, own, fingerprint(self.whole, self.data)])
 
@@ -303,8 +327,7 @@ class SupernetRun:
         search: Callable[[Method, Family], list[Specialized]]
         preparation = 0.0
         if method.search == "generator":
-            changes = method.generator | ({} if method.per_superclass else {"shared": True})
-            family = self.family(changes)
+            family = self.family(method)
             preparation = self.seconds.pop("generator")
             search = self._generate
         else:
@@ -320,34 +343,45 @@ class SupernetRun:
 
     def _scenarios(self, family: Family) -> list[tuple[str, float]]:
         budgets = spread_budgets(family, self.config.budgets)
+        groups = check_groups(family)
         for budget in budgets:
-            for group in family.groups:
+            for group in groups:
                 low, high = family.cost_range(family.budget_name, group)
                 if budget < low:
                     raise BudgetError(
                         f"no network for {group} has {family.budget_name} <= {budget:,.0f}; feasible: {low:,.0f} to {high:,.0f}"
                     )
-        return [(group, budget) for group in family.groups for budget in budgets]
+        return [(group, budget) for group in groups for budget in budgets]
 
     def _generate(self, method: Method, family: Family) -> list[Specialized]:
         """One forward pass and one exact decode for all scenarios."""
-        scenarios = [(group, {family.budget_name: budget}) for group, budget in self._scenarios(family)]
-        return family.specialize_many(scenarios)
+        scenarios = self._scenarios(family)
+        if method.per_superclass:
+            return family.specialize_many([(group, {family.budget_name: budget}) for group, budget in scenarios])
+        widest = max(check_groups(family), key=lambda group: len(family.groups[group]))  # what fits it fits all
+        budgets = list(dict.fromkeys(budget for _, budget in scenarios))
+        shared = family.specialize_many([(widest, {family.budget_name: budget}) for budget in budgets])
+        rows = {budget: network.row for budget, network in zip(budgets, shared, strict=True)}
+        return [family.network(group, rows[budget], {family.budget_name: budget}) for group, budget in scenarios]
 
     def _draw(self, method: Method, family: Family) -> list[Specialized]:
         """A random architecture of nearly the budget's cost for each scenario."""
         rng = np.random.default_rng((self.seed, 1))
+
+        def draw(table: CostTable, limit: float) -> NDArray[np.int16]:
+            return table.sample(1, rng, budget=limit, at_least=RANDOM_SHARE * limit)[0]
+
         return self._each(
             method,
             family,
-            lambda table, limit, group: table.sample(1, rng, budget=limit, at_least=RANDOM_SHARE * limit)[0],
+            lambda table, limit, group: draw(table, min(limit, table.range[1])),
         )
 
     def _evolve(
         self, method: Method, family: Family, predict: Callable[[Population], NDArray[np.float64]]
     ) -> list[Specialized]:
         """An evolutionary search on the predictor for each scenario, or for each budget."""
-        space, names, config = family.space, list(family.groups), self.config.predictor
+        space, names, config = family.space, check_groups(family), self.config.predictor
         evolution = PRESETS[config.preset]
         if config.generations is not None:
             evolution = replace(evolution, generations=config.generations)
@@ -374,7 +408,7 @@ class SupernetRun:
                 row = find(family.table(name, len(family.groups[group])), budget, group)
             else:
                 if budget not in shared:
-                    widest = max(len(names) for names in family.groups.values())
+                    widest = max(len(classes) for classes in family.groups.values())
                     shared[budget] = find(family.table(name, widest), budget, None)
                 row = shared[budget]
             networks.append(family.network(group, row, {name: budget}))
@@ -390,7 +424,10 @@ class SupernetRun:
         return predict, seconds + time.perf_counter() - started
 
     def _fit(self, rows: Population, accuracies: NDArray[np.float64]) -> Callable[[Population], NDArray[np.float64]]:
-        kind, targets = self.config.predictor.kind, tuple(self.data.groups)
+        kind, targets = (
+            self.config.predictor.kind,
+            tuple(name for name, own in self.data.groups.items() if len(own) > 1),
+        )
         return fit_predictor(kind, self.supernet.space, rows, accuracies, targets=targets, seed=self.seed).predict
 
     def _held_out(self) -> dict[str, list[float]]:
@@ -406,13 +443,16 @@ class SupernetRun:
         path = self.own / "evaluated.npz"
         windows = CostWindows.make(family.tables[family.budget_name], 64, even=True)
         rows = windows.sample(wanted, 1, np.random.default_rng((self.seed, 2)))
-        done = np.zeros((0, len(family.groups)))
+        groups = [family.class_indices(group) for group in check_groups(family)]
+        made_with = np.array(
+            _digest([fingerprint(self.recipe, self.data), self.recipe.evaluation.model_dump(mode="json")])
+        )
+        done = np.zeros((0, len(groups)))
         seconds = 0.0
         if path.exists():
             with np.load(path, allow_pickle=False) as stored:
-                if np.array_equal(stored["rows"], rows) and stored["made_with"] == fingerprint(self.recipe, self.data):
+                if np.array_equal(stored["rows"], rows) and stored["made_with"] == made_with:
                     done, seconds = stored["accuracies"], float(stored["seconds"])
-        groups = [family.class_indices(group) for group in family.groups]
         scorer = ImageScorer(
             family.supernet.eval(), family.calibration_batches, family.validation, groups, family.mean, family.std
         )
@@ -424,7 +464,6 @@ class SupernetRun:
                 if i + 1 == wanted or time.monotonic() - saved > SAVE_SECONDS:
                     seconds, saved = time.monotonic() - before, time.monotonic()
                     buffer = io.BytesIO()
-                    made_with = np.array(fingerprint(self.recipe, self.data))
                     np.savez(buffer, rows=rows, accuracies=done, seconds=seconds, made_with=made_with)
                     write_atomically(path, buffer.getvalue())
         return rows, done, seconds
@@ -461,6 +500,26 @@ def _keep(path: Path, made_with: str, result: Any) -> None:
 def _only(budgets: dict[str, float]) -> float:
     (budget,) = budgets.values()
     return budget
+
+
+def _teacher_of(recipe: Recipe) -> Recipe | None:
+    """The first stage alone, where it trains the largest network and others follow: what supernets of a seed may share."""
+    stages = recipe.training.stages
+    if not stages[0].largest_only or len(stages) == 1:
+        return None
+    return _with_training(
+        recipe,
+        stages=stages[:1],
+        superclass_dropout=0.0,
+        distillation=0.0,
+        dropout=0.0,
+        drop_connect=0.0,
+        predictor=None,
+    )
+
+
+def _teacher_folder(alone: Recipe) -> str:
+    return f"teacher-{_digest(alone.model_dump(mode='json', exclude_defaults=True, include=set(SHAPING)))[:8]}"
 
 
 def _with_training(recipe: Recipe, **changes: Any) -> Recipe:
