@@ -1,6 +1,6 @@
 """How good and how fast the accuracy predictors are, beside a support vector regression, in one run.
 
-    python benchmarks/predictors.py ../shared/data/ofa-mobilenet-v3/imagenet_accuracy_w1.0.csv.gz
+    OMP_NUM_THREADS=1 SNUGNET_SHARED=../shared python benchmarks/predictors.py
 
 Five random splits of the 1,600 sub-networks (827 to fit, 773 held out), and five folds in which no architecture stands on
 both sides (about 1,280 to fit). Writes docs/results/benchmark-predictors.json.
@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peers import OFA_DATA
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVR
 
@@ -62,9 +62,9 @@ def rate(predict: Predict, n: int) -> float:
     return n / min(times)
 
 
-def main(path: str) -> None:
+def main() -> None:
     """Measure, print and write."""
-    table = read_table(path, SPACE)
+    table = read_table(OFA_DATA / "imagenet_accuracy_w1.0.csv.gz", SPACE)
     rows, values = table.rows, table.values([TARGET])[:, 0]
     orders = [np.random.default_rng(seed).permutation(len(rows)) for seed in range(SPLITS)]
     _, group = np.unique(rows, axis=0, return_inverse=True)
@@ -75,7 +75,7 @@ def main(path: str) -> None:
     methods = {"svr": support_vectors(0.1), "svr, epsilon 0.01": support_vectors(0.01)}
     methods |= {kind: method(kind) for kind in list_predictors()}
     result: dict[str, Any] = {
-        "command": "python benchmarks/predictors.py imagenet_accuracy_w1.0.csv.gz",
+        "command": "python benchmarks/predictors.py",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(),
                     "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
@@ -100,4 +100,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

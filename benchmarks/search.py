@@ -2,61 +2,37 @@
 
     OMP_NUM_THREADS=1 SNUGNET_SHARED=../shared python benchmarks/search.py [seeds]
 
-Prints JSON: predicted accuracy and seconds of both, for each budget and seed.
+Predicted accuracy (%) and seconds of both, for each budget and seed. Writes docs/results/benchmark-search.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
+from peers import OFA_DATA
 
 from snugnet.costs import counted_table
+from snugnet.pipeline import machine
 from snugnet.search.climb import climb
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.predicted import Predict
+from snugnet.search.predictors import MLPPredictor
 from snugnet.search.problem import Problem
-from snugnet.spaces import Population, SearchSpace, get_space
+from snugnet.spaces import get_space
 
+OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "benchmark-search.json"
 BUDGETS = (230e6, 300e6, 400e6, 500e6, 600e6)
-RESOLUTION = 7  # of the predictor's eight: 224 pixels
-
-
-def predictor(space: SearchSpace, path: Path) -> Predict:
-    """The published MLP, its first layer's inputs in the order of the space's one-hot code."""
-    weights = load_file(path)
-    first = torch.zeros(int(space.offsets[-1]), len(weights["0.bias"]))
-    for column, choice in enumerate(space.choices):
-        if choice.kind != "depth":
-            stage, block, kind = choice.name.split(".")
-            slot = 3 * (4 * (int(stage[5:]) - 1) + int(block[5:]) - 1) + (60 if kind == "expand_ratio" else 0)
-            start = int(space.offsets[column])
-            first[start : start + 3] = weights["0.weight"][:, slot : slot + 3].T
-    bias = weights["0.bias"] + weights["0.weight"][:, 120 + RESOLUTION]
-
-    @torch.inference_mode()
-    def predict(rows: Population) -> np.ndarray:
-        x = torch.addmm(bias, torch.from_numpy(space.one_hot(rows)), first).relu_()
-        for layer in ("2", "4"):
-            x = torch.addmm(weights[f"{layer}.bias"], x, weights[f"{layer}.weight"].T).relu_()
-        return torch.addmm(weights["6.bias"], x, weights["6.weight"].T)[:, 0].double().numpy()
-
-    return predict
 
 
 def main() -> None:
-    """Measure and print."""
-    shared = Path(os.environ.get("SNUGNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    space = get_space("ofa-mobilenet-v3", width_mult=1.2)
+    """Measure, print, write."""
+    space = get_space("ofa-mobilenet-v3", width_mult=1.2)  # at its resolution, 224
     table = counted_table(space, "madds")
-    predict = predictor(space, shared / "data" / "ofa-mobilenet-v3" / "accuracy_predictor_w1.2.safetensors")
+    predict = MLPPredictor.from_ofa(OFA_DATA / "accuracy_predictor_w1.2.safetensors", space).predict
+    before = machine()
     results = []
     for budget in BUDGETS:
         problem = Problem(space, predict, {"madds": table}, {"madds": budget})
@@ -70,15 +46,23 @@ def main() -> None:
                 {
                     "budget": budget,
                     "seed": seed,
-                    "climb": 100 * float(scores[0]),
+                    "climb": float(scores[0]),
                     "climb_seconds": between - started,
-                    "evolution": 100 * evolved.score,
+                    "evolution": evolved.score,
                     "evolution_seconds": time.perf_counter() - between,
                     "evaluations": len(evolved.archive),
                 }
             )
-    load, threads = os.getloadavg(), torch.get_num_threads()
-    print(json.dumps({"threads": threads, "load_average": load, "results": results}, indent=1))
+        own = [row for row in results if row["budget"] == budget]
+        means = {key: sum(row[key] for row in own) / len(own) for key in own[0] if key != "seed"}
+        print(json.dumps(means), flush=True)
+    report = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": before,
+        "machine_after": machine(),
+        "results": results,
+    }
+    OUT.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from snugnet.data import ImageSet
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.study import Results, StudyConfig, load_study, run_study
-from snugnet.study.run import halves
+from snugnet.study.run import _Images, halves, unseen
 
 PNG = b"\x89PNG"
 ROOT = Path(__file__).parents[2]
@@ -220,6 +220,22 @@ def test_halves_share_no_image_and_every_class() -> None:
     assert sorted(kept[0] + kept[1]) == list(range(9))
     assert first.labels.bincount().tolist() == [2, 2, 1]
     assert second.labels.bincount().tolist() == [1, 2, 1]
+
+
+def test_what_was_seen_is_not_judged_on(tmp_path: Path) -> None:
+    every = ImageSet(torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 2, 2), torch.arange(6))
+    assert unseen(every, every.take(torch.tensor([4, 1]))).labels.tolist() == [0, 2, 3, 5]
+    recipe = StudyConfig(**content(tmp_path)).recipe_of("p 0", 0)
+    few, whole = (
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_rows": n})}) for n in (300, None)
+    )
+    images = _Images(progress=False)
+    other = len(images.judge(whole))
+    assert abs(other - len(images.of(whole).validation)) <= len(images.of(whole).classes)
+    judged, trained = images.judge(few), images.of(few).train
+    assert len(trained) == 300
+    assert len(unseen(judged.take(torch.arange(other, len(judged))), trained)) == len(judged) - other
+    assert len(judged) - other == len(unseen(images.of(whole).train, trained)) > 300
 
 
 def test_side_by_side_gives_the_same(results: Results, tmp_path: Path) -> None:

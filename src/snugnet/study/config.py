@@ -64,8 +64,8 @@ class StudyConfig(Config):
         seeds: of training and search alike.
         workers: processes side by side, each with its share of the threads. Two processes of one thread train about a fifth
             faster than one of two.
-        report: the split that accuracies are of: ``test`` once; while something is still being chosen, ``validation``, the
-            half of its images that nothing was searched on.
+        report: what accuracies are of: ``test``, once; while something is still being chosen, ``validation``: the half of its
+            images that nothing was searched on, and the training images that ``train_rows`` leaves out.
         budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves.
         recipe: the recipe that every supernet is a change of, as in a recipe's own file (name, output, seed and the budgets of
             the evaluation come from here, and a study exports nothing). The first stage, where it trains the largest network alone, is run once a seed and shared.

@@ -66,7 +66,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     images = _Images(progress)
     for name in config.supernets:  # refuse what would only fail after hours
         recipe = config.recipe_of(name, config.seeds[0])
-        data, _ = images.of(recipe)
+        data = images.of(recipe)
         pipeline.check_recipe(recipe, pipeline.make_space(recipe, data), data)
     if fresh:
         _forget(folder)
@@ -166,21 +166,48 @@ def _job(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
 class _Images:
     """Images by how they are loaded: most supernets of a study share them.
 
-    Half of the validation images are searched on. A search fits them, a predictor's the most, so what it finds is judged on
-    the other half while something is still being chosen, and on test images at the end.
+    Half of the validation images are searched on. A search fits them, a predictor's the most, so while something is still
+    being chosen what it finds is judged on others: the other half, and the training images that ``train_rows`` leaves out.
     """
 
     progress: bool
     known: dict[str, tuple[GroupedImages, ImageSet]] = field(default_factory=dict)
+    judges: dict[str, ImageSet] = field(default_factory=dict)
 
-    def of(self, recipe: Recipe) -> tuple[GroupedImages, ImageSet]:
-        """Images whose validation split is the half to search on, and the other half."""
+    def of(self, recipe: Recipe) -> GroupedImages:
+        """Images whose validation split is the half to search on."""
+        return self._halved(recipe)[0]
+
+    def judge(self, recipe: Recipe) -> ImageSet:
+        """Images that nothing was trained or searched on, the test images aside."""
+        key = recipe.data.model_dump_json()
+        if key not in self.judges:
+            data, judge = self._halved(recipe)
+            if recipe.data.train_rows is not None:
+                every = load_data(recipe.data.model_copy(update={"train_rows": None}), progress=self.progress)
+                left = unseen(every.train, data.train)
+                judge = ImageSet(torch.cat([judge.images, left.images]), torch.cat([judge.labels, left.labels]))
+            self.judges[key] = judge
+        return self.judges[key]
+
+    def _halved(self, recipe: Recipe) -> tuple[GroupedImages, ImageSet]:
         key = recipe.data.model_dump_json()
         if key not in self.known:
             data = load_data(recipe.data, progress=self.progress)
             search, judge = halves(data.validation)
             self.known[key] = replace(data, validation=search), judge
         return self.known[key]
+
+
+def unseen(images: ImageSet, seen: ImageSet) -> ImageSet:
+    """The images that are not, pixel by pixel, among those seen."""
+    known = {image.tobytes() for image in seen.images.cpu().numpy()}
+    return images.take(
+        torch.tensor(
+            [i for i, image in enumerate(images.images.cpu().numpy()) if image.tobytes() not in known],
+            dtype=torch.int64,
+        )
+    )
 
 
 def halves(images: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -233,13 +260,13 @@ class SupernetRun:
     @cached_property
     def data(self) -> GroupedImages:
         """The supernet's images, with the half of the validation split that is searched on."""
-        return self.images.of(self.whole)[0]
+        return self.images.of(self.whole)
 
     @cached_property
     def judged_on(self) -> ImageSet:
         """The images that accuracies are reported of."""
-        data, judge = self.images.of(self.whole)
-        return (data.test if self.config.report == "test" else judge).to(self.fabric.device)
+        judged = self.data.test if self.config.report == "test" else self.images.judge(self.whole)
+        return judged.to(self.fabric.device)
 
     @cached_property
     def recipe(self) -> Recipe:
