@@ -14,6 +14,7 @@ ORDER = [
     "errors",
     "config",
     "files",
+    "bundles",
     "spaces",
     "plots",
     "costs",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,22 @@ import numpy as np
 import safetensors.torch
 import torch
 
-import snugnet
+from snugnet.bundles import FAMILY
 from snugnet.costs import COUNT_UNITS, CostTable, counted_table
 from snugnet.data import ImageSet
 from snugnet.errors import FamilyError
 from snugnet.family import Family
-from snugnet.files import write_atomically
 from snugnet.search.generator import ArchitectureGenerator
 from snugnet.spaces import get_space
 from snugnet.supernets import Supernet
 
-FORMAT = "snugnet-family"
-VERSION = 1
-INDEX = "family.json"
+INDEX = FAMILY.index
 FILES = ("supernet.safetensors", "generator.safetensors", "images.npz", "costs.npz")
+TRAINING = "supernet.ckpt.safetensors"  # the checkpoint of a training that has begun here
 
 
 def save_family(family: Family, folder: Path) -> Path:
     """Write a family.
-
-    The index with the checksums is written last, so a family that was only half written is seen to be.
 
     Args:
         family: to save.
@@ -54,9 +48,6 @@ def save_family(family: Family, folder: Path) -> Path:
         "costs.npz": _npz(**{f"{name}/{key}": v for name, t in measured.items() for key, v in t.arrays().items()}),
     }
     index = {
-        "format": FORMAT,
-        "version": VERSION,
-        "snugnet": snugnet.__version__,
         "name": family.name,
         "space": family.space.to_json(),
         "classes": list(family.classes),
@@ -67,16 +58,8 @@ def save_family(family: Family, folder: Path) -> Path:
         "generator": family.generator.options,
         "costs": list(family.tables),
         "provenance": family.provenance,
-        "files": {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in contents.items()
-        },
     }
-    text = json.dumps({**index, "sha256": index_checksum(index)}, indent=1)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    write_atomically(folder / INDEX, text.encode())
-    return folder
+    return FAMILY.write(folder, index, contents)
 
 
 def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Family:
@@ -90,59 +73,14 @@ def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Famil
         FamilyError: it is missing, truncated, altered, or of a newer version.
     """
     folder = Path(folder)
-    index = _read_index(folder)
-    contents = {name: _read_file(folder, name, index) for name in FILES}
+    if (folder / TRAINING).exists() and not (folder / INDEX).is_file():
+        raise FamilyError(f"{folder} has no {INDEX}; its training has not ended: run the same 'snugnet train' again")
+    index = FAMILY.read_index(folder)
+    contents = {name: FAMILY.read_file(folder, name, index) for name in FILES}
     try:
         return _assemble(index, contents).to(device)
     except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
         raise FamilyError(f"{folder} holds no whole family ({' '.join(str(error).split())[:200]})") from error
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX
-    if not folder.is_dir():
-        raise FamilyError(f"there is no folder {folder}; a family is a folder with {INDEX}, made by 'snugnet train'")
-    if not path.is_file():
-        started = (folder / "supernet.ckpt.safetensors").exists()
-        hint = (
-            "its training has not ended: run the same 'snugnet train' again" if started else "is it the right folder?"
-        )
-        raise FamilyError(f"{folder} has no {INDEX}; {hint}")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FamilyError(f"{path} is damaged ({error})") from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise FamilyError(f"{path} is not the index of a snugnet family")
-    version = index.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
-        raise FamilyError(
-            f"{folder} is of family version {version}, this snugnet reads up to {VERSION}; update snugnet"
-        )
-    digest = index.pop("sha256", None)
-    if digest != index_checksum(index):
-        raise FamilyError(f"{path} was altered after the family was saved (its checksum differs)")
-    return index
-
-
-def index_checksum(index: dict[str, Any]) -> str:
-    """Checksum of an index (without its own checksum), however it is laid out."""
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
-
-
-def _read_file(folder: Path, name: str, index: dict[str, Any]) -> bytes:
-    path = folder / name
-    expected = index.get("files", {}).get(name)
-    if not isinstance(expected, dict):
-        raise FamilyError(f"{folder / INDEX} does not list {name}; the family is damaged")
-    if not path.is_file():
-        raise FamilyError(f"{folder} lacks {name}; copy the whole folder, or train again")
-    content = path.read_bytes()
-    if len(content) != expected.get("bytes"):
-        raise FamilyError(f"{path} is truncated or replaced: {len(content)} bytes, expected {expected.get('bytes')}")
-    if hashlib.sha256(content).hexdigest() != expected.get("sha256"):
-        raise FamilyError(f"{path} was altered after the family was saved (its checksum differs)")
-    return content
 
 
 def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snugnet.family_io import index_checksum
+from snugnet.bundles import index_checksum
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import snugnet
+from snugnet.bundles import index_checksum
 from snugnet.costs import CostTable
 from snugnet.errors import FamilyError
 from snugnet.family import Family
-from snugnet.family_io import FILES, INDEX, index_checksum, load_family
+from snugnet.family_io import FILES, INDEX, load_family
 
 
 @pytest.fixture

@@ -201,13 +201,13 @@ class TestDamagedFolders:
         ],
     )
     def test_foreign(self, folder: Path, change, says):
-        from snugnet.search.predictors.store import _checksum
+        from snugnet.bundles import index_checksum
 
         path = folder / "predictor.json"
         index = json.loads(path.read_text())
         del index["sha256"]
         index |= change
-        path.write_text(json.dumps({**index, "sha256": _checksum(index)}))
+        path.write_text(json.dumps({**index, "sha256": index_checksum(index)}))
         with pytest.raises(PredictorError, match=says):
             load_predictor(folder)
 
