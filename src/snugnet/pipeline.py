@@ -100,7 +100,7 @@ def read_predictor(recipe: Recipe, space: SearchSpace) -> Estimate | None:
 
     Raises:
         ConfigError: it is of another space, or predicts more than one number.
-        FamilyError: the folder holds no predictor.
+        PredictorError: the folder holds no predictor.
     """
     if recipe.training.predictor is None:
         return None

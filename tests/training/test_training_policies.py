@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.loop import RunLog
-from snugnet.training.supernet import SupernetTraining, _Batch, make_fabric
+from snugnet.training.supernet import SupernetTraining, _Batch, fingerprint, make_fabric
 
 ALL = {"name": "all", "epochs": 0.2, "learning_rate": 0.05, "elastic": "all"}
 
@@ -110,21 +111,54 @@ def test_candidates_are_judged_by_their_loss_on_the_batch(data: GroupedImages, l
         assert score == pytest.approx(-loss.item(), abs=1e-5)
 
 
+def test_another_predictor_under_the_same_name_is_noticed(data: GroupedImages, tmp_path: Path) -> None:
+    def made(folder: str) -> Recipe:
+        return recipe(tmp_path / "run", {**ALL, "sampling": "best-up"}, predictor=str(tmp_path / folder))
+
+    space = make_space(recipe(tmp_path, ALL), data)
+    rows = space.sample(40, np.random.default_rng(0))
+    for seed, folder in enumerate(("one", "two", "copy")):
+        fit_predictor("forest", space, rows, rows.sum(1).astype(float), seed=seed % 2).save(tmp_path / folder)
+    assert fingerprint(made("one"), data) == fingerprint(made("copy"), data) != fingerprint(made("two"), data)
+    with pytest.raises(TrainingError, match=r"training\.predictor: cannot read .*none"):
+        fingerprint(made("none"), data)
+
+
 @pytest.mark.parametrize(
     "settings", [{"sampling": "best-up"}, {"sampling": "worst-up", "sandwich": True}, {"sampling": "cost"}]
 )
-def test_training_under_a_policy_resumes_and_learns_something(
-    data: GroupedImages, tmp_path: Path, settings: dict[str, Any]
+def test_training_under_a_policy_is_stopped_and_goes_on_bit_for_bit(
+    data: GroupedImages, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = []
-    for name in ("whole", "again"):
-        with RunLog(tmp_path / name) as log:
-            made = recipe(tmp_path, {**ALL, **settings}, superclass_dropout=0.5, checkpoint_seconds=0.0)
-            weights.append(run(made, data, log).state_dict())
-            assert all(line for line in (log.folder / "log.jsonl").read_text().splitlines())
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    fresh = Supernet(make_space(made, data), seed=0).state_dict()
-    assert any(not torch.equal(fresh[key], weights[0][key]) for key in fresh if key.endswith("conv.weight"))
+    stage = {**ALL, **settings, "epochs": 0.6}
+    made = recipe(tmp_path, stage, superclass_dropout=0.5, checkpoint_seconds=0.0, log_every=1)
+    with RunLog(tmp_path / "whole") as log:
+        whole = run(made, data, log).state_dict()
+    with RunLog(tmp_path / "stopped") as log:
+        training = training_of(made, data, log)
+        batch = training.batches.batch
+
+        def stopping(step: int) -> Any:
+            if step == 2:
+                raise KeyboardInterrupt
+            return batch(step)
+
+        training.supernet = Supernet(make_space(made, data), seed=made.seed)
+        monkeypatch.setattr(training.batches, "batch", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            training.run()
+    with RunLog(tmp_path / "stopped") as log:
+        resumed = run(made, data, log).state_dict()
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
+    assert len(lines[0]) > 2
+    for one, other in zip(*lines, strict=True):  # no step is done twice, and each does the same
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    fresh = Supernet(make_space(made, data), seed=made.seed).state_dict()
+    assert any(not torch.equal(fresh[key], whole[key]) for key in fresh if key.endswith("conv.weight"))
 
 
 def test_a_predictor_is_asked_for_the_best_candidates(data: GroupedImages, log: RunLog, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snugnet.bundles import PREDICTOR
 from snugnet.costs import counted_table
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import SnugnetError, TrainingError
@@ -69,7 +70,9 @@ def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
     for key in ("checkpoint_seconds", "log_every"):
         content["training"].pop(key, None)
     if recipe.training.start is not None:  # its content, wherever it lies
-        content["training"]["start"] = hashlib.sha256(_bytes(recipe.training.start)).hexdigest()
+        content["training"]["start"] = _checksum("start", Path(recipe.training.start))
+    if recipe.training.predictor is not None:  # its index holds the checksums of its arrays
+        content["training"]["predictor"] = _checksum("predictor", Path(recipe.training.predictor) / PREDICTOR.index)
     groups = {name: list(classes) for name, classes in data.groups.items()}
     digest = hashlib.sha256(
         json.dumps([content, list(data.classes), groups, data.mean, data.std], sort_keys=True).encode()
@@ -79,11 +82,11 @@ def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
     return digest.hexdigest()[:16]
 
 
-def _bytes(path: str) -> bytes:
+def _checksum(key: str, path: Path) -> str:
     try:
-        return Path(path).read_bytes()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise TrainingError(f"training.start: cannot read {path}: {error.strerror or error}") from error
+        raise TrainingError(f"training.{key}: cannot read {path}: {error.strerror or error}") from error
 
 
 @dataclass
