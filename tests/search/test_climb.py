@@ -35,6 +35,12 @@ def test_a_sum_over_options_is_solved_exactly() -> None:
     assert climb(case)[1][0] >= case.score(exact)[0] - 1e-9
 
 
+def test_without_costs() -> None:
+    space = SPACES[0]
+    table = random_table(space, np.random.default_rng(1), whole=False)
+    assert climb(Problem(space, table, {}))[1][0] == table.range[1]
+
+
 def test_one_architecture_is_enough() -> None:
     space = SPACES[0]
     table = random_table(space, np.random.default_rng(1), whole=False)

@@ -186,6 +186,48 @@ def test_an_interrupt_saves_what_was_scored(tmp_path: Path, method: Method) -> N
     assert np.array_equal(resumed.survivors, whole.survivors)
 
 
+@pytest.mark.parametrize("replayed", [0, 1])
+def test_a_second_interrupt_loses_no_score(tmp_path: Path, replayed: int) -> None:
+    case, asked = problem(SPACES[0]), list[bytes]()
+    rows = np.unique(within(case), axis=0)[:20]
+
+    def stopped(least: int) -> Callable[[Population], np.ndarray]:
+        def score(chunk: Population) -> np.ndarray:
+            if len(asked) >= least:
+                raise KeyboardInterrupt
+            asked.extend(keys(chunk))
+            return case.score(chunk)
+
+        return score
+
+    def interrupted(n: int, rng: np.random.Generator) -> Population:
+        raise KeyboardInterrupt
+
+    def run(least: int, source: Callable[..., Population] = lambda n, rng: rows) -> SearchResult:
+        return search(replace(case, score=stopped(least)), Proposals(20, source), chunk=5, folder=tmp_path)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(10)
+    with pytest.raises(KeyboardInterrupt):  # before any of what was scored is entered again, or after all of it
+        run(10, *([] if replayed else [interrupted]))
+    result = run(100)
+    assert len(asked) == len(set(asked)) == len(result.archive) == 20
+    assert (
+        result.archive.values.tobytes()
+        == search(case, Proposals(20, lambda n, rng: rows), chunk=5).archive.values.tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    "method", [m for name, m in METHODS.items() if name.startswith("predictor")], ids=lambda m: m.optimiser
+)
+def test_a_problem_without_costs(method: PredictorSearch) -> None:
+    case = Problem(SPACES[0], problem(SPACES[0]).score, {})
+    assert len(search(case, method).archive) == method.evaluations
+    scores = np.random.default_rng(0).random((3, int(case.space.offsets[-1])))
+    assert np.array_equal(case.decode(scores), problem(SPACES[0], shares=()).decode(scores))
+
+
 @spaces
 @pytest.mark.parametrize("seed", range(4))
 def test_evolution_finds_the_best_of_a_small_space(space: SearchSpace, seed: int) -> None:

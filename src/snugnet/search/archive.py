@@ -38,9 +38,6 @@ class Archive:
         """Number of architectures."""
         return len(self.index)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self.index
-
     @property
     def rows(self) -> Population:
         """The architectures, (n, d)."""
@@ -66,6 +63,13 @@ class Archive:
         """
         self._enter(rows[:entered], values[:entered])
         self._known = dict(zip(keys(rows[entered:]), values[entered:], strict=True))
+
+    def scored(self) -> tuple[Population, NDArray[np.float64]]:
+        """What a checkpoint has to hold, (n, d) and (n, width): all that was evaluated, then what is remembered and not yet asked
+        for again."""
+        waiting = {key: values for key, values in self._known.items() if key not in self.index}
+        rows = np.frombuffer(b"".join(waiting), dtype=np.int16).reshape(-1, self.d)
+        return np.concatenate([self.rows, rows]), np.concatenate([self.values, *(v[None] for v in waiting.values())])
 
     def evaluate(
         self,

@@ -169,13 +169,14 @@ class _Run:
         if self.folder is None:
             return
         buffer = io.BytesIO()
+        rows, values = self.archive.scored()
         state = {
             "of": self._identity(), "done": self.done, "entered": self.entered, "seconds": self._seconds(),
         }  # fmt: skip
         np.savez(
             buffer,
-            rows=self.archive.rows,
-            values=self.archive.values,
+            rows=rows,
+            values=values,
             survivors=self.survivors,
             state=np.array(json.dumps(state)),
         )

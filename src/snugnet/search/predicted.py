@@ -82,11 +82,14 @@ class PredictorSearch(Method):
 
 
 def spread(now: Round, n: int) -> Population:
-    """New architectures within all limits, spread evenly over the cost that is limited first (or the first cost).
+    """New architectures within all limits, spread evenly over the cost that is limited first (or the first cost); where
+    the problem has no costs, samples.
 
     Uniform samples nearly all lie close to one cost; a predictor has to know the rest as well.
     """
     problem, taken = now.problem, set[bytes]()
+    if not problem.tables:
+        return now.samples(n)
     table = problem.tables[next(iter(problem.limits), next(iter(problem.tables)))]
     low, high = table.range
     edges = np.linspace(low, min(high, problem.limits.get(table.name, np.inf)), _WINDOWS + 1)

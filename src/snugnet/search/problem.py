@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.costs import CostTable, decode, parse_budget
+from snugnet.costs.plan import make_plan
 from snugnet.errors import BudgetError
 from snugnet.spaces import Population, SearchSpace
 
@@ -28,7 +29,7 @@ class Problem:
     Attributes:
         space: what is searched.
         score: see :data:`Score`.
-        tables: costs by name; NSGA-II may minimise any of them.
+        tables: costs by name, or none; NSGA-II may minimise any of them.
         limits: upper budgets by the cost's name; given as numbers or as text such as ``"40M"``.
         columns: names of the k values that the score gives besides what an architecture is worth.
     """
@@ -85,6 +86,9 @@ class Problem:
             scores: in one-hot layout, (n, sum of options).
             cells: of the decode's grid.
         """
+        if not self.tables:
+            plan = make_plan(self.space, ())
+            return plan.best(plan.scores(scores))[0]
         tables = [table for table, _ in self._binding] or [next(iter(self.tables.values()))]
         bounds = [bound for _, bound in self._binding] or [np.inf]
         parts = [
