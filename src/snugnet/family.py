@@ -16,6 +16,7 @@ from torch import Tensor
 from snugnet.costs import COUNT_UNITS, CostTable, decode, parse_budget
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
+from snugnet.files import plain_number
 from snugnet.nn.network import Network, resized, with_layout
 from snugnet.search.generator import ArchitectureGenerator, regrets
 from snugnet.spaces import Blueprint, Population, SearchSpace
@@ -402,7 +403,7 @@ class Family:
         for batch in self._batches_of_heads(indices, names):
             costs[batch.members] = np.stack([table(rows[batch.members]) for table in batch.tables], 1) - batch.savings
         return [
-            Specialized(self, _text(group), own, row, dict(zip(names, map(_number, cost), strict=True)), limits)
+            Specialized(self, _text(group), own, row, dict(zip(names, map(plain_number, cost), strict=True)), limits)
             for (group, _), own, row, cost, limits in zip(
                 scenarios, indices, rows, costs.tolist(), budgets, strict=True
             )
@@ -485,7 +486,3 @@ class _Heads:
 
 def _text(group: Group) -> str:
     return group if isinstance(group, str) else ",".join(group)
-
-
-def _number(value: float) -> float:
-    return int(value) if float(value).is_integer() else float(value)

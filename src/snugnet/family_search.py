@@ -6,17 +6,18 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from snugnet.errors import BudgetError, SearchError
 from snugnet.family import Family, Group, Specialized
-from snugnet.files import json_text, write_atomically
+from snugnet.files import json_text, plain_number, write_atomically
 from snugnet.search.driver import SearchResult, run_search
 from snugnet.search.evolution import PRESETS
 from snugnet.search.method import Method, Proposals, RandomSearch
@@ -121,7 +122,7 @@ class FamilySearch:
             case "random":
                 return RandomSearch(evaluations or 1000)
             case "generator":
-                return Proposals(evaluations or 100, self.generated)
+                return Proposals(evaluations or 100, self.generated, self._generator_id())
             case "predictor":
                 total = evaluations or 520
                 top = max(1, total // 26)
@@ -192,12 +193,14 @@ class FamilySearch:
 
     def _scorer_id(self) -> str:
         """Hash of what accuracies depend on: weights, images, groups."""
-        digest = hashlib.sha256(json.dumps([self.problem.columns, self.family.name]).encode())
         sets = (self.family.calibration, self.family.validation)
         tensors = [*self.family.supernet.state_dict().values(), *(t for s in sets for t in (s.images, s.labels))]
-        for tensor in tensors:
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return _digest([self.problem.columns, self.family.name], tensors)
+
+    def _generator_id(self) -> str:
+        """Hash of what :meth:`generated` depends on, beside the limits and the scorer: the generator, and its budget."""
+        generator = self.family.generator
+        return _digest([self.family.budget_name, generator.options], generator.state_dict().values())
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,7 @@ class Searched:
         return [
             {
                 "architecture": problem.space.to_dict(archive.rows[place]),
-                "costs": {name: _number(values[i]) for name, values in costs.items()},
+                "costs": {name: plain_number(values[i]) for name, values in costs.items()},
                 "accuracy": float(archive.scores[place]),
                 "groups": dict(zip(problem.columns, archive.values[place, 1:].tolist(), strict=True)),
             }
@@ -257,7 +260,7 @@ class Searched:
         return {
             "family": self.search.family.name,
             "group": group if group is None or isinstance(group, str) else list(group),
-            "budgets": {name: _number(limit) for name, limit in self.search.problem.limits.items()},
+            "budgets": {name: plain_number(limit) for name, limit in self.search.problem.limits.items()},
             "settings": self.method.settings(),
             "seed": self.seed,
             "evaluated": len(self.result.archive),
@@ -274,7 +277,9 @@ class Searched:
         writer.writerow(["arch", *costs, "accuracy", *problem.columns])
         for i, row in enumerate(archive.rows):
             arch = json.dumps(problem.space.to_dict(row), separators=(",", ":"))
-            writer.writerow([arch, *(_number(values[i]) for values in costs.values()), *archive.values[i].tolist()])
+            writer.writerow(
+                [arch, *(plain_number(values[i]) for values in costs.values()), *archive.values[i].tolist()]
+            )
         return text.getvalue()
 
     def save(self, folder: Path) -> list[Path]:
@@ -313,5 +318,8 @@ def search_family(
     return search.run(chosen, seed=seed, folder=None if folder is None else Path(folder), progress=progress)
 
 
-def _number(value: float) -> float:
-    return int(value) if float(value).is_integer() else float(value)
+def _digest(content: Any, tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(content).encode())
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -28,6 +28,11 @@ def json_text(document: Any) -> str:
     return json.dumps(_finite(document), indent=1, allow_nan=False)
 
 
+def plain_number(value: float) -> float:
+    """A number as JSON shows it best: an integer where it is whole."""
+    return int(value) if float(value).is_integer() else float(value)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +99,27 @@ def test_generated_architectures_meet_the_limits_of_every_superclass(family: Fam
     assert search.problem.feasible(rows).all()
     with pytest.raises(SearchError, match="no single network"):
         search.run(search.method("generator", evaluations=2), progress=False).network()
+
+
+def test_what_another_generator_found_is_not_given_again(family: Family, tmp_path: Path) -> None:
+    def found() -> dict[str, Any]:
+        return search_family(
+            family, "generator", group="round", folder=tmp_path, evaluations=2, progress=False
+        ).to_json()
+
+    first = found()
+    assert found()["winners"] == first["winners"]
+    parameter = family.generator.budget_embedding
+    kept = parameter.detach().clone()
+    try:
+        with torch.no_grad():
+            parameter += 1
+        with pytest.raises(SearchError, match=r"another search.*settings"):
+            found()
+    finally:
+        with torch.no_grad():
+            parameter.copy_(kept)
+    assert found()["winners"] == first["winners"]
 
 
 def test_candidates_side_by_side_are_judged_alike_and_the_threads_are_given_back(family: Family) -> None:

@@ -170,11 +170,13 @@ class Proposals(Method):
     Attributes:
         candidates: how many.
         source: from that number and a generator of random numbers to canonical rows within all limits, (n, d).
+        source_id: what the source is, in a few words or as a hash, for the checkpoint.
     """
 
     name: ClassVar[str] = "generator"
     candidates: int
     source: Callable[[int, np.random.Generator], Population]
+    source_id: str = ""
 
     def __post_init__(self) -> None:
         check_counts(self, candidates=1)
@@ -191,4 +193,4 @@ class Proposals(Method):
         return now.fresh(self.source(self.candidates, now.rng), self.candidates, set())
 
     def settings(self) -> dict[str, Any]:
-        return {"method": self.name, "candidates": self.candidates}
+        return {"method": self.name, "candidates": self.candidates, "source": self.source_id}
