@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,30 @@ def test_every_space_is_written_and_read(tmp_path: Path, name: str, suffix: str)
     assert np.array_equal(table.rows, rows)
     assert table.values(["accuracy"])[:, 0].tolist() == list(range(30))
     assert table.texts["note"] == ["a,\nb"] * 30
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_a_column_for_each_choice(tmp_path: Path, name: str) -> None:
+    space = get_space(name)
+    rows = np.concatenate([*space.extremes().values(), space.sample(5, np.random.default_rng(0))])
+    header = [choice.name for choice in space.choices]
+    lines: list[list[object]] = [
+        [c.options[i] if on else "" for c, i, on in zip(space.choices, row, active, strict=True)]
+        for row, active in zip(rows, space.active(rows), strict=True)
+    ]
+    full = [[*line, 71.5] for line in lines]
+    table = read_table(write(tmp_path / "a.csv", [[*header, "top1"], *full]), space)
+    assert np.array_equal(table.rows, rows)
+    assert list(table.texts) == ["top1"]
+    last = header[-1]
+    for entry, says in ((99, f"row 8: {re.escape(last)} = 99 is not in this space"), ("", f"row 8: .*lacks '{last}'")):
+        path = write(
+            tmp_path / "b.csv", [header, *lines[:7], [*lines[2][:-1], entry]]
+        )  # all choices of the largest matter
+        with pytest.raises(DataError, match=says):
+            read_table(path, space)
+    with pytest.raises(DataError, match=f"row 1: .*lacks '{header[0]}'"):
+        read_table(write(tmp_path / "c.csv", [header[1:], *[line[1:] for line in lines]]), space)
 
 
 @settings(max_examples=20, deadline=None)
@@ -93,6 +118,7 @@ def test_unused_slots_are_not_read_and_whole_numbers_may_be_floats(tmp_path: Pat
         (["a", "b"], [[1, 2]], "has no architectures of ofa-mobilenet-v3; .* it has: a, b"),
         (["depth_0", "top1"], [[2, 1]], "row 1: the architecture lacks"),
         (["resolution", *HEADER], [[192, *line()]], "row 1: the architecture has resolution 192, this space 224"),
+        (["stage1.depth", "resolution"], [[2, 192]], "row 1: the architecture has resolution 192, this space 224"),
         (["arch", "x"], [["{", 1]], "row 1: arch is not JSON"),
         (["arch", "x"], [["[1]", 1]], "row 1: arch is no JSON object"),
         (["arch", "x", "x"], [["{}", 1, 1]], "two columns 'x'"),

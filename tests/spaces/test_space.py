@@ -44,6 +44,16 @@ def test_every_space_is_covered():
     assert list(TINY_SPACES) == list_spaces()
 
 
+def test_a_new_resolution_takes_the_place_of_the_old(tiny_space):
+    small = tiny_space.with_options(resolution=11)
+    assert small.resolution == 11
+    assert all(c.options == (11,) for c in small.choices if c.name == "resolution")
+    several = small.with_options(resolutions=(5, 7))
+    assert several.resolution == 7
+    assert several.choices[several.column["resolution"]].options == (5, 7)
+    assert several.with_options(num_classes=3).options == {**several.options, "num_classes": 3}
+
+
 def test_size_by_enumeration():
     space = Nested.create()
     every = np.array(list(itertools.product(*map(range, space.num_options))), dtype=np.int16)

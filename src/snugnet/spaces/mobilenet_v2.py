@@ -131,9 +131,7 @@ class MobileNetV2(MBConvSpace):
         Raises:
             SpaceError: a field is missing or has a value that is not in this space.
         """
-        for key in self.json_options:
-            if key in arch and key not in self.column and arch[key] != self.options[key]:
-                raise SpaceError(f"the architecture has {key} {arch[key]!r}, this space {self.options[key]!r}")
+        self._check_stated(arch)
         check_fields(arch, ("blocks",))
         row = np.zeros((1, self.d), dtype=np.int16)
         if "resolution" in self.column:

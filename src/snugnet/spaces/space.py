@@ -308,13 +308,29 @@ class SearchSpace(ABC):
         Raises:
             SpaceError: something that matters is missing, or has a value that is not an option.
         """
+        return self.from_choices(arch)
+
+    def from_choices(self, options: Mapping[str, Any]) -> Population:
+        """The row, shape ``(1, d)``, of an architecture given as options by the choices' names; other keys are left alone.
+
+        Raises:
+            SpaceError: something that matters is missing, or has a value that is not an option; or another value is given
+                for one of :attr:`json_options`.
+        """
+        self._check_stated(options)
         row = np.zeros((1, self.d), dtype=np.int16)
         for i, choice in enumerate(self.choices):
-            if choice.name in arch:
-                row[0, i] = choice.index(arch[choice.name])
+            if choice.name in options:
+                row[0, i] = choice.index(options[choice.name])
             elif self.active(row)[0, i]:
                 raise SpaceError(f"the architecture lacks {choice.name!r}; options: {list(choice.options)}")
         return self.rows(row)
+
+    def _check_stated(self, arch: Mapping[str, Any]) -> None:
+        """Refuse an architecture that states another value of an option of the space."""
+        for key in self.json_options:
+            if key in arch and key not in self.column and arch[key] != self.options[key]:
+                raise SpaceError(f"the architecture has {key} {arch[key]!r}, this space {self.options[key]!r}")
 
     # -- the space itself ----------------------------------------------------------------------------------------------
 
@@ -324,8 +340,11 @@ class SearchSpace(ABC):
         """Make the space; see the class for its options."""
 
     def with_options(self, **changes: Any) -> Self:
-        """The same space with some options changed, such as ``num_classes`` or ``resolution``."""
-        return type(self).create(**{**self.options, **changes})
+        """The same space with some options changed, such as ``num_classes``; a new ``resolution`` takes the place of old
+        ``resolutions``, and the other way round."""
+        sizes = {"resolution", "resolutions"}
+        kept = {key: value for key, value in self.options.items() if not (sizes & changes.keys() and key in sizes)}
+        return type(self).create(**{**kept, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Name and options: what :func:`snugnet.spaces.get_space` needs to make this space again."""

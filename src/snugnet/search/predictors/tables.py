@@ -69,8 +69,8 @@ def read_table(path: str | Path, space: SearchSpace) -> ArchitectureTable:
     Args:
         path: ``.csv`` or ``.csv.gz``, with a header. Architectures stand in one column ``arch`` (JSON, the space's form),
             or in a column for each number: ``depth_0``, ``kernel_0``, ``expand_0``, ... counted from 0 (slots past a
-            stage's depth are not read), with ``resolution`` and ``width_mult`` if they are there; or in columns with the
-            names of the space's choices.
+            stage's depth are not read), or in a column for each of the space's choices, named as the choice (entries of
+            choices that do not matter may be empty); with ``resolution`` and ``width_mult`` if they are there.
         space: whose architectures they are.
 
     Raises:
@@ -84,7 +84,7 @@ def read_table(path: str | Path, space: SearchSpace) -> ArchitectureTable:
         try:
             if len(line) != len(header):
                 raise SpaceError(f"{len(line)} entries for {len(header)} columns")
-            rows.append(space.from_dict(reader.form(line)))
+            rows.append(reader.row(line))
         except SpaceError as error:
             raise DataError(f"{path}, row {i + 1}: {error}") from error
     texts = {name: [line[k] for line in lines] for k, name in enumerate(header) if k not in reader.columns}
@@ -104,30 +104,45 @@ def write_table(path: str | Path, space: SearchSpace, rows: Population, columns:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Where in a line the architecture stands: columns by key, one for a number, several for a list."""
+    """Where in a line the architecture stands.
 
+    Attributes:
+        space: whose architecture it is.
+        keys: columns by key, one for a number, several for a list.
+        by_choice: whether the keys are names of choices.
+    """
+
+    space: SearchSpace
     keys: Mapping[str, int | list[int]]
+    by_choice: bool = False
 
     @property
     def columns(self) -> set[int]:
         return {k for where in self.keys.values() for k in ([where] if isinstance(where, int) else where)}
 
-    def form(self, line: Sequence[str]) -> dict[str, Any]:
+    def row(self, line: Sequence[str]) -> Population:
+        return (self.space.from_choices if self.by_choice else self.space.from_dict)(self._form(line))
+
+    def _form(self, line: Sequence[str]) -> dict[str, Any]:
         where = self.keys.get(ARCH)
         if isinstance(where, int):
             return _json_object(line[where])
         return {
             key: _value(line[where]) if isinstance(where, int) else [_value(line[k]) for k in where]
             for key, where in self.keys.items()
+            if isinstance(where, list) or line[where].strip()
         }
 
 
 def _architecture(path: Path, header: Sequence[str], space: SearchSpace) -> _Reader:
     place = {name: k for k, name in enumerate(header)}
     if ARCH in place:
-        return _Reader({ARCH: place[ARCH]})
-    keys: dict[str, int | list[int]] = {c.name: place[c.name] for c in space.choices if c.name in place}
-    keys |= {name: place[name] for name in _SCALARS if name in place}
+        return _Reader(space, {ARCH: place[ARCH]})
+    scalars = {name: place[name] for name in _SCALARS if name in place}
+    named = {choice.name: place[choice.name] for choice in space.choices if choice.name in place}
+    if named.keys() - scalars.keys():
+        return _Reader(space, named | scalars, by_choice=True)
+    keys: dict[str, int | list[int]] = {**scalars}
     for start, key in _LISTS.items():
         count = 0
         while f"{start}_{count}" in place:
@@ -139,7 +154,7 @@ def _architecture(path: Path, header: Sequence[str], space: SearchSpace) -> _Rea
             f"{path} has no architectures of {space.name}; they stand in columns {ARCH} (JSON), depth_0, kernel_0, "
             f"expand_0, ..., or named as its choices, and it has: {', '.join(header)}"
         )
-    return _Reader(keys)
+    return _Reader(space, keys)
 
 
 def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
