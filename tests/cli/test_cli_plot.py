@@ -30,6 +30,11 @@ def test_a_study_has_its_own_budgets(snugnet: Any) -> None:
     assert "holds no study's results" in snugnet("plot", ".", "--out", "plots").error
 
 
+def test_a_name_on_the_hub_needs_a_folder_for_the_files(snugnet: Any) -> None:
+    assert "--out" in snugnet("plot", "user/name").error
+    assert not Path("user").exists()
+
+
 @pytest.mark.parametrize(("source", "words"), [("nowhere", "no folder nowhere"), (".", "no family.json")])
 def test_what_is_no_family(snugnet: Any, source: str, words: str) -> None:
     assert words in snugnet("plot", source, "--out", "plots").error

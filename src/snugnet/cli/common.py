@@ -112,6 +112,12 @@ def check_folder(path: str | Path) -> Path:
     return path
 
 
+def is_on_hub(family: str) -> bool:
+    """Whether a text can only be a name on the Hugging Face hub, ``user/name``, and no folder here."""
+    owner, _, name = family.partition("/")
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", family) and not Path(owner).exists() and name not in ("", ".", ".."))
+
+
 def load_family(family: str) -> Family:
     """A family from a folder, or from the Hugging Face hub where the text can only be a name there.
 
@@ -120,9 +126,7 @@ def load_family(family: str) -> Family:
     """
     from snugnet import family_io
 
-    owner, _, name = family.partition("/")
-    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", family) and not Path(owner).exists() and name not in ("", ".", "..")
-    return family_io.from_pretrained(family) if on_hub else family_io.load_family(family)
+    return family_io.from_pretrained(family) if is_on_hub(family) else family_io.load_family(family)
 
 
 def slug(name: str) -> str:

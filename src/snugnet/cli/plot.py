@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snugnet.cli.common import Json, check_folder, emit, load_family, say
+from snugnet.cli.common import Json, check_folder, emit, is_on_hub, load_family, say
 from snugnet.cli.evaluate import read_budget_list
 from snugnet.errors import ConfigError
 
@@ -15,7 +15,11 @@ from snugnet.errors import ConfigError
 def plot(
     source: Annotated[str, typer.Argument(metavar="FAMILY|STUDY", help="Folder of a family or of a study.")],
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the PNG files; SOURCE/plots without it.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for the PNG files; FAMILY/plots or STUDY/plots without it; needed for a name on the hub.",
+        ),
     ] = None,
     budgets: Annotated[
         str | None,
@@ -26,6 +30,10 @@ def plot(
     """Architectures as block diagrams, their similarity across superclasses; for a study also fronts and predictors."""
     from snugnet.files import write_atomically
 
+    if folder is None and is_on_hub(source):
+        raise ConfigError(
+            f"{source} is no folder here, but may be a name on the hub; give a folder for the files with --out"
+        )
     target = check_folder(folder if folder is not None else Path(source) / "plots")
     if (Path(source) / "study.json").exists():
         if budgets is not None:
