@@ -97,7 +97,7 @@ class FamilySearch:
             preset: of the evolution; one of :data:`snugnet.search.evolution.PRESETS`, spos by default.
             evaluations: architectures to evaluate: of random, generator and predictor.
             population: of a round: of evolution and nsga2.
-            rounds: of evolution and nsga2.
+            rounds: of evolution and nsga2, the first one included.
             predictor: kind of predictor: mlp, forest, or best (the default).
 
         Raises:

@@ -307,6 +307,8 @@ def test_the_papers_settings() -> None:
     assert {name: preset.evaluations for name, preset in PRESETS.items()} == {
         "spos": 1000, "attentive-nas": 5632, "ofa": 50_100,
     }  # fmt: skip
+    assert {name: preset.rounds for name, preset in PRESETS.items()} == {"spos": 20, "attentive-nas": 21, "ofa": 501}
+    assert all(preset.resized(rounds=preset.rounds) == preset for preset in PRESETS.values())
     small = PRESETS["attentive-nas"].resized(population=64, rounds=5)
     assert (small.initial, small.mutated, small.crossed, small.parents, small.rounds) == (128, 32, 32, 32, 5)
 

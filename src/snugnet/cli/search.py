@@ -42,7 +42,7 @@ def search(
         int | None, typer.Option(min=1, help="Architectures to evaluate: random, predictor, generator.")
     ] = None,
     population: Annotated[int | None, typer.Option(min=1, help="Architectures of a round: evolution, nsga2.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds: evolution, nsga2.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, the first included: evolution, nsga2.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     out_folder: Annotated[
         Path | None,

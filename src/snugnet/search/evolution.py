@@ -97,5 +97,6 @@ PRESETS = {
     "ofa": Evolution(initial=100, mutated=50, crossed=50, generations=500, parents=25),
 }
 """``spos``: population 50, 20 rounds, top 10, mutation 0.1, half crossed and half mutated (Algorithm 1; its first population
-is the first of the 20 that are evaluated). ``attentive-nas``: 512, then 128 + 128 a round, 20 rounds (section 4.2; the paper
-gives neither parents nor probability: 128 and 0.1 are ours). ``ofa``: the published EvolutionFinder's defaults."""
+is the first of the 20 that are evaluated). ``attentive-nas``: 21 rounds, 512 and then 20 generations of 128 + 128 (section
+4.2; the paper gives neither parents nor probability: 128 and 0.1 are ours). ``ofa``: 501 rounds, one that begins and the 500
+generations of the published EvolutionFinder's defaults."""

@@ -100,7 +100,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def rounds(self) -> int:
-        """How many rounds there are."""
+        """How many rounds there are, the first included."""
 
     @property
     @abstractmethod
