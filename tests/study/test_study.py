@@ -20,7 +20,7 @@ import torch
 from snugnet.data import ImageSet
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.study import Results, StudyConfig, load_study, run_study
-from snugnet.study.run import _Images, halves, unseen
+from snugnet.study.images import StudyImages, halves, unseen
 
 PNG = b"\x89PNG"
 ROOT = Path(__file__).parents[2]
@@ -229,7 +229,7 @@ def test_what_was_seen_is_not_judged_on(tmp_path: Path) -> None:
     few, whole = (
         recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_rows": n})}) for n in (300, None)
     )
-    images = _Images(progress=False)
+    images = StudyImages(progress=False)
     other = len(images.judge(whole))
     assert abs(other - len(images.of(whole).validation)) <= len(images.of(whole).classes)
     judged, trained = images.judge(few), images.of(few).train

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from snugnet import pipeline
 from snugnet.costs import CostTable
-from snugnet.data import GroupedImages, ImageSet, load_data
+from snugnet.data import GroupedImages, ImageSet
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.evaluation import check_groups, spread_budgets
 from snugnet.family import Family, Specialized
@@ -37,6 +37,7 @@ from snugnet.search.problem import Problem
 from snugnet.search.scoring import ImageScorer
 from snugnet.spaces import Population
 from snugnet.study.config import Method, StudyConfig, slug
+from snugnet.study.images import StudyImages
 from snugnet.study.results import JSON, MARKDOWN, Outcome, Results, Row
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy
@@ -63,7 +64,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     folder = Path(config.output)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
-    images = _Images(progress)
+    images = StudyImages(progress)
     for name in config.supernets:  # refuse what would only fail after hours
         recipe = config.recipe_of(name, config.seeds[0])
         data = images.of(recipe)
@@ -88,7 +89,7 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _runs(config: StudyConfig, name: str, seed: int, images: _Images, progress: bool) -> SupernetRun:
+def _runs(config: StudyConfig, name: str, seed: int, images: StudyImages, progress: bool) -> SupernetRun:
     recipe = config.recipe_of(name, seed)
     if recipe.threads and config.workers == 1:
         torch.set_num_threads(recipe.threads)
@@ -148,77 +149,18 @@ def _begin_worker(threads: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-_worker_images: _Images | None = None
+_worker_images: StudyImages | None = None
 
 
 def _job(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
     """In a worker: train what a supernet starts from, or do all that is to be done with the supernet."""
     global _worker_images
-    _worker_images = _worker_images or _Images(progress=False)
+    _worker_images = _worker_images or StudyImages(progress=False)
     run = _runs(config, name, seed, _worker_images, progress=False)
     if teacher:
         _ = run.recipe
     else:
         run.outcomes()
-
-
-@dataclass
-class _Images:
-    """Images by how they are loaded: most supernets of a study share them.
-
-    Half of the validation images are searched on. A search fits them, a predictor's the most, so while something is still
-    being chosen what it finds is judged on others: the other half, and the training images that ``train_rows`` leaves out.
-    """
-
-    progress: bool
-    known: dict[str, tuple[GroupedImages, ImageSet]] = field(default_factory=dict)
-    judges: dict[str, ImageSet] = field(default_factory=dict)
-
-    def of(self, recipe: Recipe) -> GroupedImages:
-        """Images whose validation split is the half to search on."""
-        return self._halved(recipe)[0]
-
-    def judge(self, recipe: Recipe) -> ImageSet:
-        """Images that nothing was trained or searched on, the test images aside."""
-        key = recipe.data.model_dump_json()
-        if key not in self.judges:
-            data, judge = self._halved(recipe)
-            if recipe.data.train_rows is not None:
-                every = load_data(recipe.data.model_copy(update={"train_rows": None}), progress=self.progress)
-                left = unseen(every.train, data.train)
-                judge = ImageSet(torch.cat([judge.images, left.images]), torch.cat([judge.labels, left.labels]))
-            self.judges[key] = judge
-        return self.judges[key]
-
-    def _halved(self, recipe: Recipe) -> tuple[GroupedImages, ImageSet]:
-        key = recipe.data.model_dump_json()
-        if key not in self.known:
-            data = load_data(recipe.data, progress=self.progress)
-            search, judge = halves(data.validation)
-            self.known[key] = replace(data, validation=search), judge
-        return self.known[key]
-
-
-def unseen(images: ImageSet, seen: ImageSet) -> ImageSet:
-    """The images that are not, pixel by pixel, among those seen."""
-    known = {image.tobytes() for image in seen.images.cpu().numpy()}
-    return images.take(
-        torch.tensor(
-            [i for i, image in enumerate(images.images.cpu().numpy()) if image.tobytes() not in known],
-            dtype=torch.int64,
-        )
-    )
-
-
-def halves(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Two sets, each with every other image of each class."""
-    labels = images.labels.cpu().numpy()
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        own = labels == label
-        rank[own] = np.arange(own.sum())
-    first, second = (torch.from_numpy(np.flatnonzero(rank % 2 == side)) for side in (0, 1))
-    return images.take(first), images.take(second)
 
 
 @dataclass
@@ -238,7 +180,7 @@ class SupernetRun:
     config: StudyConfig
     name: str
     seed: int
-    images: _Images
+    images: StudyImages
     fabric: Fabric
     folder: Path
     progress: bool
