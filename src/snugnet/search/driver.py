@@ -23,7 +23,7 @@ from snugnet.search.problem import Problem
 from snugnet.spaces import Population
 
 CHECKPOINT = "search.npz"
-_STOCK, _STOCK_ROUNDS = 64, 32  # samples a round, and rounds that they are drawn for at once
+_STOCK = 4096  # samples drawn at once, for as many rounds as they suffice
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,13 @@ class _Run:
         """
         if self.done == 0 or not self.problem.fast_samples:
             return np.zeros((0, self.problem.space.d), dtype=np.int16)
-        block, place = divmod(self.done, _STOCK_ROUNDS)
+        share = -(-self.method.evaluations // self.method.rounds)  # a whole round of samples
+        rounds = max(1, _STOCK // share)
+        block, place = divmod(self.done, rounds)
         if block not in self._stock:
             rng = np.random.default_rng((self.seed, block, 1))
-            self._stock = {block: self.problem.sample(_STOCK_ROUNDS * _STOCK, rng)}
-        return self._stock[block][place * _STOCK : (place + 1) * _STOCK]
+            self._stock = {block: self.problem.sample(rounds * share, rng)}
+        return self._stock[block][place * share : (place + 1) * share]
 
     def _seconds(self) -> float:
         return self.spent + time.monotonic() - self._since

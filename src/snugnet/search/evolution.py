@@ -85,7 +85,11 @@ class Evolution(Method):
 
         taken: set[bytes] = set()
         mutated = now.children(self.mutated, taken, mutants)
-        return np.concatenate([mutated, now.children(self.crossed, taken, crosses, mutants)])
+        # where mutants have just run out, there are no more to stand in for crosses
+        breeds = (crosses, mutants) if len(mutated) == self.mutated else (crosses,)
+        crossed = now.children(self.crossed, taken, *breeds)
+        rest = now.samples(self.mutated + self.crossed - len(mutated) - len(crossed), taken)
+        return np.concatenate([mutated, crossed, rest])
 
     def select(self, now: Round, pool: NDArray[np.intp]) -> NDArray[np.intp]:
         return pool[np.argsort(-now.archive.scores[pool], kind="stable")[: self.parents]]

@@ -65,13 +65,13 @@ class Round:
         return np.concatenate(found)
 
     def children(self, n: int, taken: set[bytes], *breeds: Breed) -> Population:
-        """Up to ``n`` new children within all limits.
+        """Up to ``n`` new children within all limits; fewer where new ones are hard to come by.
 
         Args:
             n: how many are wanted.
             taken: keys of rows that the round has already.
             breeds: ways to draw children, the preferred one first. Parents that have become alike have no new children by
-                crossing; what one way does not give is drawn the next way, and at last as samples.
+                crossing; what one way does not give is drawn the next way.
         """
         found = [np.zeros((0, self.problem.space.d), dtype=np.int16)]
         missing = n
@@ -86,8 +86,6 @@ class Round:
                 if last < 0 and len(found[-1]) < missing:  # less than half of what was wanted: on to the next way
                     break
                 factor *= 2
-        if missing:
-            found.append(self.samples(missing, taken))
         return np.concatenate(found)
 
 

@@ -64,7 +64,9 @@ class NSGA2(Method):
             children = space.crossover(parents[picks[:, 0]], parents[picks[:, 1]], rng)
             return space.mutate(children, self.probability, rng)
 
-        return now.children(self.population, set(), crosses)
+        taken: set[bytes] = set()
+        crossed = now.children(self.population, taken, crosses)
+        return np.concatenate([crossed, now.samples(self.population - len(crossed), taken)])
 
     def select(self, now: Round, pool: NDArray[np.intp]) -> NDArray[np.intp]:
         population = self._ranked(now, pool)

@@ -218,8 +218,11 @@ class SearchSpace(ABC):
 
     def mutate(self, archs: Population, probability: float, rng: np.random.Generator) -> Population:
         """Draw each choice anew with the given probability (uniformly, its present option included)."""
-        fresh = (rng.random(archs.shape) * self.num_options).astype(np.int16)
-        return self.canonical(np.where(rng.random(archs.shape) < probability, fresh, archs))
+        draws = rng.random(archs.shape, dtype=np.float32)
+        # where a draw is below the probability, its place below it tells the option
+        scale = (self.num_options / max(probability, 1e-9)).astype(np.float32)
+        options = np.minimum(draws * scale, self.largest.astype(np.float32)).astype(np.int16)
+        return self.canonical(np.where(draws < probability, options, archs))
 
     def crossover(self, mothers: Population, fathers: Population, rng: np.random.Generator) -> Population:
         """Take each choice from one of the two parents, with even odds. Both have shape ``(n, d)``."""
