@@ -116,6 +116,18 @@ def test_sampling_draws_every_option_alike():
     assert np.bincount(roots[:, 1]) == pytest.approx(15_000, rel=0.05)
 
 
+@pytest.mark.parametrize("probability", [0.03, 0.3, 1.0])
+def test_mutation_draws_every_option_alike(probability):
+    space = SPACES[0]
+    parents = np.repeat(space.largest, 60_000, 0)
+    roots = space.mutate(parents, probability, np.random.default_rng(0))[:, [0, 4]]
+    for column, options in zip(roots.T, space.num_options[[0, 4]], strict=True):
+        found = np.bincount(column, minlength=options) / len(column)
+        expected = np.full(options, probability / options)
+        expected[-1] += 1 - probability
+        assert np.all(np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / len(column)) + 1e-12)
+
+
 @spaces
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
