@@ -17,7 +17,7 @@ from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
 from snugnet.family import Family, Specialized
 from snugnet.files import json_text, write_atomically
-from snugnet.plots import architecture_figure, line_figure, mean_similarity
+from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
 from snugnet.training.calibration import accuracy
 from snugnet.training.loop import progress_bar
 
@@ -140,14 +140,11 @@ class Report:
 
     def figure(self) -> bytes:
         """Accuracy over cost, a curve a group and their mean, as PNG."""
-        import io
+        with canvas(8, 4.5) as (figure, axes, buffer):
+            self._draw(figure, axes)
+        return buffer.getvalue()
 
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+    def _draw(self, figure: Any, axes: Any) -> None:
         for group in dict.fromkeys(row.group for row in self.rows):
             own = [row for row in self.rows if row.group == group]
             axes.plot(
@@ -165,9 +162,6 @@ class Report:
         axes.set_title(self.family)
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper", fontsize=7)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130)
-        return buffer.getvalue()
 
 
 CAPTION = (

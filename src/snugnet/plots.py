@@ -20,16 +20,18 @@ Points = Sequence[tuple[float, float, float]]
 
 
 @contextmanager
-def _canvas(width: float, height: float) -> Iterator[tuple[Any, Any, io.BytesIO]]:
+def canvas(width: float, height: float) -> Iterator[tuple[Any, Any, io.BytesIO]]:
     """A figure, its axes, and where its PNG will be."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    yield figure, figure.add_subplot(), buffer
-    figure.savefig(buffer, format="png", dpi=130)
+    with rc_context({"text.parse_math": False}):  # names are anyone's, dollar signs included
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        buffer = io.BytesIO()
+        yield figure, figure.add_subplot(), buffer
+        figure.savefig(buffer, format="png", dpi=130)
 
 
 def front_figure(curves: Mapping[str, Points], title: str, cost: str, accuracy: str) -> bytes:
@@ -49,7 +51,7 @@ def front_figure(curves: Mapping[str, Points], title: str, cost: str, accuracy: 
 
 def line_figure(curves: Mapping[str, Points], title: str, x_label: str, y_label: str) -> bytes:
     """Lines with error bars."""
-    with _canvas(8, 4.5) as (figure, axes, buffer):
+    with canvas(8, 4.5) as (figure, axes, buffer):
         for label, points in curves.items():
             x, y, error = np.array(points, dtype=float).reshape(-1, 3).T
             axes.errorbar(x, y, error if error.any() else None, marker="o", markersize=4, capsize=3, label=label)
@@ -66,7 +68,7 @@ def scatter_figure(predicted: NDArray[np.float64], measured: NDArray[np.float64]
 
     tau = float(kendalltau(predicted, measured).statistic)
     error = float(np.abs(predicted - measured).mean())
-    with _canvas(5, 5) as (_, axes, buffer):
+    with canvas(5, 5) as (_, axes, buffer):
         axes.scatter(measured, predicted, s=8, alpha=0.6)
         ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
         axes.plot(ends, ends, color="black", linewidth=0.8)
@@ -86,7 +88,7 @@ def architecture_figure(space: SearchSpace, archs: Mapping[str, ArrayLike], titl
     """
     blueprints = {label: space.blueprint(arch) for label, arch in archs.items()}
     names = _columns(space, blueprints.values())
-    with _canvas(max(6.0, 0.42 * len(names) + 2), 0.8 * len(archs) + 1.4) as (figure, axes, buffer):
+    with canvas(max(6.0, 0.42 * len(names) + 2), 0.8 * len(archs) + 1.4) as (figure, axes, buffer):
         for line, blueprint in enumerate(blueprints.values()):
             for block in blueprint.blocks:
                 _draw(axes, names.index(block.name), -line, block)

@@ -19,7 +19,7 @@ from snugnet.errors import BudgetError, SearchError
 from snugnet.search.archive import Archive, keys
 from snugnet.search.driver import CHECKPOINT, SearchResult, run_search
 from snugnet.search.evolution import PRESETS, Evolution
-from snugnet.search.method import Method, Proposals, RandomSearch
+from snugnet.search.method import Method, Proposals, RandomSearch, Round
 from snugnet.search.nsga2 import NSGA2, objectives, pareto_front
 from snugnet.search.predicted import PredictorSearch, fitted
 from snugnet.search.problem import Problem
@@ -263,11 +263,59 @@ def test_where_next_to_nothing_fits_every_method_ends(space: SearchSpace, method
     case = problem(space)
     alone = replace(case, limits={name: table.range[0] for name, table in list(case.tables.items())[:1]})
     fits = within(alone)
-    if method.name != "predictor":
-        result = search(alone, method)
-        assert len(result.archive) == len(fits)
+    result = search(alone, method)  # a predictor is not fitted on so few
+    assert len(result.archive) == len(fits)
     both = Problem(space, case.score, case.tables, {n: float(t(fits[:1])[0]) for n, t in case.tables.items()})
     assert both.feasible(both.sample(20, np.random.default_rng(0))).all()
+
+
+@pytest.mark.parametrize("samples", range(2, 9))
+def test_a_predictor_search_of_few_samples(samples: int) -> None:
+    result = search(problem(SPACES[0]), PredictorSearch(svr, samples=samples, top=2))
+    assert len(result.archive) == samples + 2
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)], ids=["in order", "reversed"])
+def test_the_worst_survivor_is_no_parent(order: slice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However pymoo orders those that survive."""
+    case, method = problem(SPACES[0]), NSGA2(("a",), population=12)
+    archive = Archive(case.space.d)
+    rows = within(case)
+    rows = rows[np.argsort(case.score(rows) * 1000 - case.tables["a"](rows))][::5][:12]
+    dearest = rows[np.argmax(case.tables["a"](rows))]
+    archive.evaluate(rows, lambda rows: np.where((rows == dearest).all(1), -10.0, case.score(rows)), chunk=100)
+    parents: list[Population] = []
+    ranked = NSGA2._ranked
+
+    def crossover(space: SearchSpace, mothers: Population, fathers: Population, rng: np.random.Generator) -> Population:
+        parents.extend([mothers, fathers])
+        return mothers
+
+    monkeypatch.setattr(SearchSpace, "crossover", crossover)
+    monkeypatch.setattr(NSGA2, "_ranked", lambda method, now, pool: ranked(method, now, pool)[order])
+    none = np.zeros((0, case.space.d), dtype=np.int16)
+    method.propose(Round(case, archive, np.arange(12), 1, np.random.default_rng(0), lambda: none))
+    assert not (np.concatenate(parents) == dearest).all(1).any()
+    assert len(np.unique(np.concatenate(parents), axis=0)) > 5
+
+
+def test_what_was_scored_is_kept_when_the_score_fails(tmp_path: Path) -> None:
+    case = problem(SPACES[0])
+    calls: list[int] = []
+
+    def score(rows: Population) -> np.ndarray:
+        calls.append(len(rows))
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return case.score(rows)
+
+    with pytest.raises(RuntimeError):
+        search(replace(case, score=score), RandomSearch(40), folder=tmp_path, chunk=10)
+    calls.clear()
+    calls.extend([0] * 3)
+    again = search(replace(case, score=score), RandomSearch(40), folder=tmp_path, chunk=10)
+    assert sum(calls[3:]) == len(again.archive) - 20
+    assert len(again.archive) > 30
 
 
 def test_samples_under_one_limit_are_uniform() -> None:

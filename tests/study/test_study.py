@@ -151,9 +151,10 @@ def test_saved_and_read(results: Results, tmp_path: Path) -> None:
         "Methods", "Methods: points ahead, seed by seed", "One", "One: points ahead, seed by seed",
         "training and search cost",
     ]  # fmt: skip
-    (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds no study's results"):
-        Results.read(tmp_path / "study.json")
+    for damaged in ("{}", '{"config": {}, "outcomes": [], "machine": {}}', "[]"):
+        (tmp_path / "study.json").write_text(damaged)
+        with pytest.raises(ConfigError, match="holds no study's results"):
+            Results.read(tmp_path / "study.json")
 
 
 def test_similarity(results: Results) -> None:
@@ -193,6 +194,7 @@ def test_a_budget_that_nothing_is_within_is_refused_before_training(tmp_path: Pa
 
 def test_fresh_removes_what_a_study_wrote_and_nothing_else(results: Results, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
+    (tmp_path / "seed-corpus").mkdir()
     (tmp_path / "seed-0" / "searches").mkdir(parents=True)
     few = content(tmp_path)
     few |= {"methods": few["methods"][:1], "supernets": {"p 0.6": {}}, "tables": {"T": ["Random"]}, "seeds": [0]}
@@ -200,7 +202,62 @@ def test_fresh_removes_what_a_study_wrote_and_nothing_else(results: Results, tmp
     (tmp_path / "seed-0" / "searches" / "random.json").write_text("no JSON")
     run_study(StudyConfig(**few), fresh=True, progress=False)
     assert (tmp_path / "mine.txt").read_text() == "kept"
+    assert (tmp_path / "seed-corpus").is_dir()
     assert json.loads((tmp_path / "seed-0" / "searches" / "random.json").read_text())["result"]["rows"]
+
+
+def test_other_budgets_evaluate_no_architecture_again(results: Results, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    evaluated = tmp_path / "copy" / "seed-0" / "p 0" / "evaluated.npz"
+    stamp = evaluated.stat().st_mtime_ns
+    again = run_study(
+        StudyConfig(**{**content(folder), "output": str(tmp_path / "copy"), "budgets": 1}), progress=False
+    )
+    assert len(again.budgets) == 1
+    assert evaluated.stat().st_mtime_ns == stamp
+
+
+def test_what_is_damaged_is_done_again(results: Results, folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    (copied / "seed-0" / "searches" / "ofa-t.json").write_text("[1")
+    (copied / "seed-0" / "p 0" / "evaluated.npz").write_bytes(b"PK no zip")
+    (next(copied.glob("seed-1/teacher-*")) / "done.json").write_text("[]")
+    (copied / "seed-1" / "validation" / "eas.json").write_text("[]")
+    again = run_study(StudyConfig(**{**content(folder), "output": str(copied)}), progress=False)
+    assert [o.rows for o in again.outcomes] == [o.rows for o in results.outcomes]
+
+
+def test_one_superclass_and_names_of_any_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = content(tmp_path) | {"seeds": [0], "name": "$#$ [/b]"}
+    few["recipe"]["data"]["groups"] = {"$all$ [/i]": list("0123456789")}
+    few["supernets"] = {"p 0": few["supernets"]["p 0"]}
+    few["methods"] = [
+        {"name": name, "supernet": "p 0", "search": "predictor", "per_superclass": per}
+        for name, per in (("V [/V]", False), ("$T$ #$", True))
+    ]
+    few |= {"tables": {"$T#$ [/c]": ["V [/V]", "$T$ #$"]}, "baseline": None}
+    found = run_study(StudyConfig(**few), progress=True)
+    paths = found.save(tmp_path / "saved")
+    assert {"study.json", "study.md", "t-c.png", "architectures-t.png"} <= {path.name for path in paths}
+    assert len(found.groups) == 1
+    assert "V [/V]" in capsys.readouterr().err
+    assert not np.isnan([line.accuracy for line in found.lines(["V [/V]", "$T$ #$"])]).any()
+
+
+@pytest.mark.parametrize(
+    ("supernets", "budgets", "says"),
+    [
+        ({"a": {}, "b": {"space.width_mult": 0.2}}, 2, "a and b have not the same range of madds; give the budgets as a list"),
+        ({"a": {}, "b": {"generator.budget": "params"}}, ["500k"], "a and b have not the same generator.budget"),
+    ],
+)  # fmt: skip
+def test_supernets_that_cannot_be_compared(tmp_path: Path, supernets: dict[str, Any], budgets: Any, says: str) -> None:
+    few = content(tmp_path / "out") | {"supernets": supernets, "budgets": budgets, "baseline": None}
+    few |= {"methods": [{"name": "R", "supernet": "a", "search": "random"}], "tables": {"T": ["R"]}}
+    with pytest.raises(ConfigError, match=says):
+        run_study(StudyConfig(**few), progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_images_are_no_accuracy(results: Results, tmp_path: Path) -> None:
@@ -293,6 +350,12 @@ def test_workers_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
             "method EAS: no key 'generator.encodng'; did you mean 'encoding'?",
         ),
         ({"tables": {"A b": ["EAS"], "a-B": ["EAS"]}}, "table a-b stands twice"),
+        ({"tables": {}}, "tables is {}"),
+        ({"tables": {"Similarity": ["EAS"]}}, "no table is called similarity"),
+        (
+            {"methods": [{"name": "A", "supernet": "p 0", "search": "generator", "generator": {"budget": "params"}}]},
+            "A: generator.budget is the same for all methods",
+        ),
         ({"seeds": [0, -1]}, "seeds.1 is -1"),
         ({"budgets": ["40X"]}, "40X"),
         ({"budgets": 0}, "at least one budget"),

@@ -23,6 +23,7 @@ from snugnet.search.problem import Problem
 from snugnet.spaces import Population
 
 CHECKPOINT = "search.npz"
+_DRAWS = 2  # version of how rounds draw: a search does not go on with other draws than it began with
 _STOCK = 4096  # samples drawn at once, for as many rounds as they suffice
 
 
@@ -121,7 +122,7 @@ class _Run:
             try:
                 while self.done < self.method.rounds:
                     self._round(advance if progress else None)
-            except KeyboardInterrupt:
+            except BaseException:
                 self._save()  # nothing that was scored is lost, however recent
                 raise
         if not len(self.archive):
@@ -200,6 +201,7 @@ class _Run:
                     "budgets": self.problem.limits,
                     "settings": self.method.settings(),
                     "seed": self.seed,
+                    "draws": _DRAWS,
                     "scorer": self.scorer,
                     "chunk": self.chunk,
                     "columns": self.problem.columns,

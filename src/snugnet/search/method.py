@@ -43,8 +43,10 @@ class Round:
     stock: Callable[[], Population]
 
     def fresh(self, rows: Population, most: int, taken: set[bytes]) -> Population:
-        """The first rows that were not evaluated and are not taken; they are then."""
+        """The first rows, at most so many, that were not evaluated and are not taken; they are then."""
         chosen: list[int] = []
+        if most < 1:
+            return rows[:0]
         evaluated = self.archive.index
         for i, key in enumerate(keys(rows)):
             if key not in taken and key not in evaluated:

@@ -54,8 +54,8 @@ class NSGA2(Method):
     def propose(self, now: Round) -> Population:
         if now.number == 0:
             return now.samples(self.population)
-        space, parents = now.problem.space, now.archive.rows[now.survivors]
         ranked = self._ranked(now, now.survivors)
+        space, parents = now.problem.space, now.archive.rows[self._places(now.survivors, ranked)]
 
         def crosses(n: int, rng: np.random.Generator) -> Population:
             picks = (
@@ -69,8 +69,11 @@ class NSGA2(Method):
         return np.concatenate([crossed, now.samples(self.population - len(crossed), taken)])
 
     def select(self, now: Round, pool: NDArray[np.intp]) -> NDArray[np.intp]:
-        population = self._ranked(now, pool)
-        return pool[population.get("place").astype(np.intp)]
+        return self._places(pool, self._ranked(now, pool))
+
+    def _places(self, pool: NDArray[np.intp], ranked: Any) -> NDArray[np.intp]:
+        """Places in the archive of those that :meth:`_ranked` gave, in its order."""
+        return pool[ranked.get("place").astype(np.intp)]
 
     def _ranked(self, now: Round, pool: NDArray[np.intp]) -> Any:
         """pymoo's population of those that survive, with their rank and crowding distance."""

@@ -15,7 +15,7 @@ from snugnet.search.climb import climb
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
 from snugnet.search.method import Method, Round, check_counts
-from snugnet.search.predictors import fit_predictor
+from snugnet.search.predictors import MINIMUM_ROWS, fit_predictor
 from snugnet.spaces import Population, SearchSpace
 
 Predict = Callable[[Population], NDArray[np.floating]]
@@ -64,7 +64,11 @@ class PredictorSearch(Method):
         }  # fmt: skip
 
     def propose(self, now: Round) -> Population:
-        return spread(now, self.samples) if now.number == 0 else self._predicted_best(now)
+        if now.number == 0:
+            return spread(now, self.samples)
+        if len(now.archive) < min(self.samples, MINIMUM_ROWS):  # no more are within the limits: the best is among them
+            return now.archive.rows[:0]
+        return self._predicted_best(now)
 
     def _predicted_best(self, now: Round) -> Population:
         """The best that were not evaluated yet, by the predictor: (top, d) or fewer."""

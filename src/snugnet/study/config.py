@@ -35,6 +35,8 @@ class Method(Config):
     def _used(self) -> Method:
         if self.generator and self.search != "generator":
             raise ValueError(f"{self.name}: generator settings are for search: generator")
+        if "budget" in self.generator:
+            raise ValueError(f"{self.name}: generator.budget is the same for all methods; it stands in the recipe")
         return self
 
 
@@ -85,7 +87,7 @@ class StudyConfig(Config):
     recipe: dict[str, Any]
     supernets: dict[str, dict[str, Any]] = Field(min_length=1)
     methods: tuple[Method, ...] = Field(min_length=1)
-    tables: dict[str, tuple[str, ...]]
+    tables: dict[str, tuple[str, ...]] = Field(min_length=1)
     baseline: str | None = None
     predictor: PredictorConfig = PredictorConfig()
 
@@ -94,6 +96,8 @@ class StudyConfig(Config):
         names = [method.name for method in self.methods]
         _once("method", [slug(name) for name in names])  # files are named after them
         _once("table", [slug(title) for title in self.tables])
+        if "similarity" in map(slug, self.tables):
+            raise ValueError("no table is called similarity: a figure of every study is")
         _once("seed", list(map(str, self.seeds)))
         for key in ("name", "output", "seed", "evaluation.budgets", "evaluation.best_of", "evaluation.export"):
             if _has(self.recipe, key) or any(key in changes for changes in self.supernets.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -107,10 +108,11 @@ class Results:
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def cost(self) -> str:
-        """The cost that budgets are of."""
-        return str(self.config["recipe"].get("generator", {}).get("budget", "madds"))
+        """The cost that budgets are of: the same for all supernets."""
+        config = StudyConfig(**self.config)
+        return config.recipe_of(next(iter(config.supernets)), config.seeds[0]).generator.budget
 
     @property
     def budgets(self) -> list[float]:
@@ -225,6 +227,7 @@ class Results:
 
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            StudyConfig(**content["config"])  # raises what is a ValueError
             return cls(content["config"], [Outcome.from_json(each) for each in content["outcomes"]], content["machine"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} holds no study's results ({' '.join(str(error).split())[:120]})") from error
@@ -322,10 +325,11 @@ class Results:
             )
         own = [m["name"] for m in self.config["methods"] if m["search"] != "random" and m["per_superclass"]]
         first = [name for name in self.config["tables"][next(iter(self.config["tables"]))] if name in own]
-        made["similarity"] = line_figure(
-            {name: self.similarity(name) for name in first},
-            "similarity of the architectures of different superclasses", f"{self.cost} budget", "cosine similarity",
-        )  # fmt: skip
+        if len(self.groups) > 1:
+            made["similarity"] = line_figure(
+                {name: self.similarity(name) for name in first},
+                "similarity of the architectures of different superclasses", f"{self.cost} budget", "cosine similarity",
+            )  # fmt: skip
         for outcome in [o for o in self.outcomes if o.method in first and o.seed == self.config["seeds"][0]]:
             budget = self.budgets[(len(self.budgets) - 1) // 2]
             archs = {row.group: row.arch for row in outcome.rows if row.budget == budget}

@@ -7,15 +7,18 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from snugnet import pipeline
-from snugnet.costs import CostTable
+from snugnet.costs import CostTable, counted_table
 from snugnet.data import GroupedImages, ImageSet
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.evaluation import check_groups, spread_budgets
@@ -65,10 +68,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
     images = StudyImages(progress)
-    for name in config.supernets:  # refuse what would only fail after hours
-        recipe = config.recipe_of(name, config.seeds[0])
-        data = images.of(recipe)
-        pipeline.check_recipe(recipe, pipeline.make_space(recipe, data), data)
+    _check(config, images)
     if fresh:
         _forget(folder)
     if config.workers > 1:
@@ -81,10 +81,35 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 
+def _check(config: StudyConfig, images: StudyImages) -> None:
+    """Refuse what would only fail after hours, or would compare what cannot be compared.
+
+    Raises:
+        SnugnetError: the recipe of a supernet cannot be run.
+        ConfigError: supernets have other superclasses, or budgets of another cost or range.
+    """
+    first: tuple[str, Any] | None = None
+    for name in config.supernets:
+        recipe = config.recipe_of(name, config.seeds[0])
+        data = images.of(recipe)
+        space = pipeline.make_space(recipe, data)
+        pipeline.check_recipe(recipe, space, data)
+        low, high = counted_table(space, recipe.generator.budget).range
+        alike = {"superclasses": tuple(data.groups), "generator.budget": recipe.generator.budget} | (
+            {f"range of {recipe.generator.budget}": (low, high)} if isinstance(config.budgets, int) else {}
+        )
+        first = first or (name, alike)
+        differ = [key for key, value in alike.items() if first[1].get(key) != value]
+        if differ:
+            hint = "; give the budgets as a list" if differ[0].startswith("range") else ""
+            raise ConfigError(f"supernets {first[0]} and {name} have not the same {differ[0]}{hint}")
+
+
 def _forget(folder: Path) -> None:
     """Remove what a study wrote there, and nothing else: the folder may be one that other things lie in."""
-    for seed in folder.glob("seed-*"):
-        shutil.rmtree(seed)
+    for seed in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(r"seed-\d+", seed.name):
+            shutil.rmtree(seed)
     for name in (JSON, MARKDOWN):
         (folder / name).unlink(missing_ok=True)
 
@@ -222,11 +247,13 @@ class SupernetRun:
     def _teacher(self, alone: Recipe) -> Path:
         """Train the largest network alone, once for all supernets that begin so; returns its folder."""
         folder = self.folder / _teacher_folder(alone)
-        if not (folder / "done.json").exists():
+        done = _json(folder / "done.json")
+        if "seconds" not in done:
             with RunLog(folder) as log:
                 _, seconds = pipeline.train_supernet(alone, self.data, self.fabric, log, progress=self.progress)
-            write_atomically(folder / "done.json", json_text({"seconds": seconds}).encode())
-        self.seconds["teacher"] = json.loads((folder / "done.json").read_text())["seconds"]
+            done = {"seconds": seconds}
+            write_atomically(folder / "done.json", json_text(done).encode())
+        self.seconds["teacher"] = done["seconds"]
         return folder
 
     @cached_property
@@ -397,7 +424,8 @@ class SupernetRun:
             self.config.predictor.kind,
             tuple(name for name, own in self.data.groups.items() if len(own) > 1),
         )
-        return fit_predictor(kind, self.supernet.space, rows, accuracies, targets=targets, seed=self.seed).predict
+        # not predict, which leaves the axis of the superclasses out where there is one
+        return fit_predictor(kind, self.supernet.space, rows, accuracies, targets=targets, seed=self.seed).outputs
 
     def _held_out(self) -> dict[str, list[float]]:
         """What a predictor fitted on four fifths of the evaluated architectures says about the last fifth."""
@@ -413,15 +441,13 @@ class SupernetRun:
         windows = CostWindows.make(family.tables[family.budget_name], 64, even=True)
         rows = windows.sample(wanted, 1, np.random.default_rng((self.seed, 2)))
         groups = [family.class_indices(group) for group in check_groups(family)]
-        made_with = np.array(
-            _digest([fingerprint(self.recipe, self.data), self.recipe.evaluation.model_dump(mode="json")])
-        )
+        images = self.recipe.evaluation.model_dump(include={"calibration_images", "validation_images"})
+        made_with = np.array(_digest([fingerprint(self.recipe, self.data), images]))
         done = np.zeros((0, len(groups)))
         seconds = 0.0
-        if path.exists():
-            with np.load(path, allow_pickle=False) as stored:
-                if np.array_equal(stored["rows"], rows) and stored["made_with"] == made_with:
-                    done, seconds = stored["accuracies"], float(stored["seconds"])
+        with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as stored:
+            if np.array_equal(stored["rows"], rows) and stored["made_with"] == made_with:
+                done, seconds = stored["accuracies"], float(stored["seconds"])
         scorer = ImageScorer(
             family.supernet.eval(), family.calibration_batches, family.validation, groups, family.mean, family.std
         )
@@ -454,12 +480,19 @@ class SupernetRun:
         return accuracies
 
 
+def _json(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds; an empty one where there is no such file, or what it holds is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _kept(path: Path, made_with: str) -> Any:
     """What :func:`_keep` wrote, if it was made with the same."""
-    if not path.exists():
-        return None
-    stored = json.loads(path.read_text())
-    return stored["result"] if stored["made_with"] == made_with else None
+    stored = _json(path)
+    return stored.get("result") if stored.get("made_with") == made_with else None
 
 
 def _keep(path: Path, made_with: str, result: Any) -> None:

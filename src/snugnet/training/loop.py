@@ -48,12 +48,12 @@ def progress_bar(
 ) -> Iterator[Callable[..., None]]:
     """A bar on standard error; call what it yields after each unit (or ``by`` units) of work, with a text to show beside it."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4) as progress:
         task = progress.add_task(description, total=total, completed=done, note="")
