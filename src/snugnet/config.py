@@ -23,13 +23,26 @@ class Config(BaseModel):
     def _no_flag_for_a_number(cls, values: Any) -> Any:
         for key, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(key)
-            if (
-                isinstance(value, bool)
-                and field is not None
-                and bool not in (field.annotation, *get_args(field.annotation))
-            ):
-                raise ValueError(f"{key} is {str(value).lower()}; it is not a yes or no")
+            if field is not None and (flag := _flag(value)) is not None and not _takes_flags(field.annotation):
+                raise ValueError(f"{key} is {value!r}; {str(flag).lower()} is a yes or no, which it does not take")
         return values
+
+
+def _flag(value: Any) -> bool | None:
+    """A yes or no that a value is, or has in it."""
+    if isinstance(value, bool):
+        return value
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return next((flag for each in inside if (flag := _flag(each)) is not None), None)
+
+
+def _takes_flags(annotation: Any) -> bool:
+    """Whether a key of that type may hold a yes or no somewhere; a section checks its own keys."""
+    return (
+        annotation in (bool, Any)
+        or (isinstance(annotation, type) and issubclass(annotation, BaseModel))
+        or any(_takes_flags(each) for each in get_args(annotation))
+    )
 
 
 def read_config(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:

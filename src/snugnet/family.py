@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from snugnet.costs import COUNT_UNITS, CostTable, decode, parse_budget
+from snugnet.costs import COUNT_UNITS, CostTable, decode, exact_amount, parse_budget
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.files import plain_number
@@ -388,7 +389,8 @@ class Family:
                 first, saving = batch.members[short[0]], batch.savings[short[0], i]
                 raise BudgetError(
                     f"no network of {self.name} for {_text(scenarios[first][0])} has {table.name} <= "
-                    f"{limits[first, i] - saving:,.0f}; feasible: {low - saving:,.0f} to {high - saving:,.0f}"
+                    f"{exact_amount(limits[first, i] - saving, math.floor)}; feasible: "
+                    f"{exact_amount(low - saving, math.ceil)} to {exact_amount(high - saving, math.floor)}"
                 )
 
     def _specialized(

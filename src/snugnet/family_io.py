@@ -78,9 +78,13 @@ def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Famil
     index = FAMILY.read_index(folder)
     contents = {name: FAMILY.read_file(folder, name, index) for name in FILES}
     try:
-        return _assemble(index, contents).to(device)
+        family = _assemble(index, contents)
     except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
         raise FamilyError(f"{folder} holds no whole family ({' '.join(str(error).split())[:200]})") from error
+    try:
+        return family.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either where there is no such device
+        raise FamilyError(f"{folder} cannot be put on {device}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:

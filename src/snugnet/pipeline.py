@@ -62,7 +62,7 @@ def train(
     fabric = make_fabric(recipe)
     data = load_data(recipe.data, progress=progress) if data is None else data
     space = make_space(recipe, data)
-    check_recipe(recipe, space, data)
+    check_recipe(recipe, space, data, fresh=fresh)
     folder = Path(recipe.output)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
@@ -142,11 +142,18 @@ def make_space(recipe: Recipe, data: GroupedImages) -> SearchSpace:
     )
 
 
-def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> None:
+def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fresh: bool = False) -> None:
     """Refuse, before any training, what only shows once the space is known.
 
+    Args:
+        recipe: to check.
+        space: of the recipe.
+        data: of the recipe.
+        fresh: whether what an earlier run left will be thrown away.
+
     Raises:
-        ConfigError: a stage names a kind of choice that the space does not have.
+        ConfigError: a stage names a kind of choice that the space does not have, or there is nothing to start from.
+        PredictorError: there is no such predictor.
         SpaceError: a cost is unknown.
         BudgetError: no network is within a budget of the evaluation.
         DataError: no group has two classes.
@@ -165,6 +172,22 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> Non
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
         table.check_budget(parse_budget(budget), "evaluation.budgets: ")
+    if recipe.evaluation.best_of > 1:
+        kept = some(data.validation, recipe.evaluation.validation_images, recipe.seed).labels
+        with_images = set(data.class_to_group[kept].tolist())
+        for g, (name, classes) in enumerate(data.groups.items()):
+            if len(classes) > 1 and g not in with_images:
+                raise ConfigError(
+                    f"evaluation.best_of: of {recipe.evaluation.validation_images} evaluation.validation_images none is of "
+                    f"group {name!r}; keep more, or leave out best_of"
+                )
+    read_predictor(recipe, space)
+    if recipe.training.start is not None:
+        start, own = Path(recipe.training.start), Path(recipe.output) / "supernet.ckpt.safetensors"
+        if start.resolve() == own.resolve():
+            raise ConfigError(f"training.start: {start} is this run's own checkpoint; give another output")
+        if not start.is_file() and (fresh or not own.exists()):
+            raise ConfigError(f"training.start: cannot read {start}: no such file")
 
 
 def make_generator(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> ArchitectureGenerator:

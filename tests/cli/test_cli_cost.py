@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from snugnet.spaces import get_space
+
 SPACE = "ofa-mobilenet-v3"
 SMALLEST = {
     "width_mult": 1.0,
@@ -92,6 +94,16 @@ def test_classes_and_options(snugnet: Any, write: Any) -> None:
 def test_an_option_may_repeat_what_the_file_says(snugnet: Any, write: Any) -> None:
     done = snugnet("cost", SPACE, "--arch", write(SMALLEST), "-o", "width_mult=1.0", "-o", "resolution=224", "--json")
     assert done.json["madds"] == 121278672
+
+
+@pytest.mark.parametrize("name", [SPACE, "mobilenet-v2"])
+def test_a_resolution_that_is_a_choice(snugnet: Any, write: Any, name: str) -> None:
+    space = get_space(name, resolutions=[128, 160])
+    arch = write(space.to_dict(space.smallest))
+    done = snugnet("cost", name, "--arch", arch, "-o", "resolutions=[128,160]", "--json")
+    assert done.json["madds"] == space.blueprint(space.smallest).madds
+    fixed = get_space(name, resolution=128)
+    assert done.json["madds"] == fixed.blueprint(fixed.smallest).madds
 
 
 def test_whole_numbers_may_be_written_as_floats(snugnet: Any, write: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,28 @@ def test_wrong_input_before_any_work(
     done = snugnet("train", recipe, *overrides, "--json")
     assert says in done.error
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_run_that_cannot_begin_throws_nothing_away(snugnet: Any, recipe: Path, family: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "a"
+    shutil.copytree(family, folder)
+    own = folder / "supernet.ckpt.safetensors"
+    own.write_bytes(b"hours of work")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    asks = ["training.stages.1.elastic=all", "training.stages.1.sampling=best-up"]
+    for overrides, says in (
+        ([f"training.start={tmp_path / 'typo.safetensors'}"], "training.start: cannot read"),
+        ([f"training.start={own}"], "is this run's own checkpoint; give another output"),
+        ([*asks, "training.predictor=nowhere"], "nowhere"),
+        (
+            ["evaluation.best_of=2", "evaluation.validation_images=0"],
+            "of 0 evaluation.validation_images none is of group",
+        ),
+    ):
+        done = snugnet("train", recipe, "output=runs/a", *overrides, "--fresh")
+        assert done.code == 2
+        assert says in done.err.splitlines()[-1]
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from snugnet.costs import format_amount, parse_budget
+from snugnet.costs import exact_amount, format_amount, parse_budget
 from snugnet.errors import BudgetError
 
 
@@ -36,6 +36,13 @@ def test_budgets_that_can_be_read(text, value):
 def test_budgets_that_cannot(value):
     with pytest.raises(BudgetError, match="a budget is a positive number"):
         parse_budget(value)
+
+
+def test_amounts_that_a_budget_is_set_by():
+    assert exact_amount(12_345_678.5, math.ceil) == "12,345,679"
+    assert exact_amount(11.4372, math.ceil) == "11.44"
+    assert exact_amount(11.4372, math.floor) == "11.43"
+    assert exact_amount(0.03) == "0.03"
 
 
 def test_amounts():

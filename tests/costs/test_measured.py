@@ -108,6 +108,12 @@ def test_files_that_are_no_latency_table_are_refused(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "has no column 'resolution'"),
         ("resolution,layer,mean_ms\n224,Conv,nan\n", "row 1: mean_ms is a number of milliseconds, got None"),
         ("resolution,layer,mean_ms\n224,Conv,1\n224,Conv,2\n", "row 2: Conv at resolution 224 stands there twice"),
+        (
+            "resolution,layer,mean_ms\n224,Conv,1\n,Conv,2\n",
+            "row 2: a layer's key at a resolution in pixels, got 'Conv' at None",
+        ),
+        ("resolution,layer,mean_ms\n224,3,1\n", "row 1: a layer's key at a resolution in pixels, got 3 at 224"),
+        ("resolution,layer,mean_ms,mean_ms\n224,Conv,1,1\n", "has 2 columns 'mean_ms'"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=words):

@@ -93,6 +93,11 @@ def test_bad_indices(copy: Path) -> None:
         load_family(copy / "nowhere")
 
 
+def test_a_device_that_is_not_there_is_no_damage(family_folder: Path) -> None:
+    with pytest.raises(FamilyError, match="cannot be put on cuda:99"):
+        load_family(family_folder, device="cuda:99")
+
+
 def test_a_name_that_is_neither_folder_nor_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FamilyError, match="no folder here"):

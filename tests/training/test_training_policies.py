@@ -19,6 +19,7 @@ from snugnet.recipe import Recipe, parse_recipe
 from snugnet.search.predictors import fit_predictor
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
+from snugnet.training.calibration import calibrate
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.loop import RunLog
 from snugnet.training.supernet import SupernetTraining, _Batch, fingerprint, make_fabric
@@ -202,6 +203,41 @@ def test_a_training_starts_from_a_checkpoint_whose_largest_network_teaches(data:
     x = data.validation.images[:8].float() / 255
     largest = teacher.eval().extract(teacher.space.largest)
     torch.testing.assert_close(training.teacher(x), largest(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_out_of_a_supernet_has_statistics_of_its_own(data: GroupedImages, tmp_path: Path) -> None:
+    with RunLog(tmp_path / "first") as log:
+        run(recipe(log.folder, {**ALL, "epochs": 2}), data, log)
+    start = str(tmp_path / "first" / "supernet.ckpt.safetensors")
+    made = recipe(tmp_path / "next", ALL, start=start)
+    with RunLog(tmp_path / "next") as log:
+        training = training_of(made, data, log)
+        training._resume()
+    assert training.teacher is not None
+    reference = training.supernet.extract(training.supernet.space.largest).eval()
+    x = torch.cat([training.batches.batch(step)[0] for step in range(16)]).float() / 255  # TEACHER_IMAGES of them
+    x = (x - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[:, None, None]
+    calibrate(reference, x.split(32))
+    torch.testing.assert_close(training.teacher(x[:64]), reference(x[:64]), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(data: GroupedImages, tmp_path: Path) -> None:
+    with RunLog(tmp_path / "first") as log:
+        run(recipe(log.folder, ALL), data, log)
+    start = tmp_path / "first" / "supernet.ckpt.safetensors"
+    made = recipe(tmp_path / "next", ALL, start=str(start))
+    with RunLog(tmp_path / "next") as log:
+        trained = run(made, data, log)
+        content = start.read_bytes()
+        start.write_bytes(content + b" ")
+        with pytest.raises(TrainingError, match="made by another recipe"):
+            run(made, data, log)
+        start.unlink()
+        again = run(made, data, log)
+        with pytest.raises(TrainingError, match="made by another recipe"):
+            run(recipe(tmp_path / "next", ALL), data, log)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
 
 
 def test_starts_that_cannot_be_made(data: GroupedImages, tmp_path: Path) -> None:

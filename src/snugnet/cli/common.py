@@ -31,6 +31,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def say_stopped(fresh: bool) -> None:
+    """What to do after Ctrl-C, so that nothing is lost."""
+    say(f"stopped; run the same command{' without --fresh' if fresh else ''} to go on")
+
+
 def emit(document: Any) -> None:
     """The result as JSON, on standard output; what is no number is null."""
     print(json_text(document))

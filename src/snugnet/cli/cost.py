@@ -61,6 +61,8 @@ def _costs(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], wher
 
     kind = space_class(space)
     stated = {key: arch[key] for key in kind.json_options if key in arch}
+    if "resolutions" in options:  # then it is a choice
+        stated.pop("resolution", None)
     for key, value in stated.items():
         if key in options and options[key] != value:
             raise ConfigError(f"{where}: {key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")

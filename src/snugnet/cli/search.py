@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import STOPPED, Json, check_folder, emit, load_family, out, read_names, say
+from snugnet.cli.common import STOPPED, Json, check_folder, emit, load_family, out, read_names, say, say_stopped
 from snugnet.cli.specialize import Budget, FamilyArgument, read_budgets
 from snugnet.errors import ConfigError
 
@@ -90,7 +90,10 @@ def search(
             chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(prepared))
         )
     except KeyboardInterrupt:
-        say("stopped" if out_folder is None else "stopped; run the same command to go on")
+        if out_folder is None:
+            say("stopped")
+        else:
+            say_stopped(fresh)
         raise typer.Exit(STOPPED) from None
     files = [] if out_folder is None else [out_folder / "search.json", out_folder / "evaluated.csv"]
     if onnx is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say
+from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped
 from snugnet.cli.train import Fresh
 
 
@@ -32,7 +32,7 @@ def study(
     try:
         results = run_study(config, fresh=fresh)
     except KeyboardInterrupt:
-        say("stopped; run the same command to go on")
+        say_stopped(fresh)
         raise typer.Exit(STOPPED) from None
     paths = results.save(folder)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, slug
+from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped, slug
 
 if TYPE_CHECKING:
     from snugnet.data import GroupedImages
@@ -45,7 +45,7 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
         files = {path.suffix[1:]: str(path) for path in report.save(folder)}
         exported = export_middle(family, report, folder, recipe.evaluation.best_of) if recipe.evaluation.export else {}
     except KeyboardInterrupt:
-        say("stopped; run the same command to go on")
+        say_stopped(fresh)
         raise typer.Exit(STOPPED) from None
     networks = {group: str(path) for group, path in exported.items()}
     if as_json:

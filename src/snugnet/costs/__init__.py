@@ -1,7 +1,7 @@
 """What an architecture costs: tables, budgets, exact sampling, and the best architecture under budgets. No torch."""
 
 from snugnet.costs.blocks import block_table
-from snugnet.costs.budget import format_amount, parse_budget
+from snugnet.costs.budget import exact_amount, format_amount, parse_budget
 from snugnet.costs.counted import COUNT_UNITS, counted_table
 from snugnet.costs.decode import decode
 from snugnet.costs.measured import load_ofa_latency
@@ -15,6 +15,7 @@ __all__ = [
     "block_table",
     "counted_table",
     "decode",
+    "exact_amount",
     "format_amount",
     "load_ofa_latency",
     "parse_budget",

@@ -35,6 +35,16 @@ def parse_budget(value: object) -> float:
     return number
 
 
+def exact_amount(value: float, rounding: Callable[[float], int] = round) -> str:
+    """An amount for people who set a budget by it: every digit from a thousand on, four significant ones below.
+
+    Args:
+        value: the amount.
+        rounding: as in :func:`format_amount`.
+    """
+    return f"{rounding(value):,}" if abs(value) >= 1000 else format_amount(value, rounding=rounding)
+
+
 def format_amount(value: float, unit: str = "", rounding: Callable[[float], int] = round) -> str:
     """An amount for people: four significant digits, with k, M or G from a thousand on.
 

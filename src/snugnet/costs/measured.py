@@ -61,14 +61,19 @@ def _read(path: Path) -> Mapping[tuple[int, str], float]:
         table = csv.read_csv(path)
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise DataError(f"cannot read the latency table {path}: {error}") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}; a latency table has {', '.join(_COLUMNS)}")
+    for name in _COLUMNS:
+        if (count := table.column_names.count(name)) != 1:
+            found = f"{count} columns" if count else "no column"
+            raise DataError(f"{path} has {found} {name!r}; a latency table has {', '.join(_COLUMNS)}")
     columns = (table[name].to_pylist() for name in _COLUMNS)
     measured: dict[tuple[int, str], float] = {}
     for number, (resolution, layer, mean) in enumerate(zip(*columns, strict=True), start=1):
         if not isinstance(mean, (int, float)) or not math.isfinite(mean) or mean < 0:
             raise DataError(f"{path}, row {number}: mean_ms is a number of milliseconds, got {mean!r}")
+        if not isinstance(resolution, int) or not isinstance(layer, str):
+            raise DataError(
+                f"{path}, row {number}: a layer's key at a resolution in pixels, got {layer!r} at {resolution!r}"
+            )
         if (resolution, layer) in measured:
             raise DataError(f"{path}, row {number}: {layer} at resolution {resolution} stands there twice")
         measured[resolution, layer] = mean

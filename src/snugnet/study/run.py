@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -26,7 +27,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from snugnet import pipeline
-from snugnet.costs import CostTable, counted_table
+from snugnet.costs import CostTable, counted_table, exact_amount
 from snugnet.data import GroupedImages, ImageSet
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.evaluation import check_groups, spread_budgets
@@ -68,7 +69,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
     images = StudyImages(progress)
-    _check(config, images)
+    _check(config, images, fresh)
     if fresh:
         _forget(folder)
     if config.workers > 1:
@@ -81,7 +82,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 
-def _check(config: StudyConfig, images: StudyImages) -> None:
+def _check(config: StudyConfig, images: StudyImages, fresh: bool) -> None:
     """Refuse what would only fail after hours, or would compare what cannot be compared.
 
     Raises:
@@ -93,7 +94,7 @@ def _check(config: StudyConfig, images: StudyImages) -> None:
         recipe = config.recipe_of(name, config.seeds[0])
         data = images.of(recipe)
         space = pipeline.make_space(recipe, data)
-        pipeline.check_recipe(recipe, space, data)
+        pipeline.check_recipe(recipe, space, data, fresh=fresh)
         low, high = counted_table(space, recipe.generator.budget).range
         alike = {"superclasses": tuple(data.groups), "generator.budget": recipe.generator.budget} | (
             {f"range of {recipe.generator.budget}": (low, high)} if isinstance(config.budgets, int) else {}
@@ -345,7 +346,8 @@ class SupernetRun:
                 low, high = family.cost_range(family.budget_name, group)
                 if budget < low:
                     raise BudgetError(
-                        f"no network for {group} has {family.budget_name} <= {budget:,.0f}; feasible: {low:,.0f} to {high:,.0f}"
+                        f"no network for {group} has {family.budget_name} <= {exact_amount(budget, math.floor)}; feasible: "
+                        f"{exact_amount(low, math.ceil)} to {exact_amount(high, math.floor)}"
                     )
         return [(group, budget) for group in groups for budget in budgets]
 

@@ -28,6 +28,7 @@ from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
+from snugnet.training.calibration import calibrate
 from snugnet.training.checkpoint import (
     load_checkpoint,
     load_optimizer,
@@ -42,6 +43,8 @@ from snugnet.training.policies import Estimate, make_policy
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
+TEACHER_IMAGES = 512
+"""At least so many measure the batch norm of a teacher that is taken out of a supernet."""
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -65,12 +68,13 @@ def make_fabric(recipe: Recipe) -> Fabric:
 
 
 def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
-    """What a checkpoint must have been made with to be gone on with: all that shapes the supernet's weights."""
+    """What a checkpoint must have been made with to be gone on with: all that shapes the supernet's weights.
+
+    What a training started from is checked apart: a run that has begun no longer needs that file.
+    """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
-    for key in ("checkpoint_seconds", "log_every"):
+    for key in ("checkpoint_seconds", "log_every", "start"):
         content["training"].pop(key, None)
-    if recipe.training.start is not None:  # its content, wherever it lies
-        content["training"]["start"] = _checksum("start", Path(recipe.training.start))
     if recipe.training.predictor is not None:  # its index holds the checksums of its arrays
         content["training"]["predictor"] = _checksum("predictor", Path(recipe.training.predictor) / PREDICTOR.index)
     groups = {name: list(classes) for name, classes in data.groups.items()}
@@ -119,6 +123,7 @@ class SupernetTraining:
         self.path = self.folder / "supernet.ckpt.safetensors"
         self.fingerprint = fingerprint(self.recipe, self.data)
         self.teacher: Network | None = None
+        self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
         self.augment = Augment(self.recipe.augment)
         self.batches = Batches(
@@ -244,7 +249,9 @@ class SupernetTraining:
             tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.supernet).items()}
         self.spent = time.monotonic() - self._since
         state = {"stage": stage, "step": step, "recipe": self.fingerprint, "seconds": self.spent}
-        save_checkpoint(self.path, tensors, state)
+        begun = self.recipe.training.stages[: stage + (step > 0)]
+        alone = self.started_from is None and all(each.largest_only for each in begun)
+        save_checkpoint(self.path, tensors, {**state, "start": self.started_from, "largest_only": alone})
 
     def _resume(self) -> tuple[int, int, dict[str, Tensor]]:
         """Stage and step to go on from, and the optimizer's state."""
@@ -253,7 +260,8 @@ class SupernetTraining:
                 self._start_from(Path(self.recipe.training.start))
             return 0, 0, {}
         tensors, state = load_checkpoint(self.path)
-        if state.get("recipe") != self.fingerprint:
+        self.started_from = state.get("start")
+        if state.get("recipe") != self.fingerprint or not self._same_start():
             raise TrainingError(
                 f"{self.path} was made by another recipe (data, space, training or seed differ); give another output, "
                 "or --fresh to throw it away"
@@ -262,9 +270,17 @@ class SupernetTraining:
         self.spent = float(state.get("seconds", 0.0))
         return state["stage"], state["step"], split_prefix(tensors, "optimizer")
 
+    def _same_start(self) -> bool:
+        """Whether this run began as the recipe says; what it started from may be gone by now."""
+        start = self.recipe.training.start
+        if start is None or self.started_from is None:
+            return (start is None) == (self.started_from is None)
+        return not Path(start).exists() or _checksum("start", Path(start)) == self.started_from
+
     def _start_from(self, path: Path) -> None:
+        self.started_from = _checksum("start", path)
         try:
-            tensors, _ = load_checkpoint(path)
+            tensors, state = load_checkpoint(path)
         except TrainingError as error:  # this file is not the run's own: nothing to be deleted
             raise TrainingError(
                 f"training.start: {path} is no checkpoint of a supernet's training; such a file is named {self.path.name}"
@@ -275,7 +291,17 @@ class SupernetTraining:
             reason = " ".join(str(error).split())[:160]
             raise TrainingError(f"training.start: {path} is of another space or other classes ({reason})") from error
         if self.teacher is None:
-            self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
+            teacher = self.supernet.extract(self.supernet.space.largest)
+            if not state.get("largest_only"):  # batch norm has averaged over all the networks that were trained
+                self._calibrate(teacher)
+            self.teacher = self._frozen(teacher)
+
+    def _calibrate(self, network: Network) -> None:
+        """Measure a network's own batch-norm statistics, on the first batches that the training will see."""
+        with_layout(network.to(self.fabric.device), torch.channels_last)
+        count = -(-TEACHER_IMAGES // self.recipe.training.batch_size)
+        images = (self.batches.batch(step)[0] for step in range(count))
+        calibrate(network, (normalise(x, self.data.mean, self.data.std, channels_last=True) for x in images))
 
     def _take(self, tensors: dict[str, Tensor]) -> None:
         """Weights, and the teacher where one was kept."""
