@@ -2,7 +2,7 @@
 
 >>> import snugnet
 >>> family = snugnet.load("runs/digits")                      # doctest: +SKIP
->>> net = family.specialize("round", madds="1.5M")            # doctest: +SKIP
+>>> net = family.specialize("round", madds="4M")              # doctest: +SKIP
 >>> net.export("round.onnx")                                  # doctest: +SKIP
 """
 

@@ -135,7 +135,7 @@ class GeneratorConfig(Config):
     """The architecture generator and its training (EAS section 3.2).
 
     Attributes:
-        budget: the cost that budgets are of: madds, params, or the name of another table of the family.
+        budget: the cost that budgets are of: madds, params or activations.
         budgets: K, how many budgets have an embedding, evenly spaced between the smallest and the largest cost.
         embedding_size: of each superclass and each budget.
         hidden_size: of the LSTM.
@@ -174,7 +174,7 @@ class EvaluationConfig(Config):
 
     Attributes:
         budgets: how many budgets, evenly spaced strictly inside the range of costs; or the budgets themselves.
-        calibration_images: training images that batch norm is recalibrated on; they are kept in the family.
+        calibration_images: training images kept in the family for recalibrating batch norm, which uses whole batches of 64 of them.
         validation_images: at most so many validation images are kept in the family, for best-of and for searches.
         best_of: architectures to try on validation images for each scenario (1: the generator's own).
         export: whether the middle budget of each group is written as ONNX and checked.

@@ -313,7 +313,8 @@ class Results:
         return "\n".join(parts)
 
     def figures(self) -> dict[str, bytes]:
-        """PNG by name: a front for each table, and the similarity of architectures."""
+        """PNG by name: a front for each table, the similarity of architectures where there are several superclasses, block
+        diagrams of the first seed's architectures, and predicted over measured accuracy."""
         made = {}
         for title, methods in self.config["tables"].items():
             curves = {
