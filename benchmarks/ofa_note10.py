@@ -6,8 +6,9 @@
 Budgets of 15, 20, 25, 30 and 40 ms. EvolutionFinder of the `ofa` package runs with its defaults (population 100, 500 rounds)
 on the same predictor and the same table, in the same run. Ours: the ascent (snugnet.search.ascent) with its defaults, and
 one that stops after 5 rounds without anything better, five seeds, each after one run that does not count; a plain evolution of
-50,100 evaluations; and the architecture generator, trained against the predictor alone, one forward pass and one exact decode for all budgets. Every architecture found is judged once more by the
-`ofa` package's own predictor and latency code. Writes docs/results/benchmark-ofa-note10.json and .png.
+50,100 evaluations; and the architecture generator, trained against the predictor alone, one forward pass and one exact decode
+for all budgets. Every architecture found is judged once more by the `ofa` package's own predictor and latency code. Writes
+docs/results/benchmark-ofa-note10.json and .png.
 """
 
 from __future__ import annotations
