@@ -5,7 +5,7 @@
 
 Budgets of 15, 20, 25, 30 and 40 ms. EvolutionFinder of the `ofa` package runs with its defaults (population 100, 500 rounds)
 on the same predictor and the same table, in the same run. Ours: the ascent (snugnet.search.ascent) with its defaults, and
-one that stops after 5 rounds without anything better, five seeds, each after one run that does not count; a plain evolution of
+one that stops after 3 rounds without anything better, sixteen seeds, each after one run that does not count; a plain evolution of
 50,100 evaluations; and the architecture generator, trained against the predictor alone, one forward pass and one exact decode
 for all budgets. Every architecture found is judged once more by the `ofa` package's own predictor and latency code. Writes
 docs/results/benchmark-ofa-note10.json and .png.
@@ -40,9 +40,9 @@ BUDGETS = (15.0, 20.0, 25.0, 30.0, 40.0)
 LEVELS = (78.73, 80.68, 82.10, 83.03, 84.01)
 """What a plain vectorised evolution finds; the level to pass."""
 RESOLUTIONS = [160, 176, 192, 208, 224]
-SEEDS = range(5)
+SEEDS = range(16)
 RANGE = (12.0, 48.0)  # of the generator's budgets, ms
-PATIENCE = 5  # rounds without a better architecture, after which a shorter ascent stops
+PATIENCE = 3  # rounds without a better architecture, after which a shorter ascent stops
 MAY_BE_OFF = 1e-4  # points of accuracy between their float32 and ours
 
 

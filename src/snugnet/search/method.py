@@ -49,11 +49,12 @@ class Round:
             return rows[:0]
         evaluated = self.archive.index
         for i, key in enumerate(keys(rows)):
-            if key not in taken and key not in evaluated:
-                taken.add(key)
-                chosen.append(i)
-                if len(chosen) == most:
-                    break
+            if key in evaluated or key in taken:
+                continue
+            taken.add(key)
+            chosen.append(i)
+            if len(chosen) == most:
+                break
         return rows[chosen]
 
     def samples(self, n: int, taken: set[bytes] | None = None) -> Population:
