@@ -1,6 +1,6 @@
 """The climb against an evolution of 50,100 evaluations, on the published OFA accuracy predictor under MAdds budgets.
 
-    OMP_NUM_THREADS=1 SNUGNET_SHARED=../shared python benchmarks/search.py [seeds]
+    SNUGNET_SHARED=../shared python benchmarks/search.py [seeds]
 
 Predicted accuracy (%) and seconds of both, for each budget and seed. Writes docs/results/benchmark-search.json.
 """
