@@ -155,7 +155,7 @@ class _Run:
         if self.done == 0 or not self.problem.fast_samples:
             return np.zeros((0, self.problem.space.d), dtype=np.int16)
         share = -(-self.method.evaluations // self.method.rounds)  # a whole round of samples
-        rounds = max(1, _STOCK // share)
+        rounds = max(1, min(_STOCK // share, self.method.rounds))
         block, place = divmod(self.done, rounds)
         if block not in self._stock:
             rng = np.random.default_rng((self.seed, block, 1))
