@@ -21,10 +21,10 @@ from peers import SHARED
 
 from snugnet.costs import CostTable, counted_table
 from snugnet.pipeline import machine
-from snugnet.search.climb import climb
+from snugnet.predictors import ForestPredictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.predictors import ForestPredictor
+from snugnet.search.optimisers.climb import climb
 from snugnet.search.problem import Problem
 from snugnet.spaces import SearchSpace, get_space
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from snugnet.data import ImageSet, normalise
 from snugnet.family import CALIBRATION_BATCH as FAMILY_BATCH
 from snugnet.pipeline import machine
-from snugnet.search.scoring import ImageScorer
+from snugnet.search.image_scorer import ImageScorer
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 from snugnet.training.memory import keep_freed_memory

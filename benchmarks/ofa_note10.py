@@ -4,7 +4,7 @@
     SNUGNET_SHARED=../shared python benchmarks/ofa_note10.py
 
 Budgets of 15, 20, 25, 30 and 40 ms. EvolutionFinder of the `ofa` package runs with its defaults (population 100, 500 rounds)
-on the same predictor and the same table, in the same run. Ours: the ascent (snugnet.search.ascent) with its defaults, and
+on the same predictor and the same table, in the same run. Ours: the ascent (snugnet.search.optimisers.ascent) with its defaults, and
 one that stops after 3 rounds without anything better, sixteen seeds, each after one run that does not count; a plain evolution of
 50,100 evaluations; and the architecture generator, trained against the predictor alone, one forward pass and one exact decode
 for all budgets. Every architecture found is judged once more by the `ofa` package's own predictor and latency code. Writes
@@ -25,13 +25,13 @@ import numpy as np
 from peers import OFA_DATA, OFASearch
 
 from snugnet.costs import CostTable, load_ofa_latency
+from snugnet.generator.model import ArchitectureGenerator
+from snugnet.generator.on_predictor import generate, search_front, train_by_gates, train_on_front
 from snugnet.pipeline import machine
-from snugnet.search.ascent import ascend
+from snugnet.predictors import MLPPredictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.generator import ArchitectureGenerator
-from snugnet.search.predictor_generator import generate, search_front, train_by_gates, train_on_front
-from snugnet.search.predictors import MLPPredictor
+from snugnet.search.optimisers.ascent import ascend
 from snugnet.search.problem import Problem
 from snugnet.spaces import get_space
 

@@ -23,8 +23,8 @@ from peers import OFA_DATA
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVR
 
-from snugnet.search.predictors import fit_predictor, list_predictors, read_table
-from snugnet.search.predictors.scoring import agreement
+from snugnet.predictors import fit_predictor, list_predictors, read_table
+from snugnet.predictors.agreement import agreement
 from snugnet.spaces import Population, get_space
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "benchmark-predictors.json"

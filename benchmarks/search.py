@@ -16,10 +16,10 @@ from peers import OFA_DATA
 
 from snugnet.costs import counted_table
 from snugnet.pipeline import machine
-from snugnet.search.climb import climb
+from snugnet.predictors import MLPPredictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.predictors import MLPPredictor
+from snugnet.search.optimisers.climb import climb
 from snugnet.search.problem import Problem
 from snugnet.spaces import get_space
 

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from snugnet._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from snugnet.family import Family, Specialized
-    from snugnet.family_io import from_pretrained
-    from snugnet.family_io import load_family as load
-    from snugnet.family_search import search_family
+    from snugnet.family.disk import from_pretrained
+    from snugnet.family.disk import load_family as load
+    from snugnet.family.search import search_family
     from snugnet.pipeline import train
     from snugnet.spaces import get_space
 
 _HOMES = {
     "Family": ("snugnet.family", "Family"),
     "Specialized": ("snugnet.family", "Specialized"),
-    "from_pretrained": ("snugnet.family_io", "from_pretrained"),
-    "load": ("snugnet.family_io", "load_family"),
-    "search_family": ("snugnet.family_search", "search_family"),
+    "from_pretrained": ("snugnet.family.disk", "from_pretrained"),
+    "load": ("snugnet.family.disk", "load_family"),
+    "search_family": ("snugnet.family.search", "search_family"),
     "train": ("snugnet.pipeline", "train"),
     "get_space": ("snugnet.spaces", "get_space"),
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import snugnet
+from snugnet._version import __version__
 from snugnet.errors import FamilyError, PredictorError, SnugnetError
 from snugnet.files import write_atomically
 
@@ -49,7 +49,7 @@ class Bundle:
         files = {
             name: {"bytes": len(each), "sha256": hashlib.sha256(each).hexdigest()} for name, each in contents.items()
         }
-        head = {"format": f"snugnet-{self.kind}", "version": self.version, "snugnet": snugnet.__version__}
+        head = {"format": f"snugnet-{self.kind}", "version": self.version, "snugnet": __version__}
         whole = {**head, **index, "files": files}
         text = json.dumps({**whole, "sha256": index_checksum(whole)}, indent=1)
         for name, content in contents.items():

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-import snugnet
+from snugnet._version import __version__
 from snugnet.costs import counted_table, parse_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import ConfigError, DataError
 from snugnet.family import Family
+from snugnet.generator.model import ArchitectureGenerator
+from snugnet.generator.training import GeneratorTraining
 from snugnet.recipe import Recipe, load_recipe
-from snugnet.search.generator import ArchitectureGenerator
-from snugnet.search.generator_training import GeneratorTraining
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 from snugnet.training.loop import RunLog
@@ -104,7 +104,7 @@ def read_predictor(recipe: Recipe, space: SearchSpace) -> Estimate | None:
     """
     if recipe.training.predictor is None:
         return None
-    from snugnet.search.predictors import load_predictor
+    from snugnet.predictors import load_predictor
 
     folder = recipe.training.predictor
     predictor = load_predictor(Path(folder))
@@ -258,7 +258,7 @@ def some(images: ImageSet, count: int, seed: int) -> ImageSet:
 def machine() -> dict[str, Any]:
     """What a number was measured on."""
     return {
-        "snugnet": snugnet.__version__,
+        "snugnet": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from snugnet.costs import counted_table, load_ofa_latency
-from snugnet.search.predictors import MLPPredictor
+from snugnet.predictors import MLPPredictor
 from snugnet.spaces import get_space
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snugnet.costs import counted_table
-from snugnet.search.predictors import write_table
+from snugnet.predictors import write_table
 from snugnet.spaces import get_space
 
 SPACE = "ofa-mobilenet-v3"
@@ -108,6 +108,6 @@ def test_wrong_tables_and_folders(snugnet: Any, tables: tuple[Path, Path], tmp_p
 
 def test_every_kind_can_be_named() -> None:
     from snugnet.cli.predictor import Kind
-    from snugnet.search.predictors import list_predictors
+    from snugnet.predictors import list_predictors
 
     assert sorted(Kind) == list_predictors()

@@ -22,7 +22,7 @@ METHODS = {
 @pytest.fixture
 def middle(family: Path) -> str:
     """MAdds halfway between the smallest and the largest network of the group round."""
-    from snugnet.family_io import load_family
+    from snugnet.family.disk import load_family
 
     return str(sum(load_family(family).cost_range("madds", "round")) / 2)
 
@@ -115,7 +115,7 @@ def test_wrong_input_is_one_line(
 
 
 def test_a_front_of_one_point_is_an_error(snugnet: Any, family: Path) -> None:
-    from snugnet.family_io import load_family
+    from snugnet.family.disk import load_family
 
     low, _ = load_family(family).cost_range("madds", "round")
     done = snugnet("search", family, "--method", "nsga2", "--group", "round", "--madds", str(low), "--out", "run")

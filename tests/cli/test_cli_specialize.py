@@ -20,7 +20,7 @@ def files(folder: Path) -> list[str]:
 @pytest.fixture
 def limits(family: Path) -> tuple[float, float]:
     """Smallest and largest MAdds of a network for the group round."""
-    from snugnet.family_io import load_family
+    from snugnet.family.disk import load_family
 
     return load_family(family).cost_range("madds", "round")
 
@@ -148,7 +148,6 @@ def test_families_that_are_none(snugnet: Any, family: Path, tmp_path: Path) -> N
 
 
 def test_a_name_on_the_hub_is_asked_for_there(snugnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from snugnet import family_io
     from snugnet.errors import FamilyError
 
     asked = []
@@ -157,7 +156,7 @@ def test_a_name_on_the_hub_is_asked_for_there(snugnet: Any, monkeypatch: pytest.
         asked.append(name)
         raise FamilyError("not there")
 
-    monkeypatch.setattr(family_io, "from_pretrained", refuse)
+    monkeypatch.setattr("snugnet.family.disk.from_pretrained", refuse)
     assert "not there" in snugnet("specialize", "someone/digits", "--group", "round").error
     assert "there is no folder" in snugnet("specialize", "./someone/digits", "--group", "round").error
     assert asked == ["someone/digits"]

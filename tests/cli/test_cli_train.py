@@ -115,7 +115,7 @@ def test_what_is_no_start_is_not_to_be_deleted(snugnet: Any, recipe: Path, famil
 
 
 def test_a_predictor_of_another_space_is_refused_by_what_differs(snugnet: Any, recipe: Path, tmp_path: Path) -> None:
-    from snugnet.search.predictors import fit_predictor
+    from snugnet.predictors import fit_predictor
     from snugnet.spaces import get_space
 
     space = get_space("ofa-mobilenet-v3", width_mult=0.5)
@@ -162,7 +162,7 @@ def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
 
 def test_quickstart_runs_the_recipe_that_the_repository_shows(snugnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from snugnet.cli import quickstart
-    from snugnet.evaluation import Report, Row
+    from snugnet.family.report import Report, Row
 
     ran = []
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from toys import ALL, SPACES, random_table
 
 from snugnet.costs import CostTable, counted_table, decode
-from snugnet.costs.lattice import Lattice
-from snugnet.costs.pareto import find_feasible
+from snugnet.costs.exact.best import Lattice
+from snugnet.costs.exact.feasible import find_feasible
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import get_space
 

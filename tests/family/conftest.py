@@ -57,6 +57,6 @@ def family_folder(tmp_path_factory: pytest.TempPathFactory, digits: GroupedImage
 @pytest.fixture(scope="session")
 def family(family_folder: Path) -> Family:
     """The trained family, loaded from disk."""
-    from snugnet.family_io import load_family
+    from snugnet.family.disk import load_family
 
     return load_family(family_folder)

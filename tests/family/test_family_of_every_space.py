@@ -12,9 +12,9 @@ import torch
 from snugnet.data import GroupedImages
 from snugnet.deploy.export import onnx_session
 from snugnet.errors import BudgetError
-from snugnet.evaluation import evaluate
 from snugnet.family import Family
-from snugnet.family_io import load_family
+from snugnet.family.disk import load_family
+from snugnet.family.report import evaluate
 from snugnet.pipeline import train
 from snugnet.recipe import parse_recipe
 

@@ -11,8 +11,8 @@ import torch
 
 from snugnet.errors import SearchError
 from snugnet.family import Family
-from snugnet.family_search import FamilySearch, search_family
-from snugnet.search.scoring import ImageScorer, fold_norms, resized
+from snugnet.family.search import FamilySearch, search_family
+from snugnet.search.image_scorer import ImageScorer, fold_norms, resized
 from snugnet.training.calibration import accuracy
 
 

@@ -104,7 +104,7 @@ def test_what_is_refused(family: Family, group: object, budgets: dict[str, objec
 
 
 def test_specialised_networks_know_their_digits(family: Family, digits: object) -> None:
-    from snugnet.evaluation import evaluate
+    from snugnet.family.report import evaluate
 
     report = evaluate(family, digits.test, 3, progress=False)  # type: ignore[attr-defined]
     assert len(report.rows) == 9

@@ -8,8 +8,8 @@ import torch
 from toys import ALL, SPACES, random_table
 
 from snugnet.costs import counted_table
-from snugnet.search.ascent import ascend
-from snugnet.search.predictors import MLPPredictor
+from snugnet.predictors import MLPPredictor
+from snugnet.search.optimisers.ascent import ascend
 from snugnet.search.problem import Problem
 from snugnet.spaces import SearchSpace, get_space
 

@@ -8,7 +8,7 @@ from test_searchers import problem, within
 from toys import SPACES, random_table
 
 from snugnet.costs import counted_table
-from snugnet.search.climb import climb
+from snugnet.search.optimisers.climb import climb
 from snugnet.search.problem import Problem
 from snugnet.spaces import SearchSpace, get_space
 

@@ -21,7 +21,7 @@ from snugnet.search.driver import CHECKPOINT, SearchResult, run_search
 from snugnet.search.evolution import PRESETS, Evolution
 from snugnet.search.method import Method, Proposals, RandomSearch, Round
 from snugnet.search.nsga2 import NSGA2, objectives, pareto_front
-from snugnet.search.predicted import PredictorSearch, fitted
+from snugnet.search.predictor_search import PredictorSearch, fitted
 from snugnet.search.problem import Problem
 from snugnet.spaces import Population, SearchSpace
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from snugnet.data import GroupedImages, load_data
 from snugnet.errors import ConfigError, TrainingError
 from snugnet.pipeline import make_space, read_predictor, train_supernet
+from snugnet.predictors import fit_predictor
 from snugnet.recipe import Recipe, parse_recipe
-from snugnet.search.predictors import fit_predictor
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import calibrate

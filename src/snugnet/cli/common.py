@@ -129,9 +129,9 @@ def load_family(family: str) -> Family:
     Raises:
         FamilyError: there is none, or it is damaged.
     """
-    from snugnet import family_io
+    from snugnet.family import disk
 
-    return family_io.from_pretrained(family) if is_on_hub(family) else family_io.load_family(family)
+    return disk.from_pretrained(family) if is_on_hub(family) else disk.load_family(family)
 
 
 def slug(name: str) -> str:

@@ -59,14 +59,15 @@ def evaluate(
 
     import torch
 
-    from snugnet import evaluation, pipeline
+    from snugnet import pipeline
+    from snugnet.family import report as reports
 
-    limits = evaluation.spread_budgets(loaded, asked)
-    groups = evaluation.check_groups(loaded, group)
+    limits = reports.spread_budgets(loaded, asked)
+    groups = reports.check_groups(loaded, group)
     loaded.specialize_many([(name, {loaded.budget_name: limit}) for name in groups for limit in limits])
     images = load_images(loaded, changes)
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = evaluation.evaluate(loaded, test_images(loaded, images), limits, groups=groups, best_of=best_of)
+    report = reports.evaluate(loaded, test_images(loaded, images), limits, groups=groups, best_of=best_of)
     report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
     files = [] if out_folder is None else report.save(out_folder)
     if as_json:

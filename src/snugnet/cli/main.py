@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-import snugnet
+from snugnet._version import __version__
 from snugnet.cli.common import STOPPED, say
 from snugnet.cli.cost import cost
 from snugnet.cli.evaluate import evaluate
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _version(shown: bool) -> None:
     if shown:
-        print(f"snugnet {snugnet.__version__}")
+        print(f"snugnet {__version__}")
         raise typer.Exit
 
 

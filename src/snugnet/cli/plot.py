@@ -42,7 +42,7 @@ def plot(
 
         figures = Results.read(Path(source) / "study.json").figures()
     else:
-        from snugnet.evaluation import family_figures
+        from snugnet.family.report import family_figures
 
         limits = read_budget_list("4" if budgets is None else budgets)
         figures = family_figures(load_family(source), limits)

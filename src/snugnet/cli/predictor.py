@@ -57,7 +57,7 @@ def fit(
     if len(set(target)) != len(target):
         raise ConfigError(f"--target names a column twice: {', '.join(target)}")
     check_folder(out_folder)
-    from snugnet.search.predictors import fit_predictor, read_table
+    from snugnet.predictors import fit_predictor, read_table
 
     measured = read_table(table, made)
     values = measured.values(target)
@@ -96,8 +96,8 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Compare predictions with measured values: Kendall tau, Spearman, and the mean absolute error in the column's unit."""
-    from snugnet.search.predictors import load_predictor, read_table
-    from snugnet.search.predictors import score as score_predictor
+    from snugnet.predictors import load_predictor, read_table
+    from snugnet.predictors import score as score_predictor
 
     predictor = load_predictor(folder)
     targets = list(predictor.targets)

@@ -12,7 +12,7 @@ from snugnet.cli.specialize import Budget, FamilyArgument, read_budgets
 from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from snugnet.family_search import FamilySearch, Searched
+    from snugnet.family.search import FamilySearch, Searched
 
 SHOWN = 20  # points of a front
 
@@ -78,7 +78,7 @@ def search(
 
     import torch
 
-    from snugnet.family_search import FamilySearch
+    from snugnet.family.search import FamilySearch
 
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
     prepared = FamilySearch.make(loaded, wanted, **budgets)

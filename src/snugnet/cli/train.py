@@ -12,8 +12,8 @@ from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_
 
 if TYPE_CHECKING:
     from snugnet.data import GroupedImages
-    from snugnet.evaluation import Report
     from snugnet.family import Family
+    from snugnet.family.report import Report
     from snugnet.recipe import Recipe
 
 Fresh = Annotated[
@@ -63,8 +63,9 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
 
 
 def _train_and_evaluate(recipe: Recipe, folder: Path, fresh: bool) -> tuple[Family, Report]:
-    from snugnet import evaluation, pipeline
+    from snugnet import pipeline
     from snugnet.data import load_data
+    from snugnet.family import evaluate
     from snugnet.training.supernet import make_fabric
 
     device = make_fabric(recipe).device
@@ -74,7 +75,7 @@ def _train_and_evaluate(recipe: Recipe, folder: Path, fresh: bool) -> tuple[Fami
         say(f"going on with the run in {folder} (--fresh starts anew)")
     family = pipeline.train(recipe, fresh=fresh, data=data).to(device)
     config = recipe.evaluation
-    report = evaluation.evaluate(family, data.test, config.budgets, best_of=config.best_of)
+    report = evaluate(family, data.test, config.budgets, best_of=config.best_of)
     report.context = {**family.provenance, "evaluated": {"best_of": config.best_of, "on": pipeline.machine()}}
     return family, report
 

@@ -3,9 +3,9 @@
 from snugnet.costs.blocks import block_table
 from snugnet.costs.budget import exact_amount, format_amount, parse_budget
 from snugnet.costs.counted import COUNT_UNITS, counted_table
-from snugnet.costs.decode import decode
+from snugnet.costs.exact.decode import decode
+from snugnet.costs.exact.sampling import Sampler
 from snugnet.costs.measured import load_ofa_latency
-from snugnet.costs.sampling import Sampler
 from snugnet.costs.table import CostTable
 
 __all__ = [

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.costs.budget import format_amount
-from snugnet.costs.grid import Excess
-from snugnet.costs.plan import Plan, Scope, all_rows, closure, make_plan
-from snugnet.costs.sampling import Counts, Sampler
+from snugnet.costs.exact.automaton import Plan, Scope, all_rows, closure, make_plan
+from snugnet.costs.exact.grid import Excess
+from snugnet.costs.exact.sampling import Counts, Sampler
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population, SearchSpace
 

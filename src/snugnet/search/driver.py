@@ -112,7 +112,7 @@ class _Run:
     _since: float = field(default_factory=time.monotonic)
 
     def run(self, progress: bool, fresh: bool, on_start: Callable[[], None]) -> SearchResult:
-        from snugnet.training.loop import progress_bar
+        from snugnet.progress import progress_bar
 
         self.archive = Archive(self.problem.space.d, 1 + len(self.problem.columns))
         if self.folder is not None and not fresh:

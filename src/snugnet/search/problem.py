@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.costs import CostTable, decode, parse_budget
-from snugnet.costs.plan import make_plan
+from snugnet.costs.exact.automaton import make_plan
 from snugnet.errors import BudgetError
 from snugnet.spaces import Population, SearchSpace
 
@@ -80,7 +80,7 @@ class Problem:
         return fits
 
     def decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
-        """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.decode`.
+        """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.exact.decode`.
 
         Args:
             scores: in one-hot layout, (n, sum of options).

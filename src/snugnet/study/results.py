@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from snugnet.evaluation import human
+from snugnet.family.report import human
 from snugnet.files import json_text, write_atomically
 from snugnet.plots import architecture_figure, front_figure, line_figure, mean_similarity, scatter_figure
 from snugnet.spaces import SearchSpace, get_space

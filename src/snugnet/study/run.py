@@ -16,11 +16,11 @@ import torch
 from snugnet import pipeline
 from snugnet.costs import counted_table
 from snugnet.errors import ConfigError
+from snugnet.progress import progress_bar
 from snugnet.study.config import StudyConfig
 from snugnet.study.images import StudyImages
 from snugnet.study.results import JSON, MARKDOWN, Results
 from snugnet.study.supernet_run import SupernetRun, teacher_folder, teacher_of
-from snugnet.training.loop import progress_bar
 from snugnet.training.supernet import make_fabric
 
 

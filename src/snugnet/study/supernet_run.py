@@ -23,22 +23,23 @@ from snugnet import pipeline
 from snugnet.costs import CostTable, exact_amount
 from snugnet.data import GroupedImages, ImageSet
 from snugnet.errors import BudgetError
-from snugnet.evaluation import check_groups, spread_budgets
 from snugnet.family import Family, Specialized
+from snugnet.family.report import check_groups, spread_budgets
 from snugnet.files import json_text, write_atomically
+from snugnet.predictors import fit_predictor
+from snugnet.progress import progress_bar
 from snugnet.recipe import Recipe
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.predictors import fit_predictor
+from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.problem import Problem
-from snugnet.search.scoring import ImageScorer
 from snugnet.spaces import Population
 from snugnet.study.config import Method, StudyConfig, slug
 from snugnet.study.images import StudyImages
 from snugnet.study.results import Outcome, Row
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy
-from snugnet.training.loop import RunLog, progress_bar
+from snugnet.training.loop import RunLog
 from snugnet.training.policies import CostWindows
 from snugnet.training.supernet import SHAPING, fingerprint
 

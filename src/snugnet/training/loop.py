@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from snugnet.errors import TrainingError
+from snugnet.progress import progress_bar
 
 Metrics = dict[str, Tensor]
 """Scalars of one step, on the device; ``loss`` is always there."""
@@ -40,28 +38,6 @@ def cosine(step: int, total: int, warmup: int = 0) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-@contextmanager
-def progress_bar(
-    description: str, total: int | None, *, done: int = 0, shown: bool = True
-) -> Iterator[Callable[..., None]]:
-    """A bar on standard error; call what it yields after each unit (or ``by`` units) of work, with a text to show beside it."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4) as progress:
-        task = progress.add_task(description, total=total, completed=done, note="")
-
-        def advance(note: str = "", by: int = 1) -> None:
-            progress.update(task, advance=by, note=note)
-
-        yield advance
 
 
 @dataclass

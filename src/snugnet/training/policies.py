@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.costs import CostTable
-from snugnet.costs.sampling import Sampler
+from snugnet.costs.exact.sampling import Sampler
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.recipe import StageConfig
 from snugnet.spaces import Population, SearchSpace

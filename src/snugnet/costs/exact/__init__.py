@@ -1,0 +1,1 @@
+"""The exact machinery under the tables: one automaton, and what is found on it."""

@@ -1,0 +1,219 @@
+"""Decoding: for each scenario the best-scoring architecture within its budgets, never above one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from snugnet.costs.exact.automaton import Floats, Plan
+from snugnet.costs.exact.best import Lattice, Paths, make_lattice
+from snugnet.costs.exact.feasible import find_feasible
+from snugnet.costs.table import CostTable
+from snugnet.errors import BudgetError, SpaceError
+from snugnet.spaces import Population
+
+_JOINT = 16  # times as many cells where several budgets bind at once
+_FEW = 256  # scenarios that one thread solves faster than several
+_CHUNK = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
+_AT_ONCE = 8  # cells traced back together
+_ROUNDS = 3  # of that, before only cells are looked at in which everything fits
+
+
+def decode(tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, *, cells: int = 1024) -> Population:
+    """The architectures with the greatest sum of scores over the choices that matter, within budgets.
+
+    No result is above a budget: true costs are compared. Each is optimal to the quantisation. With ``T`` steps (the
+    plan's tables, 20 for ``ofa-mobilenet-v3``) and ``delta`` the width of a cell, at most
+    ``4 * (budget - cheapest) / cells``, no architecture that costs at most ``budget - T * delta`` scores more; nor, in
+    exact arithmetic, does any at all where the unconstrained best fits, or where costs are multiples of a whole number
+    and ``cells`` of those reach the budget. Where several budgets bind at once, a side of the grid has
+    ``(16 * cells) ** (1 / m)`` cells for ``m`` binding tables, and the statement holds for architectures that keep
+    this distance from each of those budgets. Sums are taken in the precision of the scores. A scenario's result does not
+    depend on the others. Ties are broken the same way every time.
+
+    Args:
+        tables: costs of one space.
+        scores: in one-hot layout (``space.offsets``), shape ``(n, sum of options)``; minus infinity forbids an option.
+        budgets: shape ``(n, len(tables))``, or ``(n,)`` for one table; infinite for no bound.
+        cells: of the grid of one budget.
+
+    Returns:
+        Canonical rows, shape ``(n, d)``.
+
+    Raises:
+        BudgetError: budgets that no architecture meets; names the scenario and the feasible range.
+        SpaceError: wrong shapes, scores that are NaN or plus infinity, or everything forbidden.
+    """
+    return _Decoder(tables, scores, budgets, cells).run()
+
+
+class _Decoder:
+    """The scenarios of one call, and those of them that are not solved yet."""
+
+    def __init__(self, tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, cells: int) -> None:
+        self.tables, self.cells = list(tables), cells
+        self.scores, self.budgets = _check(self.tables, scores, budgets, cells)
+        self.plan: Plan = self.tables[0].plan_with(self.tables)
+        self.excesses = [table.excess(self.plan) for table in self.tables]
+        self.forbidding = np.isneginf(self.scores).any(axis=1)
+        self.rows = np.zeros((len(self.scores), self.tables[0].space.d), dtype=np.int16)
+        self.pending = np.ones(len(self.scores), dtype=bool)
+
+    def run(self) -> Population:
+        """Easy scenarios first: a relaxation whose optimum meets all budgets has solved the problem itself."""
+        cheapest = [self._cheapest(m) for m in range(len(self.tables))]
+        rows, sums = self.plan.best(self.plan.scores(self.scores))
+        if np.isneginf(sums).any():
+            raise SpaceError(f"scenario {int(np.isneginf(sums).argmax())}: the scores forbid every architecture")
+        self._accept(np.arange(len(rows)), rows)
+        binding = self._costs(rows) > self.budgets
+        if len(self.tables) > 1:
+            for m in range(len(self.tables)):
+                self._solve(np.flatnonzero(self.pending & binding[:, m]), [m], self.cells)
+        for i in np.flatnonzero(self.pending):
+            binding[i] |= self.budgets[i] < [table.range[1] for table in self.tables]
+        for subset in np.unique(binding[self.pending], axis=0):
+            members = np.flatnonzero(self.pending & (binding == subset).all(axis=1))
+            side = self.cells if subset.sum() == 1 else max(2, round((_JOINT * self.cells) ** (1 / subset.sum())))
+            self._solve(members, np.flatnonzero(subset).tolist(), side)
+        for rows in cheapest:  # all that is left of a budget may be less than the rounding
+            left = np.flatnonzero(self.pending)
+            self._accept(left, rows[left])
+        for i in np.flatnonzero(self.pending):
+            self.rows[i] = find_feasible(self.tables, self.plan, self.scores[i], self.budgets[i], f"scenario {i}: ")
+        return self.rows
+
+    def _costs(self, rows: Population) -> NDArray[np.float64]:
+        """True costs, shape ``(n, m)``."""
+        return np.stack([table(rows) for table in self.tables], axis=1)
+
+    def _accept(self, scenarios: NDArray[np.intp], rows: Population) -> None:
+        """Keep the rows that meet all budgets."""
+        fits = (self._costs(rows) <= self.budgets[scenarios]).all(axis=1)
+        self.rows[scenarios[fits]] = rows[fits]
+        self.pending[scenarios[fits]] = False
+
+    def _cheapest(self, m: int) -> Population:
+        """The cheapest architecture of each scenario under one table; refuses a budget below it."""
+        table, budgets = self.tables[m], self.budgets[:, m]
+        for i in np.flatnonzero(budgets < table.range[0]):
+            table.check_budget(float(budgets[i]), f"scenario {i}: ")
+        rows = np.repeat(table.cheapest, len(budgets), axis=0)
+        some = np.flatnonzero(self.forbidding)
+        if len(some):
+            rows[some] = table.extreme(~np.isneginf(self.scores[some]), -1)
+            least = table(rows[some])
+            for i, low in zip(some, least, strict=True):
+                if budgets[i] < low:
+                    raise BudgetError(
+                        f"scenario {i}: of what its scores allow, no architecture has {table.name} <= "
+                        f"{budgets[i]:,.10g}; feasible: from {low:,.10g} {table.unit}"
+                    )
+        return rows
+
+    def _solve(self, scenarios: NDArray[np.intp], members: list[int], cells: int) -> None:
+        """Solve scenarios under some of their budgets, those of a grid together, in chunks, on all cores."""
+        if not len(scenarios):
+            return
+        levels = np.stack([self.excesses[m].level(self.budgets[scenarios, m]) for m in members], axis=1)
+        tasks = []
+        # For a few scenarios the arrays are so small that threads mostly wait for one another.
+        workers = min(4, os.cpu_count() or 1) if len(scenarios) > _FEW else 1
+        for uppers in np.unique(levels, axis=0):
+            group = scenarios[(levels == uppers).all(axis=1)]
+            lattice = make_lattice(self.plan, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells)
+            size = max(1, _CHUNK // lattice.size)
+            chunks = [group[start : start + size] for start in range(0, len(group), size)]
+            tasks += [(lattice, members, chunks[w::workers]) for w in range(min(workers, len(chunks)))]
+        if len(tasks) == 1 or workers == 1:
+            for task in tasks:
+                self._solve_chunks(*task)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(lambda task: self._solve_chunks(*task), tasks))
+
+    def _solve_chunks(self, lattice: Lattice, members: list[int], chunks: list[NDArray[np.intp]]) -> None:
+        lows = np.array([self.excesses[m].low for m in members])
+        buffers = lattice.buffers(len(chunks[0]), self.scores.dtype)
+        for chunk in chunks:
+            if len(chunk) != buffers.n:
+                buffers = lattice.buffers(len(chunk), self.scores.dtype)
+            paths = lattice.solve(self.plan.scores(self.scores[chunk]), buffers)
+            left = self.budgets[chunk][:, members] - lows
+            final = np.full((len(chunk), lattice.size), -np.inf, dtype=self.scores.dtype)
+            np.copyto(final, paths.final, where=_reach(lattice, lattice.cells(left, safe=False)))
+            open_ = np.arange(len(chunk))
+            for _ in range(_ROUNDS):
+                open_ = self._try_best(paths, final, open_, chunk, members)
+            final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
+            self._try_best(paths, final, open_, chunk, members)
+
+    def _try_best(
+        self, paths: Paths, final: Floats, open_: NDArray[np.intp], chunk: NDArray[np.intp], members: list[int]
+    ) -> NDArray[np.intp]:
+        """Trace the best cells back and see which true costs fit; the cells are struck out of ``final``.
+
+        Scenarios count as solved once the budgets of this grid are met, but the result is kept only where it meets all.
+
+        Returns:
+            Those of the open scenarios, as positions in the chunk, that stay open.
+        """
+        if not len(open_):
+            return open_
+        left, each = final[open_], np.arange(len(open_))
+        cells, finite = [], []
+        for _ in range(_AT_ONCE):
+            cells.append(left.argmax(axis=1))
+            finite.append(left[each, cells[-1]] > -np.inf)
+            left[each, cells[-1]] = -np.inf
+        final[open_] = left
+        # A scenario with fewer cells left than are looked at has others struck out: from those no path leads back.
+        real = np.flatnonzero(np.concatenate(finite))
+        scenario = np.tile(open_, _AT_ONCE)[real]
+        rows = np.zeros((_AT_ONCE * len(open_), self.rows.shape[1]), dtype=np.int16)
+        rows[real] = paths.trace(scenario, np.concatenate(cells)[real])
+        fits = np.zeros((_AT_ONCE, len(open_)), dtype=bool)
+        fits.flat[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
+        solved, first = fits.any(axis=0), fits.argmax(axis=0)
+        self._accept(chunk[open_[solved]], rows.reshape(_AT_ONCE, len(open_), -1)[first, each][solved])
+        return open_[~solved]
+
+
+def _reach(lattice: Lattice, top: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which flat cells lie within the last cell of each dimension: from ``(n, m)`` to ``(n, size)``."""
+    reach = lattice.coordinates[0] <= top[:, :1]
+    for j in range(1, top.shape[1]):
+        reach &= lattice.coordinates[j] <= top[:, j : j + 1]
+    return reach
+
+
+def _check(
+    tables: list[CostTable], scores: ArrayLike, budgets: ArrayLike, cells: int
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Scores and budgets as arrays of the right shapes."""
+    if not tables:
+        raise SpaceError("decoding needs at least one cost table")
+    space, m = tables[0].space, len(tables)
+    if any(table.space.choices != space.choices for table in tables):
+        raise SpaceError("the cost tables belong to different spaces")
+    if cells < 1:
+        raise SpaceError(f"cells is a positive whole number, got {cells!r}")
+    array = np.asarray(scores)
+    array = array if array.dtype == np.float64 else array.astype(np.float32)
+    if array.ndim != 2 or array.shape[1] != space.offsets[-1]:
+        raise SpaceError(f"scores have shape (n, {space.offsets[-1]}), got {array.shape}")
+    bad = np.isnan(array) | np.isposinf(array)
+    if bad.any():
+        raise SpaceError(f"scenario {int(bad.any(axis=1).argmax())}: scores are numbers or minus infinity")
+    limits = np.asarray(budgets, dtype=np.float64)
+    if limits.ndim == 1 and m == 1:
+        limits = limits[:, None]
+    if limits.shape != (len(array), m):
+        raise SpaceError(f"budgets have shape ({len(array)}, {m}): one a scenario and table, got {limits.shape}")
+    if np.isnan(limits).any():
+        raise BudgetError(f"scenario {int(np.isnan(limits).any(axis=1).argmax())}: a budget is not a number (NaN)")
+    return array, limits

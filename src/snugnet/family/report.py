@@ -1,0 +1,295 @@
+"""Accuracy and cost of a family over groups and budgets: the rows, the table, the figure."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snugnet.costs import parse_budget
+from snugnet.data import ImageSet
+from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
+from snugnet.errors import FamilyError
+from snugnet.family.record import Family, Specialized
+from snugnet.files import json_text, write_atomically
+from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
+from snugnet.progress import progress_bar
+from snugnet.training.calibration import accuracy
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scenario.
+
+    Attributes:
+        group: superclass.
+        budget: in the unit of the cost.
+        accuracy: of the specialised network, on the group's test images.
+        accuracy_all: on the same images, of the same architecture with all classes in its head.
+        costs: of the specialised network.
+        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
+        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
+        images: test images of the group.
+        arch: in the space's JSON form.
+    """
+
+    group: str
+    budget: float
+    accuracy: float
+    accuracy_all: float
+    costs: dict[str, float]
+    milliseconds: float
+    onnx_difference: float
+    images: int
+    arch: dict[str, Any]
+
+
+@dataclass
+class Report:
+    """Rows, and what is needed to read them.
+
+    Attributes:
+        family: its name.
+        budget: the cost that budgets are of.
+        rows: group by group, budgets rising.
+        specialize_ms: time of one pass of the generator and the exact decode, for all rows together.
+        context: recipe, machine, times.
+    """
+
+    family: str
+    budget: str
+    rows: list[Row]
+    specialize_ms: float
+    context: dict[str, Any] = field(default_factory=dict)
+
+    def mean(self) -> list[dict[str, float]]:
+        """Averages over the groups, a budget each."""
+        budgets = sorted({row.budget for row in self.rows})
+        result = []
+        for budget in budgets:
+            own = [row for row in self.rows if row.budget == budget]
+            result.append(
+                {
+                    "budget": budget,
+                    "accuracy": _mean([row.accuracy for row in own]),
+                    "accuracy_all": _mean([row.accuracy_all for row in own]),
+                    self.budget: _mean([row.costs[self.budget] for row in own]),
+                }
+            )
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**asdict(self), "mean": self.mean()}
+
+    def save(self, folder: Path, stem: str = "results") -> list[Path]:
+        """Write ``results.json``, ``results.md`` and ``results.png``; returns their paths."""
+        paths = [folder / f"{stem}.{suffix}" for suffix in ("json", "md", "png")]
+        write_atomically(paths[0], json_text(self.to_json()).encode())
+        write_atomically(paths[1], self.markdown().encode())
+        write_atomically(paths[2], self.figure())
+        return paths
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        others = [name for name in self.rows[0].costs if name != self.budget]
+        header = ["group", f"{self.budget} budget", "accuracy", "all classes", self.budget, *others, "ms"]
+        body = [
+            [
+                row.group,
+                human(row.budget),
+                f"{row.accuracy:.1%}",
+                f"{row.accuracy_all:.1%}",
+                human(row.costs[self.budget]),
+                *[human(row.costs[name]) for name in others],
+                f"{row.milliseconds:.2f}",
+            ]
+            for row in self.rows
+        ]
+        blanks = [""] * (len(others) + 1)
+        for each in self.mean():
+            cells = ["mean", human(each["budget"]), f"{each['accuracy']:.1%}", f"{each['accuracy_all']:.1%}"]
+            body.append([*cells, human(each[self.budget]), *blanks])
+        return header, body
+
+    def table(self) -> Table:
+        """For people."""
+        from rich.table import Table
+
+        header, body = self._cells()
+        table = Table(title=f"{self.family}: specialised networks on test images", caption=" ".join(CAPTION.split()))
+        for i, name in enumerate(header):
+            table.add_column(name, justify="left" if i == 0 else "right")
+        for i, cells in enumerate(body):
+            ends = i + 1 == len(body) or body[i + 1][0] != cells[0]
+            table.add_row(*cells, end_section=ends)
+        return table
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        header, body = self._cells()
+        lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---", *["--:"] * (len(header) - 1)], *body]]
+        return "\n".join([*lines, "", CAPTION.replace("\n", " "), ""])
+
+    def figure(self) -> bytes:
+        """Accuracy over cost, a curve a group and their mean, as PNG."""
+        with canvas(8, 4.5) as (figure, axes, buffer):
+            self._draw(figure, axes)
+        return buffer.getvalue()
+
+    def _draw(self, figure: Any, axes: Any) -> None:
+        for group in dict.fromkeys(row.group for row in self.rows):
+            own = [row for row in self.rows if row.group == group]
+            axes.plot(
+                [row.costs[self.budget] / 1e6 for row in own], [100 * row.accuracy for row in own],
+                marker="o", linewidth=1, markersize=3, alpha=0.7, label=group,
+            )  # fmt: skip
+        means = self.mean()
+        for key, label, style in (("accuracy", "mean, specialised", "-"), ("accuracy_all", "mean, all classes", "--")):
+            axes.plot(
+                [each[self.budget] / 1e6 for each in means], [100 * each[key] for each in means],
+                style, color="black", linewidth=2, label=label,
+            )  # fmt: skip
+        axes.set_xlabel(f"{self.budget} (millions)")
+        axes.set_ylabel("test accuracy on the group's images (%)")
+        axes.set_title(self.family)
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside right upper", fontsize=7)
+
+
+CAPTION = (
+    "accuracy: the specialised network, on its group's test images; all classes: the same architecture with every class\n"
+    "in its head, on the same images; madds: multiply-accumulates of convolutions and linear layers, once each;\n"
+    "ms: one image through ONNX Runtime, one thread, this CPU"
+)
+
+
+def spread_budgets(family: Family, budgets: int | Sequence[float | str]) -> list[float]:
+    """Budgets to report on: as given, or so many evenly spaced strictly between the smallest and largest cost."""
+    if not isinstance(budgets, int):
+        return [parse_budget(budget) for budget in budgets]
+    low, high = family.cost_range(family.budget_name)
+    return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
+
+
+def check_groups(family: Family, groups: Sequence[str] | None = None) -> list[str]:
+    """The groups to evaluate: these, or all of at least two classes.
+
+    Raises:
+        FamilyError: one is unknown or has one class, or there are none.
+    """
+    for name in groups or ():
+        family.class_indices(name)
+    found = list(groups or (name for name, classes in family.groups.items() if len(classes) > 1))
+    if not found:
+        raise FamilyError(f"{family.name} has no group of two classes or more: {', '.join(family.groups)}")
+    return found
+
+
+def evaluate(
+    family: Family,
+    test: ImageSet,
+    budgets: int | Sequence[float | str] = 4,
+    *,
+    groups: Sequence[str] | None = None,
+    best_of: int = 1,
+    progress: bool = True,
+) -> Report:
+    """Specialise to every group of at least two classes under every budget, and measure on test images.
+
+    Args:
+        family: on the device where the networks are to be run.
+        test: images that nothing was chosen on.
+        budgets: of the cost that the generator was trained on; see :func:`spread_budgets`.
+        groups: to evaluate; all without it.
+        best_of: architectures to try on validation images for each scenario.
+        progress: whether to show a bar.
+    """
+    limits = spread_budgets(family, budgets)
+    groups = check_groups(family, groups)
+    scenarios = [(group, {family.budget_name: limit}) for group in groups for limit in limits]
+    family.specialize_many(scenarios)  # the first call also prepares the tables
+    started = time.perf_counter()
+    networks = family.specialize_many(scenarios)
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    test = test.to(family.device)
+    rows = []
+    with progress_bar("evaluate", len(networks), shown=progress) as advance:
+        for (group, asked), network in zip(scenarios, networks, strict=True):
+            if best_of > 1:
+                network = family.best((group, asked), best_of)
+            rows.append(evaluate_one(family, network, test, asked[family.budget_name]))
+            advance()
+    return Report(family.name, family.budget_name, rows, milliseconds)
+
+
+def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: float) -> Row:
+    """Measure one specialised network."""
+    own = test.of_classes(network.class_indices)
+    everything = range(len(family.classes))
+    whole = family.build(network.row)
+    resolution = network.blueprint.resolution
+    content = onnx_bytes(network.module, network.metadata())
+    return Row(
+        group=network.group,
+        budget=budget,
+        accuracy=accuracy(network.module, family.batches(own, network.class_indices, resolution)),
+        accuracy_all=accuracy(whole, family.batches(own, everything, resolution)),
+        costs=network.costs,
+        milliseconds=measured_ms(content),
+        onnx_difference=onnx_difference(network.module, content),
+        images=len(own),
+        arch=network.arch,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of what is a number: a group without test images has no accuracy."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def human(value: float) -> str:
+    """1234567 -> 1.23M."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def family_figures(family: Family, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:
+    """Pictures of what a family's generator hands out, as PNG by name.
+
+    Args:
+        family: to look at.
+        budgets: of the cost that the generator was trained on; see :func:`spread_budgets`.
+
+    Returns:
+        For each budget the architectures of all superclasses as block diagrams (EAS, Figure D), and how alike they are
+        (Figure B).
+    """
+    limits = spread_budgets(family, budgets)
+    groups = check_groups(family)
+    scenarios = [(group, {family.budget_name: limit}) for limit in limits for group in groups]
+    networks = family.specialize_many(scenarios)
+    figures, curve = {}, []
+    for i, limit in enumerate(limits):
+        own = networks[i * len(groups) : (i + 1) * len(groups)]
+        title = f"{family.name}, {family.budget_name} <= {human(limit)}"
+        archs = {network.group: network.row for network in own}
+        figures[f"architectures-{limit:.10g}"] = architecture_figure(family.space, archs, title)
+        if len(own) > 1:
+            curve.append((limit, mean_similarity(family.space, np.stack(list(archs.values()))), 0.0))
+    if curve:
+        figures["similarity"] = line_figure(
+            {family.name: curve}, "similarity of the architectures of different superclasses",
+            f"{family.budget_name} budget", "mean cosine similarity of one-hot codes",
+        )  # fmt: skip
+    return figures

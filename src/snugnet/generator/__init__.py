@@ -1,0 +1,1 @@
+"""The architecture generator: from (superclass, budget) to an architecture (EAS section 3.2)."""

@@ -1,0 +1,95 @@
+"""Things by name: those of this package, and those that an installed package brings through an entry point.
+
+A package announces what it brings in its own ``pyproject.toml``::
+
+    [project.entry-points."snugnet.spaces"]
+    my-space = "my_package.my_space:MySpace"
+
+Its space, search method, predictor or cost then has its place in every command, recipe and study. Nothing of it is imported before
+its name is asked for, so a package that is broken disturbs nobody else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from typing import Generic, TypeVar
+
+from snugnet.errors import SnugnetError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """What is known by name.
+
+    Attributes:
+        group: of the entry points, such as ``snugnet.spaces``.
+        noun: what one of them is called in messages, such as ``space``.
+        error: raised for a name that is not known.
+    """
+
+    def __init__(self, group: str, noun: str, error: type[SnugnetError], fits: Callable[[object], bool]) -> None:
+        """Begin with nothing.
+
+        Args:
+            group: of the entry points.
+            noun: for messages.
+            error: for names that are not known.
+            fits: whether an object that an entry point gives is such a thing.
+        """
+        self.group, self.noun, self.error = group, noun, error
+        self._fits = fits
+        self._own: dict[str, T] = {}
+        self._brought: dict[str, metadata.EntryPoint] | None = None
+
+    def add(self, name: str, thing: T) -> T:
+        """Make a thing known; one of the same name is replaced."""
+        self._own[name] = thing
+        return thing
+
+    def names(self) -> list[str]:
+        """All names, sorted; what entry points bring is not imported."""
+        return sorted({*self._own, *self._entry_points()})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._entry_points()
+
+    def __getitem__(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises:
+            SnugnetError: of the registry's class: there is none, or the package that brings it cannot be imported.
+        """
+        if name not in self._own:
+            if name not in self._entry_points():
+                known = self.names()
+                close = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise self.error(f"unknown {self.noun} {name!r}; {hint}known: {', '.join(known)}")
+            self._own[name] = self._load(self._entry_points()[name])
+        return self._own[name]
+
+    def _entry_points(self) -> dict[str, metadata.EntryPoint]:
+        if self._brought is None:
+            self._brought = {}
+            for point in metadata.entry_points(group=self.group):
+                if point.name in self._own or point.name in self._brought:
+                    warnings.warn(
+                        f"{point.value} brings a second {self.noun} {point.name!r}; it is left out", stacklevel=3
+                    )
+                else:
+                    self._brought[point.name] = point
+        return self._brought
+
+    def _load(self, point: metadata.EntryPoint) -> T:
+        try:
+            thing = point.load()
+        except Exception as error:  # whatever somebody else's package does when it is imported
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise self.error(f"{self.noun} {point.name!r} cannot be loaded from {point.value} ({reason})") from error
+        if not self._fits(thing):
+            raise self.error(f"{self.noun} {point.name!r}: {point.value} is no {self.noun}, it is {thing!r:.80}")
+        return thing

@@ -1,0 +1,1 @@
+"""Optimisers of scores that are cheap, such as a predictor's."""

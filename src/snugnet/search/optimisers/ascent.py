@@ -1,0 +1,197 @@
+"""The fastest optimiser here, for predictors that have a gradient: random linear models, solved within all budgets.
+
+Around an architecture a predictor is nearly a sum of scores of options, and one backward pass gives them all. The best
+architecture under such a sum, less a price for each unit of cost, takes one Viterbi pass over the cost tables' plan
+(:class:`snugnet.costs.exact.automaton.Plan`), for hundreds of sums at once. So from each architecture many such problems are solved:
+each with noise on the scores, a charge for what is changed (a trust region), and a price drawn around the one at which half
+of the proposals meet the budget. The best proposal is the next architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.costs.exact.automaton import Plan, make_plan
+from snugnet.search.archive import Archive
+from snugnet.search.optimisers.climb import _Climb
+from snugnet.search.problem import Problem
+from snugnet.spaces import Population, SearchSpace
+
+Gradients = Callable[[Population], NDArray[np.floating]]
+"""From canonical rows (n, d) to what the score gains by each entry of their one-hot code: (n, sum of options)."""
+
+PROPOSALS = 24  # from each architecture and step
+NOISE = 0.3  # on what an option gains, in units of the mean gain
+CHARGE = 1.6  # at most, for a choice that is changed, in the same units
+SPREAD = 0.3  # of a price, as the standard deviation of its logarithm
+_PRICING = 0.6  # how fast prices follow the share of proposals that meet the budget
+_STEPS = 5
+_SAMPLES = 192  # that the starts are the best of
+_PARENTS, _CHILDREN, _CLIMBERS, _ELITE = 24, 150, 8, 4
+_SHAKE = 0.3  # probability of drawing a choice of a child anew
+_BATCH = 4096
+_POLISHED = 3
+
+
+@dataclass
+class _Ascent:
+    """One run: what it has scored so far, and what it has climbed from.
+
+    Attributes:
+        prices: of a unit of each cost whose limit binds, (m,).
+    """
+
+    problem: Problem
+    gradients: Gradients
+    rng: np.random.Generator
+    archive: Archive = field(init=False)
+    plan: Plan = field(init=False)
+    prices: NDArray[np.float64] = field(init=False)
+    done: set[int] = field(default_factory=set)
+    polished: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        space = self.space
+        self.archive = Archive(space.d, 1 + len(self.problem.columns))
+        every = [(self.problem.tables[name], limit) for name, limit in self.problem.limits.items()]
+        self.limits = [(table, limit) for table, limit in every if limit < table.range[1]]
+        tables = [table for table, _ in self.limits]
+        self.plan = tables[0].plan_with(tables) if tables else make_plan(space, ())
+        self.column = np.repeat(np.arange(space.d), space.num_options)
+        self.option = np.arange(len(self.column)) - space.offsets[self.column]
+        self.prices = np.zeros(len(self.limits))
+        self.designs = self._designs()
+        self.climber = _Climb(self.problem)
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.problem.space
+
+    def _designs(self) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """For each step of the plan the terms that its transitions add up, options and then prices, and how often: ``(K, terms)``.
+
+        A matrix product of a few columns is the fastest way to the sums of hundreds of models.
+        """
+        size = len(self.column)
+        increments = [self.plan.increments(table.tables) for table, _ in self.limits]
+        designs = []
+        for i, step in enumerate(self.plan.steps):
+            counts = np.zeros((len(step.rows), size + 1 + len(self.limits)), dtype=np.float32)
+            np.put_along_axis(counts, step.hot, 1, axis=1)
+            counts[:, size + 1 :] = -np.stack([each[i] for each in increments], 1) if increments else 0
+            counts = np.delete(counts, size, axis=1)  # stood for choices that do not matter
+            columns = np.flatnonzero(counts.any(0))
+            designs.append((columns, np.ascontiguousarray(counts[:, columns])))
+        return designs
+
+    def evaluate(self, rows: Population) -> NDArray[np.intp]:
+        """Places in the archive of rows within all limits: (n,)."""
+        return self.archive.evaluate(rows, self.problem.score, chunk=_BATCH)
+
+    def best(self, n: int) -> NDArray[np.intp]:
+        """Places of the best so far, the best first."""
+        scores = -self.archive.scores
+        if n < len(scores):
+            front = np.flatnonzero(scores <= np.partition(scores, n - 1)[n - 1])
+            return front[np.argsort(scores[front], kind="stable")][:n]
+        return np.argsort(scores, kind="stable")
+
+    def propose(self, rows: Population) -> Population:
+        """Optima of random linear models around each row, (n, proposals, d); some are above a limit."""
+        gains = np.asarray(self.gradients(rows), dtype=np.float32)
+        unit = np.abs(gains).mean(1)[:, None, None]
+        changed = (rows[:, self.column] != self.option) & self.space.active(rows)[:, self.column]
+        charge = CHARGE * self.rng.random((len(rows), PROPOSALS, 1), dtype=np.float32)
+        noise = NOISE * self.rng.standard_normal((len(rows), PROPOSALS, len(self.column)), dtype=np.float32)
+        models = (gains[:, None] + unit * (noise - charge * changed[:, None])).reshape(-1, len(self.column))
+        if not self.prices.all():
+            self.prices = np.array([self._first_price(gains, *table.range) for table, _ in self.limits])
+        spread = np.exp(SPREAD * self.rng.standard_normal((len(self.limits), len(models))))
+        prices = (self.prices[:, None] * spread).astype(np.float32)
+
+        terms = np.concatenate([models.T, prices])
+        proposals, _ = self.plan.best([matrix @ terms[columns] for columns, matrix in self.designs])
+        for i, (table, limit) in enumerate(self.limits):
+            self.prices[i] *= np.exp(_PRICING * (0.5 - (table(proposals) <= limit).mean()))
+        return proposals.reshape(len(rows), PROPOSALS, -1)
+
+    def _first_price(self, gains: NDArray[np.float32], low: float, high: float) -> float:
+        """What all choices together can gain, for each unit that they can cost."""
+        starts = self.space.offsets[:-1]
+        spread = np.maximum.reduceat(gains, starts, axis=1) - np.minimum.reduceat(gains, starts, axis=1)
+        return max(float(spread.sum(1).mean()), 1e-12) / (high - low)
+
+    def climb(self, places: NDArray[np.intp]) -> None:
+        """Move each architecture to the best proposal around it while that is better."""
+        for _ in range(_STEPS):
+            places = np.array([place for place in np.unique(places) if place not in self.done], dtype=np.intp)
+            if not len(places):
+                return
+            self.done.update(places.tolist())
+            proposals = self.propose(self.archive.rows[places])
+            flat = proposals.reshape(-1, self.space.d)
+            fits = self.problem.feasible(flat)
+            every = np.repeat(places, PROPOSALS)
+            every[fits] = self.evaluate(flat[fits])
+            found = every.reshape(len(places), -1)
+            places = found[np.arange(len(places)), self.archive.scores[found].argmax(1)]
+
+    def polish(self, n: int) -> None:
+        """Try flips of two choices, as in :mod:`snugnet.search.optimisers.climb`, on the best, until none of them gets better."""
+        for place in self.best(n):
+            row, better = self.archive.rows[[place]], True
+            while better and int(place) not in self.polished:
+                self.polished.add(int(place))
+                row = self.climber.pairs(row)
+                (found,) = self.evaluate(row)
+                better, place = found != place, found
+
+    def children(self) -> NDArray[np.intp]:
+        """Places of the best of crossed and mutated children of the best."""
+        parents = self.archive.rows[self.best(_PARENTS)]
+        mothers, fathers = parents[self.rng.integers(len(parents), size=(2, _CHILDREN))]
+        rows = self.space.mutate(self.space.crossover(mothers, fathers, self.rng), _SHAKE, self.rng)
+        places = self.evaluate(rows[self.problem.feasible(rows)])
+        return places[np.argsort(-self.archive.scores[places], kind="stable")[:_CLIMBERS]]
+
+
+def ascend(
+    problem: Problem,
+    gradients: Gradients,
+    *,
+    starts: int = 32,
+    rounds: int = 12,
+    patience: int | None = None,
+    seed: int = 0,
+) -> tuple[Population, NDArray[np.float64]]:
+    """Maximise a score that has gradients, under all limits.
+
+    Args:
+        problem: its score is asked some thousand times, always for many rows at once.
+        gradients: see :data:`Gradients`; :meth:`snugnet.predictors.MLPPredictor.gradients` is one.
+        starts: samples that are climbed from.
+        rounds: how often, after that, children of the best are climbed from.
+        patience: stop after so many rounds in a row that found nothing better; never without it.
+        seed: of the draws.
+
+    Returns:
+        Canonical rows within all limits, (n, d), the best first, and their scores, (n,): all that were scored.
+    """
+    run = _Ascent(problem, gradients, np.random.default_rng((seed, 0)))
+    run.evaluate(problem.sample(max(starts, _SAMPLES), run.rng))
+    run.climb(run.best(starts))
+    best, waited = run.archive.scores.max(), 0
+    for _ in range(rounds):
+        run.climb(run.best(_ELITE))
+        run.climb(run.children())
+        run.polish(_POLISHED)
+        waited = waited + 1 if run.archive.scores.max() <= best else 0
+        best = run.archive.scores.max()
+        if waited == patience:
+            break
+    order = run.best(len(run.archive))
+    return run.archive.rows[order], run.archive.scores[order]
