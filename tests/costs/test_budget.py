@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from snugnet.costs import exact_amount, format_amount, parse_budget
+from snugnet.costs import exact_amount, format_amount, parse_budget, read_budgets, resolve_budget
 from snugnet.errors import BudgetError
 
 
@@ -54,3 +56,53 @@ def test_amounts():
     assert format_amount(0) == "0"
     assert format_amount(-2500) == "-2.5k"
     assert parse_budget(format_amount(0.012345)) == 0.01234
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("0%", 20), ("100%", 120), ("40%", 60), (" 12.5 % ", 32.5), (".5%", 20.5), ("100.0%", 120), ("40", 40), ("1k", 1000),
+     (7.5, 7.5)],
+)  # fmt: skip
+def test_a_share_is_of_the_range(value, expected):
+    assert resolve_budget(value, (20.0, 120.0)) == expected
+
+
+@pytest.mark.parametrize("value", ["100.1%", "-1%", "1e2%", "%", "40M%", "nan%", "0", "-3", None])
+def test_shares_that_cannot_be_read(value):
+    with pytest.raises(
+        BudgetError, match=r"a share of the range of a cost is from 0% to 100%|a budget is a positive number"
+    ):
+        resolve_budget(value, (20.0, 120.0))
+
+
+@settings(deadline=None)
+@given(low=st.floats(-1e9, 1e9), span=st.floats(0, 1e12), share=st.floats(0, 100))
+def test_shares_stay_in_the_range_and_rise(low, span, share):
+    high = low + span
+    cheapest, between, dearest = (resolve_budget(f"{s:f}%", (low, high)) for s in (0, share, 100))
+    assert (cheapest, dearest) == (low, high)
+    assert low <= between <= high
+
+
+def test_budgets_by_name():
+    assert read_budgets(["madds=40M", "latency_ms = 12.5", "params=40%"]) == {
+        "madds": "40M", "latency_ms": "12.5", "params": "40%",
+    }  # fmt: skip
+    assert read_budgets([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["madds"], "NAME=VALUE"),
+        (["=40M"], "NAME=VALUE"),
+        (["madds="], "NAME=VALUE"),
+        (["madds=40M", "params=1M", "madds=50%"], "two budgets of madds are given, 40M and 50%; leave one out"),
+        (["madds=101%"], "from 0% to 100%"),
+        (["madds=many"], "a budget is a positive number"),
+    ],
+)
+def test_budgets_by_name_that_cannot_be_read(texts, words):
+    with pytest.raises(BudgetError, match=words) as caught:
+        read_budgets(texts)
+    assert "\n" not in str(caught.value)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from snugnet.errors import BudgetError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _BUDGET = re.compile(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", re.IGNORECASE)
+_SHARE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*%\s*")
 
 
 def parse_budget(value: object) -> float:
@@ -33,6 +34,48 @@ def parse_budget(value: object) -> float:
     if not (math.isfinite(number) and number > 0):
         raise BudgetError(f"a budget is a positive number such as 40000000, 4e7, 40M or 400k, got {value!r}")
     return number
+
+
+def resolve_budget(value: object, bounds: tuple[float, float]) -> float:
+    """A budget as a number, in the unit of its cost; a share such as ``"40%"`` is of the range of that cost.
+
+    Args:
+        value: an amount as :func:`parse_budget` takes it, or a share as text: ``"0%"`` is the cheapest architecture,
+            ``"100%"`` the dearest.
+        bounds: cost of the cheapest and of the dearest architecture: :attr:`CostTable.range` of the table that is asked.
+
+    Raises:
+        BudgetError: neither an amount nor a share from 0% to 100%.
+    """
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if not match:
+        return parse_budget(value)
+    share = float(match[1]) / 100
+    if not 0 <= share <= 1:
+        raise BudgetError(f"a share of the range of a cost is from 0% to 100%, got {value!r}")
+    low, high = bounds
+    return (1 - share) * low + share * high if share < 1 else high
+
+
+def read_budgets(texts: Iterable[str]) -> dict[str, str]:
+    """Budgets by the name of their cost, from texts such as ``madds=40M``, ``latency_ms=12.5`` or ``madds=40%``.
+
+    Returns:
+        For each cost its budget as it stands there: one that :func:`resolve_budget` can read.
+
+    Raises:
+        BudgetError: a text has another form, or two are of one cost.
+    """
+    budgets: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (piece.strip() for piece in text.partition("="))
+        if not (name and equals and value):
+            raise BudgetError(f"a budget is given as NAME=VALUE, such as madds=40M or madds=40%, got {text!r}")
+        if name in budgets:
+            raise BudgetError(f"two budgets of {name} are given, {budgets[name]} and {value}; leave one out")
+        resolve_budget(value, (0.0, 1.0))
+        budgets[name] = value
+    return budgets
 
 
 def exact_amount(value: float, rounding: Callable[[float], int] = round) -> str:

@@ -1,37 +1,41 @@
-"""Cost tables that are counted from the blueprint: the same layers that the network is built from."""
+"""Costs that are counted from the blueprint: the same layers that the network is built from."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from snugnet.costs.blocks import block_table
+from snugnet.costs.cost import COSTS, Cost, register_cost
 from snugnet.costs.table import CostTable
-from snugnet.errors import SpaceError
 from snugnet.spaces import SearchSpace
 
-Count = Literal["madds", "params", "activations"]
+MADDS = register_cost(
+    Cost(
+        "madds",
+        "MAdds",
+        "multiply-accumulates of convolutions and linear layers, for one image",
+        lambda block, _: sum(layer.madds for layer in block.all_layers),
+    )
+)
+PARAMS = register_cost(
+    Cost("params", "params", "trainable parameters", lambda block, _: sum(layer.params for layer in block.all_layers))
+)
+ACTIVATIONS = register_cost(
+    Cost(
+        "activations",
+        "values",
+        "outputs of all layers, for one image",
+        lambda block, _: sum(layer.activations for layer in block.all_layers),
+    )
+)
 
-COUNT_UNITS: dict[str, str] = {"madds": "MAdds", "params": "params", "activations": "values"}
-"""What can be counted, and its unit; see :mod:`snugnet.spaces.blueprint` for what each includes."""
 
-
-def counted_table(space: SearchSpace, count: Count | str, num_classes: int | None = None) -> CostTable:
-    """The table of a count: one small table a part of the space, every entry an exact integer.
+def counted_table(space: SearchSpace, name: str, num_classes: int | None = None) -> CostTable:
+    """The table of a cost that is known by name: one small table a part of the space; for counts every entry is exact.
 
     Args:
         space: the space.
-        count: a key of :data:`COUNT_UNITS`. ``activations`` is the sum of all layers' outputs for one image.
+        name: one of :data:`snugnet.costs.COSTS`.
         num_classes: width of the classifier, if another than the space's.
 
     Raises:
-        SpaceError: there is no such count.
+        SpaceError: there is no such cost.
     """
-    if count not in COUNT_UNITS:
-        raise SpaceError(f"unknown count {count!r}; known: {', '.join(COUNT_UNITS)}")
-    return block_table(
-        space,
-        count,
-        COUNT_UNITS[count],
-        lambda block, _: sum(getattr(layer, count) for layer in block.all_layers),
-        num_classes,
-    )
+    return COSTS[name].table(space, num_classes)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from snugnet.bundles import FAMILY
-from snugnet.costs import COUNT_UNITS, CostTable, counted_table
+from snugnet.costs import COSTS, CostTable, counted_table
 from snugnet.data import ImageSet
 from snugnet.errors import FamilyError
 from snugnet.family.record import Family
@@ -35,7 +35,7 @@ def save_family(family: Family, folder: Path) -> Path:
     Returns:
         The folder.
     """
-    measured = {name: table for name, table in family.tables.items() if name not in COUNT_UNITS}
+    measured = {name: table for name, table in family.tables.items() if name not in COSTS}
     contents = {
         "supernet.safetensors": _tensors(family.supernet),
         "generator.safetensors": _tensors(family.generator),
@@ -98,7 +98,7 @@ def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
     stored = _arrays(contents["costs.npz"])
     tables = {}
     for name in index["costs"]:
-        if name in COUNT_UNITS:  # counted from the space, so it is not stored
+        if name in COSTS:  # counted from the space, so it is not stored
             tables[name] = counted_table(space, name)
             continue
         own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from snugnet.costs import COUNT_UNITS, CostTable, decode, exact_amount, parse_budget
+from snugnet.costs import COSTS, CostTable, decode, exact_amount, parse_budget
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.files import plain_number
@@ -195,7 +195,7 @@ class Family:
             BudgetError: there is no such cost.
         """
         whole, fewer = self._table(cost), len(self.classes) - classes
-        if not fewer or cost not in COUNT_UNITS:
+        if not fewer or cost not in COSTS:
             return whole
         if (cost, classes) not in self._headed:
             columns, values = self._cost_of_a_class[cost]
@@ -211,12 +211,12 @@ class Family:
     def _cost_of_a_class(self) -> dict[str, tuple[tuple[int, ...], NDArray[np.float64]]]:
         """What one class more adds to each counted cost: a table over the choices that decide how wide the classifier is."""
         i, columns = len(self.space.parts) - 1, self.space.parts[-1].choices
-        tables = {name: np.zeros(self.space.num_options[list(columns)]) for name in COUNT_UNITS}
+        tables = {name: np.zeros(self.space.num_options[list(columns)]) for name in self.tables if name in COSTS}
         for indices in np.ndindex(*(len(self.space.choices[c].options) for c in columns)):
             head = Blueprint(self.space.part_blocks(i, indices), self.space.in_channels, self.space.resolution)
-            one, two = (head.with_classes(k).blocks[-1].layers[-1] for k in (1, 2))
+            one, two = (head.with_classes(k) for k in (1, 2))
             for name, values in tables.items():
-                values[indices] = getattr(two, name) - getattr(one, name)
+                values[indices] = COSTS[name].of(two) - COSTS[name].of(one)
         return {
             name: ((), values.max()) if values.min() == values.max() else (columns, values)
             for name, values in tables.items()
@@ -421,7 +421,7 @@ class Family:
                 _Heads(own, [self.table(name, int(counts[own[0]])) for name in names], np.zeros((len(own), len(names))))
                 for own in members
             ]
-        each = [float(self._cost_of_a_class[name][1]) if name in COUNT_UNITS else 0.0 for name in names]
+        each = [float(self._cost_of_a_class[name][1]) if name in COSTS else 0.0 for name in names]
         savings = (len(self.classes) - counts)[:, None] * np.array(each)
         return [_Heads(np.arange(len(counts)), [self.tables[name] for name in names], savings)]
 

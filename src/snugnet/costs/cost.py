@@ -1,0 +1,50 @@
+"""Additive costs by name: what a block costs is all that there is to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snugnet.costs.blocks import BlockCost, block_table
+from snugnet.costs.table import CostTable
+from snugnet.errors import SpaceError
+from snugnet.registry import Registry
+from snugnet.spaces import Blueprint, SearchSpace
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost that is a sum over the blocks of a network.
+
+    Attributes:
+        name: of the cost, such as ``"madds"``; by it budgets are set.
+        unit: of its values, such as ``"MAdds"``.
+        description: one line, for people.
+        block: what one block costs, given the height and width in pixels of the image that the whole network takes.
+    """
+
+    name: str
+    unit: str
+    description: str
+    block: BlockCost
+
+    def of(self, blueprint: Blueprint) -> float:
+        """What one network costs."""
+        return sum(self.block(block, blueprint.resolution) for block in blueprint.blocks)
+
+    def table(self, space: SearchSpace, num_classes: int | None = None) -> CostTable:
+        """The cost of every architecture of a space.
+
+        Args:
+            space: the space.
+            num_classes: width of the classifier, if another than the space's.
+        """
+        return block_table(space, self.name, self.unit, self.block, num_classes)
+
+
+COSTS: Registry[Cost] = Registry("snugnet.costs", "cost", SpaceError, lambda thing: isinstance(thing, Cost))
+"""What can be computed from a blueprint alone; installed packages bring theirs through entry points."""
+
+
+def register_cost(cost: Cost) -> Cost:
+    """Make a cost known by its name."""
+    return COSTS.add(cost.name, cost)
