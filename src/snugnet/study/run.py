@@ -16,12 +16,13 @@ import torch
 from snugnet import pipeline
 from snugnet.costs import counted_table
 from snugnet.errors import ConfigError
+from snugnet.files import locked
 from snugnet.progress import progress_bar
 from snugnet.study.config import StudyConfig
 from snugnet.study.images import StudyImages
 from snugnet.study.results import JSON, MARKDOWN, Results
 from snugnet.study.supernet_run import SupernetRun, teacher_folder, teacher_of
-from snugnet.training.supernet import make_fabric
+from snugnet.training.device import make_fabric
 
 
 def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True) -> Results:
@@ -40,15 +41,16 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
         raise ConfigError(f"output {folder} is a file, not a folder")
     images = StudyImages(progress)
     _check(config, images, fresh)
-    if fresh:
-        _forget(folder)
-    if config.workers > 1:
-        _side_by_side(config, progress)
-        progress = False
-    outcomes = []
-    for seed in config.seeds:
-        for name in config.supernets:
-            outcomes += _runs(config, name, seed, images, progress).outcomes()
+    with locked(folder):
+        if fresh:
+            _forget(folder)
+        if config.workers > 1:
+            _side_by_side(config, progress)
+            progress = False
+        outcomes = []
+        for seed in config.seeds:
+            for name in config.supernets:
+                outcomes += _runs(config, name, seed, images, progress).outcomes()
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 

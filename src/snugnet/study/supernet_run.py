@@ -41,7 +41,7 @@ from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy
 from snugnet.training.loop import RunLog
 from snugnet.training.policies import CostWindows
-from snugnet.training.supernet import SHAPING, fingerprint
+from snugnet.training.supernet import SHAPING, made_with
 
 SAVE_SECONDS = 30.0
 RANDOM_SHARE = 0.95
@@ -176,7 +176,7 @@ class SupernetRun:
             mode="json", exclude_defaults=True, exclude={"name", "output", "device", "threads"}
         )
         own = method.model_dump(mode="json", exclude={"supernet"})
-        return _digest([of_study, recipe, own, fingerprint(self.whole, self.data)])
+        return _digest([of_study, recipe, own, made_with(self.whole, self.data)])
 
     def _search(self, method: Method) -> tuple[list[Specialized], dict[str, float]]:
         """The networks of all scenarios, superclass by superclass, and what they took."""
@@ -303,11 +303,11 @@ class SupernetRun:
         rows = windows.sample(wanted, 1, np.random.default_rng((self.seed, 2)))
         groups = [family.class_indices(group) for group in check_groups(family)]
         images = self.recipe.evaluation.model_dump(include={"calibration_images", "validation_images"})
-        made_with = np.array(_digest([fingerprint(self.recipe, self.data), images]))
+        key = np.array(_digest([made_with(self.recipe, self.data), images]))
         done = np.zeros((0, len(groups)))
         seconds = 0.0
         with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as stored:
-            if np.array_equal(stored["rows"], rows) and stored["made_with"] == made_with:
+            if np.array_equal(stored["rows"], rows) and stored["made_with"] == key:
                 done, seconds = stored["accuracies"], float(stored["seconds"])
         scorer = ImageScorer(
             family.supernet.eval(), family.calibration_batches, family.validation, groups, family.mean, family.std
@@ -320,7 +320,7 @@ class SupernetRun:
                 if i + 1 == wanted or time.monotonic() - saved > SAVE_SECONDS:
                     seconds, saved = time.monotonic() - before, time.monotonic()
                     buffer = io.BytesIO()
-                    np.savez(buffer, rows=rows, accuracies=done, seconds=seconds, made_with=made_with)
+                    np.savez(buffer, rows=rows, accuracies=done, seconds=seconds, made_with=key)
                     write_atomically(path, buffer.getvalue())
         return rows, done, seconds
 
