@@ -239,6 +239,21 @@ def test_results_do_not_depend_on_the_batch(ofa):
     assert np.array_equal(together[::-1], decode([madds, params], scores[::-1], budgets[::-1]))
 
 
+def test_many_scenarios_go_a_few_at_a_time(ofa, monkeypatch):
+    _, madds, params = ofa
+    scores, budgets = scenarios(ofa, 50)
+    budgets[:, 1] = np.inf
+    together = decode([madds, params], scores, budgets)
+    monkeypatch.setattr("snugnet.costs.decoding._AT_A_TIME", 7)
+    assert np.array_equal(decode([madds, params], scores, budgets), together)
+    scores[44] = -np.inf
+    with pytest.raises(SpaceError, match="scenario 44: the scores forbid every architecture"):
+        decode([madds, params], scores, budgets)
+    scores[44, 1:] = 0  # the first depth alone
+    with pytest.raises(BudgetError, match="scenario 44: of what its scores allow"):
+        decode([madds, params], scores, np.where(np.arange(50)[:, None] == 44, madds.range[0], budgets))
+
+
 def test_ofa_two_budgets(ofa):
     space, madds, params = ofa
     scores, _ = scenarios(ofa, 60)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from toys import ALL, SPACES, random_table
 
-from snugnet.costs import counted_table
+from snugnet.costs import COSTS, counted_table
+from snugnet.costs.exact.automaton import _make, make_automaton
 from snugnet.costs.table import common_automaton
 from snugnet.spaces import get_space
 
@@ -57,3 +58,22 @@ def test_ofa_plan_stays_small():
     assert len(plan.steps) == 20
     assert max(step.targets for step in plan.steps) == 3
     assert sum(len(step.rows) for step in plan.steps) == 240
+
+
+@spaces
+def test_the_order_of_tables_does_not_matter(space):
+    scopes = [scope for scope, _ in random_table(space, np.random.default_rng(3), whole=True).tables]
+    one = make_automaton(space, scopes)
+    assert make_automaton(space, scopes[::-1]) is one
+    _make.cache_clear()
+    again = make_automaton(space, scopes[::-1])
+    assert [step.scope for step in again.steps] == [step.scope for step in one.steps]
+    assert all(np.array_equal(a.rows, b.rows) for a, b in zip(one.steps, again.steps, strict=True))
+
+
+def test_spaces_that_are_alike_share_an_automaton():
+    tables = [
+        counted_table(get_space("ofa-mobilenet-v3", num_classes=k), name) for k in (10, 20) for name in COSTS.names()
+    ]
+    assert len({table.automaton() for table in tables}) == 1
+    assert counted_table(get_space("ofa-mobilenet-v3", depths=[2, 3]), "madds").automaton() is not tables[0].automaton()
