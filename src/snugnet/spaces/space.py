@@ -211,7 +211,7 @@ class SearchSpace(ABC):
         """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).
 
         This is not uniform over architectures: with an elastic depth, deep networks are many more than shallow ones.
-        For that, see :meth:`snugnet.costs.CostTable.sample`.
+        For that, see :meth:`snugnet.costs.sample`.
         """
         draws = rng.random((n, self.d)) * self.num_options
         return self.canonical(draws.astype(np.int16))

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from snugnet import pipeline
-from snugnet.costs import CostTable, exact_amount
+from snugnet.costs import CostTable, exact_amount, sample
 from snugnet.data import GroupedImages, ImageSet
 from snugnet.errors import BudgetError
 from snugnet.family import Family, Specialized
@@ -226,7 +226,7 @@ class SupernetRun:
         rng = np.random.default_rng((self.seed, 1))
 
         def draw(table: CostTable, limit: float) -> NDArray[np.int16]:
-            return table.sample(1, rng, budget=limit, at_least=RANDOM_SHARE * limit)[0]
+            return sample(table, 1, rng, budget=limit, at_least=RANDOM_SHARE * limit)[0]
 
         return self._each(
             method,
