@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from snugnet.spaces import Block, Choice, Layer, Part, SearchSpace
+from snugnet.spaces.blueprint import Activation
 
 WIDTH = 6
 
@@ -44,11 +45,12 @@ def down(operation: str, mid: int) -> tuple[Block, ...]:
 
 
 def flat(operation: str, scale: float, kernel: int) -> tuple[Block, ...]:
-    """Kernel 3 or 5 of a scaled width, a convolution that mixes channels with a kernel to choose, or nothing at all."""
+    """Kernel 3 or 5 of a scaled width, a convolution whose kernel and activation are one choice, or nothing at all."""
     if operation == "skip":
         return ()
     if operation == "plain":
-        mixing = Layer("conv", "conv", WIDTH, WIDTH, 3, kernel, norm=True, activation="h_swish")
+        activation: Activation = "relu" if kernel == 1 else "h_swish"
+        mixing = Layer("conv", "conv", WIDTH, WIDTH, 3, kernel, norm=True, activation=activation)
         return (Block("flat", (mixing,), None, operation),)
     return (separable("flat", operation, (WIDTH, WIDTH), int(operation[1]), 1, int(WIDTH * scale)),)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,3 +152,57 @@ def test_a_block_that_shrinks_the_image_cannot_be_skipped() -> None:
 
     with pytest.raises(SpaceError, match="halves is skipped under some options, but its output is smaller"):
         effects(Skipping.create())
+
+
+def test_the_example_of_the_design_notes() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    names: dict[str, Any] = {"Block": Block, "Choice": Choice, "Layer": Layer, "Part": Part}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+
+    class Example(SearchSpace):
+        name = "example"
+
+        @classmethod
+        def create(cls, /, **options: object) -> Example:
+            return cls({}, names["choices"], (names["part"],), 16, 8)
+
+    assert " ".join(str(effects(Example.create())).split()) == " ".join(
+        [
+            "block1.k3.expand..project",
+            "there",
+            "block1.block:",
+            "0",
+            "1",
+            "0",
+            "block1.k3.expand",
+            "out_channels",
+            "block1.scale:",
+            "8",
+            "16",
+            "24",
+            "block1.k3.depthwise",
+            "out_channels",
+            "block1.scale:",
+            "8",
+            "16",
+            "24",
+            "block1.k5.expand..project",
+            "there",
+            "block1.block:",
+            "0",
+            "0",
+            "1",
+            "block1.k5.expand",
+            "out_channels",
+            "block1.scale:",
+            "8",
+            "16",
+            "24",
+            "block1.k5.depthwise",
+            "out_channels",
+            "block1.scale:",
+            "8",
+            "16",
+            "24",
+        ]
+    )

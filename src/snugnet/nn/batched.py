@@ -56,7 +56,7 @@ def batched_conv(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor
         x = F.conv2d(x, weight.repeat(archs, 1, 1, 1), None, layer.stride, layer.padding, groups=x.shape[1])
     else:
         x = grouped(F.conv2d(split(x, archs), weight, bias, layer.stride, layer.padding, groups=layer.groups), archs)
-    return _finish(step, x, archs, layer.out_channels)
+    return _finish(step, layer, x, archs)
 
 
 def batched_depthwise(
@@ -68,7 +68,7 @@ def batched_depthwise(
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride)
-    return _finish(step, out, archs, layer.out_channels)
+    return _finish(step, layer, out, archs)
 
 
 def batched_se(
@@ -91,12 +91,12 @@ def batched_se(
     return x * grouped(F.hardsigmoid(F.conv2d(hidden, state["expand.weight"], state["expand.bias"])), archs)
 
 
-def _finish(step: ConvLayer, x: Tensor, archs: int, channels: int) -> Tensor:
+def _finish(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor:
     """Batch norm with each architecture's own batch statistics, then the activation."""
     if step.norm is not None:
-        gamma, beta = step.norm.weight[:channels].repeat(archs), step.norm.bias[:channels].repeat(archs)
+        gamma, beta = (each[: layer.out_channels].repeat(archs) for each in (step.norm.weight, step.norm.bias))
         x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=step.norm.eps)
-    return ACTIVATIONS[step.layer.activation](x)
+    return ACTIVATIONS[layer.activation](x)
 
 
 def nested_mask(kept: Tensor, rings: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Read off the blueprints alone. ``print(effects(space))`` shows it; the gates of 
 A position of the network is a sum of rows of layers, each with the options under which it is there: the block's own layers,
 those of its shortcut, the input itself. Blocks share one row where they differ in numbers that a gate reaches inside one set
 of weights, because the smaller is a part of the larger (:data:`GATED`). Whatever else a choice changes (which alternative
-runs, which layers a row has, a stride, a kernel that mixes channels, any number that is new) gives rows of their own.
+runs, which layers a row has, an activation, a kernel that mixes channels, any number that is new) gives rows of their own.
 """
 
 from __future__ import annotations

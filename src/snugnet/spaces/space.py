@@ -30,7 +30,7 @@ class Choice:
 
     Attributes:
         name: unique in its space, such as ``"stage1.block2.kernel_size"``.
-        options: what can be chosen, smallest first.
+        options: what can be chosen, smallest first where they have an order.
         kind: what sort of choice this is (``depth``, ``kernel_size``, ``expand_ratio``); choices of a kind share one
             head of the architecture generator.
         layers: for each of the ``len(options) - 1`` nested gates, the position of the layer that it belongs to.
