@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snugnet.costs.blocks import BlockCost, block_table
+from snugnet.costs.blocks import BlockCost, block_table, part_costs
 from snugnet.costs.table import CostTable
 from snugnet.errors import SpaceError
 from snugnet.registry import Registry
@@ -39,6 +39,19 @@ class Cost:
             num_classes: width of the classifier, if another than the space's.
         """
         return block_table(space, self.name, self.unit, self.block, num_classes)
+
+    def with_classes(self, table: CostTable, num_classes: int) -> CostTable:
+        """This cost for another width of the classifier, made from that of the space's own; it is :meth:`table` for that width.
+
+        Where a class costs the same in every architecture the two differ by a constant, and share all the rest.
+        """
+        space, last = table.space, len(table.space.parts) - 1
+        more = part_costs(space, last, self.block, num_classes) - part_costs(space, last, self.block)
+        if more.min() == more.max():
+            return table.shifted(float(more.max()))
+        return CostTable(
+            space, table.name, table.unit, [*table.tables, ((), table.constant), (space.parts[last].choices, more)]
+        )
 
 
 COSTS: Registry[Cost] = Registry("snugnet.costs", "cost", SpaceError, lambda thing: isinstance(thing, Cost))
