@@ -144,13 +144,17 @@ class RandomSearch(Method):
 
     Attributes:
         samples: how many.
+        at_least: share of the first budget that they cost at least, so that architectures are compared at equal cost.
     """
 
     name: ClassVar[str] = "random"
     samples: int = 1000
+    at_least: float = 0.0
 
     def __post_init__(self) -> None:
         check_counts(self, samples=1)
+        if isinstance(self.at_least, bool) or not 0 <= self.at_least <= 1:
+            raise SearchError(f"random: at_least is a share from 0 to 1, got {self.at_least!r}")
 
     @property
     def rounds(self) -> int:
@@ -161,7 +165,15 @@ class RandomSearch(Method):
         return self.samples
 
     def propose(self, now: Round) -> Population:
-        return now.samples(self.samples)
+        if not self.at_least:
+            return now.samples(self.samples)
+        problem = now.problem
+        if not problem.limits:
+            raise SearchError("random: at_least is a share of a budget, and there is none")
+        name, limit = next(iter(problem.limits.items()))
+        limit = min(limit, problem.tables[name].range[1])
+        rows = problem.tables[name].sample(self.samples, now.rng, budget=limit, at_least=self.at_least * limit)
+        return now.fresh(rows[problem.feasible(rows)], self.samples, set())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,28 +12,43 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from snugnet.config import Config, read_config
 from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
+from snugnet.search.evolution import PRESETS, Evolution
+from snugnet.search.method import Method as SearchMethod
+from snugnet.search.method import RandomSearch
 
 
-class Method(Config):
-    """One line of a table: how architectures are found on one of the supernets.
+class Entry(Config):
+    """One line of a table: a way to find architectures on one of the supernets.
 
     Attributes:
         name: of the line.
         supernet: that is searched.
-        search: ``random`` (one architecture of the budget's cost a scenario), ``predictor`` (OFA's way: evaluate many
-            architectures, fit an accuracy predictor, search on it), ``generator`` (EAS).
+        search: a registered search method. In a study ``random`` is one architecture of the budget's cost a scenario, and
+            ``generator`` EAS's, one decode for all scenarios, unless the settings say otherwise; ``predictor`` is OFA's way,
+            an evolution on the study's predictor with the preset and generations that stand there.
+        settings: of the method.
+        score: what is searched on: validation ``images``, or the study's ``predictor`` of accuracies on them.
         per_superclass: an architecture for each superclass; otherwise one for all of them (OFA-V, EAS-V).
         generator: changes to the recipe's generator section, such as ``{encoding: multi-path}``.
     """
 
     name: str = Field(min_length=1)
     supernet: str
-    search: Literal["random", "predictor", "generator"]
+    search: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    score: Literal["images", "predictor"] = "images"
     per_superclass: bool = True
     generator: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def asks_predictor(self) -> bool:
+        """Whether it is searched on the study's predictor."""
+        return self.search == "predictor" or self.score == "predictor"
+
     @model_validator(mode="after")
-    def _used(self) -> Method:
+    def _used(self) -> Entry:
+        if self.search == "predictor" and self.settings:
+            raise ValueError(f"{self.name}: the settings of search: predictor stand in the study's section predictor")
         if self.generator and self.search != "generator":
             raise ValueError(f"{self.name}: generator settings are for search: generator")
         if "budget" in self.generator:
@@ -46,19 +62,19 @@ class PredictorConfig(Config):
     Attributes:
         architectures: sampled, uniform over the cost, and evaluated on validation images; each gives the accuracy of every
             superclass at once.
-        kind: of predictor: mlp, forest, best.
-        preset: whose settings the evolution on it has: ofa, spos, attentive-nas.
-        generations: of the evolution, if others than the preset's.
+        kind: of predictor, any that is registered: mlp, forest, best, ...
+        preset: whose settings the evolution of ``search: predictor`` has: ofa, spos, attentive-nas.
+        generations: of that evolution, if others than the preset's.
     """
 
     architectures: int = Field(default=200, ge=25)
-    kind: Literal["mlp", "forest", "best"] = "mlp"
-    preset: Literal["ofa", "spos", "attentive-nas"] = "ofa"
+    kind: str = "mlp"
+    preset: str = "ofa"
     generations: int | None = Field(default=None, ge=1)
 
 
 class StudyConfig(Config):
-    """A comparison of methods, every one over all seeds, superclasses and budgets.
+    """A comparison of entries, every one over all seeds, superclasses and budgets.
 
     Attributes:
         name: of the study.
@@ -86,7 +102,7 @@ class StudyConfig(Config):
     budgets: int | tuple[float | str, ...] = 4
     recipe: dict[str, Any]
     supernets: dict[str, dict[str, Any]] = Field(min_length=1)
-    methods: tuple[Method, ...] = Field(min_length=1)
+    methods: tuple[Entry, ...] = Field(min_length=1)
     tables: dict[str, tuple[str, ...]] = Field(min_length=1)
     baseline: str | None = None
     predictor: PredictorConfig = PredictorConfig()
@@ -115,7 +131,7 @@ class StudyConfig(Config):
             raise ValueError(f"baseline: no method {self.baseline!r}; methods: {', '.join(names)}")
         return self
 
-    def recipe_of(self, supernet: str, seed: int, method: Method | None = None) -> Recipe:
+    def recipe_of(self, supernet: str, seed: int, method: Entry | None = None) -> Recipe:
         """The whole recipe of one supernet, with the generator of one of the methods.
 
         Raises:
@@ -133,6 +149,24 @@ class StudyConfig(Config):
         if method.search == "generator" and not method.per_superclass:
             put(content, "generator.shared", True)
         return parse_recipe(content, f"method {method.name}")
+
+    def method_of(self, entry: Entry) -> SearchMethod:
+        """The search method of an entry, with its settings.
+
+        Raises:
+            SearchError: there is no such method, or a setting is none of its own or wrong.
+        """
+        if entry.search == "predictor":
+            evolution = PRESETS[self.predictor.preset]
+            own = self.predictor.generations
+            return evolution if own is None else replace(evolution, generations=own)
+        kinds: dict[str, Any] = {"random": RandomSearch, "evolution": Evolution}
+        return kinds[entry.search](**{**_ONE.get(entry.search, {}), **entry.settings})
+
+
+_ONE = {"random": {"samples": 1, "at_least": 0.95}, "generator": {"candidates": 1}}
+"""Settings of methods that a study, where they are not given, asks for one architecture, not scored; a random one is compared
+at equal cost."""
 
 
 def slug(title: str) -> str:

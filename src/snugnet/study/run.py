@@ -19,9 +19,10 @@ from snugnet.errors import ConfigError
 from snugnet.progress import progress_bar
 from snugnet.study.config import StudyConfig
 from snugnet.study.images import StudyImages
+from snugnet.study.job import Job
+from snugnet.study.outcomes import find_outcomes
 from snugnet.study.results import JSON, MARKDOWN, Results
-from snugnet.study.supernet_run import SupernetRun, teacher_folder, teacher_of
-from snugnet.training.supernet import make_fabric
+from snugnet.study.teacher import teacher_folder, teacher_recipe, train_teacher
 
 
 def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True) -> Results:
@@ -48,7 +49,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     outcomes = []
     for seed in config.seeds:
         for name in config.supernets:
-            outcomes += _runs(config, name, seed, images, progress).outcomes()
+            outcomes += find_outcomes(_job(config, name, seed, images, progress))
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 
@@ -85,11 +86,11 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _runs(config: StudyConfig, name: str, seed: int, images: StudyImages, progress: bool) -> SupernetRun:
-    recipe = config.recipe_of(name, seed)
-    if recipe.threads and config.workers == 1:
-        torch.set_num_threads(recipe.threads)
-    return SupernetRun(config, name, seed, images, make_fabric(recipe), Path(config.output) / f"seed-{seed}", progress)
+def _job(config: StudyConfig, name: str, seed: int, images: StudyImages, progress: bool) -> Job:
+    job = Job.make(config, name, seed, images, progress=progress)
+    if job.recipe.threads and config.workers == 1:
+        torch.set_num_threads(job.recipe.threads)
+    return job
 
 
 def _side_by_side(config: StudyConfig, progress: bool) -> None:
@@ -98,7 +99,7 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
     of_teacher: dict[tuple[int, str | None], list[str]] = {}
     for seed in config.seeds:
         for name in config.supernets:
-            alone = teacher_of(config.recipe_of(name, seed))
+            alone = teacher_recipe(config.recipe_of(name, seed))
             folder = None if alone is None else teacher_folder(alone)
             of_teacher.setdefault((seed, folder), []).append(name)
     total = len(config.seeds) * len(config.supernets) + sum(folder is not None for _, folder in of_teacher)
@@ -113,17 +114,17 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
         after: dict[Future[None], list[tuple[str, int]]] = {}
         for (seed, folder), names in of_teacher.items():
             if folder is not None:
-                after[pool.submit(_job, config, names[0], seed, True)] = [(name, seed) for name in names]
+                after[pool.submit(_work, config, names[0], seed, True)] = [(name, seed) for name in names]
         for (seed, folder), names in of_teacher.items():
             if folder is None:
-                after |= {pool.submit(_job, config, name, seed, False): [] for name in names}
+                after |= {pool.submit(_work, config, name, seed, False): [] for name in names}
         try:
             while after:
                 done, _ = wait(after, return_when=FIRST_COMPLETED)
                 for job in done:
                     job.result()
                     advance()
-                    after |= {pool.submit(_job, config, name, seed, False): [] for name, seed in after.pop(job)}
+                    after |= {pool.submit(_work, config, name, seed, False): [] for name, seed in after.pop(job)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -148,12 +149,12 @@ def _begin_worker(threads: int) -> None:
 _worker_images: StudyImages | None = None
 
 
-def _job(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
+def _work(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
     """In a worker: train what a supernet starts from, or do all that is to be done with the supernet."""
     global _worker_images
     _worker_images = _worker_images or StudyImages(progress=False)
-    run = _runs(config, name, seed, _worker_images, progress=False)
+    job = _job(config, name, seed, _worker_images, progress=False)
     if teacher:
-        _ = run.recipe
+        train_teacher(job)
     else:
-        run.outcomes()
+        find_outcomes(job)
