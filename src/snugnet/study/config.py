@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from snugnet.config import Config, read_config
+from snugnet.predictors.predictor import predictor_class
 from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
 from snugnet.search.evolution import PRESETS, Evolution
 from snugnet.search.method import Method as SearchMethod
@@ -84,7 +85,8 @@ class StudyConfig(Config):
             faster than one of two.
         report: what accuracies are of: ``test``, once; while something is still being chosen, ``validation``: the half of its
             images that nothing was searched on, and the training images that ``train_rows`` leaves out.
-        budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves.
+        budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves, amounts or shares of that range
+            (``40%``).
         recipe: the recipe that every supernet is a change of, as in a recipe's own file (name, output, seed and the budgets of
             the evaluation come from here, and a study exports nothing). The first stage, where it trains the largest network alone, is run once a seed and shared.
         supernets: by name, the changes: dotted keys to values (``training.superclass_dropout: 0``).
@@ -161,10 +163,21 @@ class StudyConfig(Config):
             own = self.predictor.generations
             return evolution if own is None else replace(evolution, generations=own)
         kinds: dict[str, Any] = {"random": RandomSearch, "evolution": Evolution}
-        return kinds[entry.search](**{**_ONE.get(entry.search, {}), **entry.settings})
+        return kinds[entry.search](**{**_ALONE.get(entry.search, {}), **entry.settings})
+
+    def check_searches(self) -> None:
+        """Refuse a search that cannot be made, before anything is trained.
+
+        Raises:
+            ConfigError: there is no such search method or kind of predictor, or a setting is wrong.
+        """
+        for entry in self.methods:
+            self.method_of(entry)
+        if any(entry.asks_predictor for entry in self.methods):
+            predictor_class(self.predictor.kind)
 
 
-_ONE = {"random": {"samples": 1, "at_least": 0.95}, "generator": {"candidates": 1}}
+_ALONE: dict[str, dict[str, Any]] = {"random": {"samples": 1, "at_least": 0.95}, "generator": {"candidates": 1}}
 """Settings of methods that a study, where they are not given, asks for one architecture, not scored; a random one is compared
 at equal cost."""
 
@@ -204,4 +217,5 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         study.recipe_of(supernet, study.seeds[0])
     for method in study.methods:
         study.recipe_of(method.supernet, study.seeds[0], method)
+    study.check_searches()
     return study

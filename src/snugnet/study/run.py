@@ -57,23 +57,24 @@ def _check(config: StudyConfig, images: StudyImages, fresh: bool) -> None:
     """Refuse what would only fail after hours, or would compare what cannot be compared.
 
     Raises:
-        SnugnetError: the recipe of a supernet cannot be run.
+        SnugnetError: the recipe of a supernet cannot be run, or there is no such search.
         ConfigError: supernets have other superclasses, or budgets of another cost or range.
     """
+    config.check_searches()
+    of_range = isinstance(config.budgets, int) or any("%" in str(budget) for budget in config.budgets)
     first: tuple[str, Any] | None = None
     for name in config.supernets:
         recipe = config.recipe_of(name, config.seeds[0])
         data = images.of(recipe)
         space = pipeline.make_space(recipe, data)
         pipeline.check_recipe(recipe, space, data, fresh=fresh)
-        low, high = counted_table(space, recipe.generator.budget).range
-        alike = {"superclasses": tuple(data.groups), "generator.budget": recipe.generator.budget} | (
-            {f"range of {recipe.generator.budget}": (low, high)} if isinstance(config.budgets, int) else {}
-        )
+        cost = recipe.generator.budget
+        alike: dict[str, Any] = {"superclasses": tuple(data.groups), "generator.budget": cost}
+        alike |= {f"range of {cost}": counted_table(space, cost).range} if of_range else {}
         first = first or (name, alike)
         differ = [key for key, value in alike.items() if first[1].get(key) != value]
         if differ:
-            hint = "; give the budgets as a list" if differ[0].startswith("range") else ""
+            hint = "; give the budgets as a list of amounts" if differ[0].startswith("range") else ""
             raise ConfigError(f"supernets {first[0]} and {name} have not the same {differ[0]}{hint}")
 
 
