@@ -1,17 +1,27 @@
-"""Families and predictors on disk: a folder of files, and a JSON index with their checksums."""
+"""Families and predictors on disk: a folder of files, and a JSON index with their checksums.
+
+A save never stands in its own way: files are named after their content and so never replaced, the index that lists them is replaced
+last and at once, and only then do the files go that the old index listed. Whatever ends a save in between (a kill, a full disk,
+another writer), the folder holds the old thing or the new one, whole.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from snugnet._version import __version__
 from snugnet.errors import FamilyError, PredictorError, SnugnetError
-from snugnet.files import write_atomically
+from snugnet.files import locked, remove_temporaries, sync_folder, write_atomically
+
+_NAMED = 12  # hexadecimal digits of the content's checksum in its file's name
+_CHECKSUM = re.compile(f"-[0-9a-f]{{{_NAMED}}}(?=[^-]*$)")
+_READS = 50  # a reader that a save has overtaken begins again so many times
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class Bundle:
 
     Attributes:
         kind: what the folder holds, as messages say it.
-        version: of the format; older ones are read as well.
+        version: of the format; older ones are read as well. Before version 2 files were not named after their content.
         maker: the command that makes one.
         error: raised for what is missing, truncated, altered, or of a newer version.
     """
@@ -35,27 +45,91 @@ class Bundle:
         """Name of the index."""
         return f"{self.kind}.json"
 
+    def patterns(self, names: Sequence[str]) -> list[str]:
+        """Which files may belong to such a thing, as patterns for a download."""
+        return [self.index, *names, *(_stored_name(name, "*") for name in names)]
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
     def write(self, folder: Path, index: Mapping[str, Any], contents: Mapping[str, bytes]) -> Path:
-        """Write the files, and at last the index, so that what was only half written is seen to be.
+        """Write the files, then the index, and at last remove what it no longer lists.
 
         Args:
-            folder: is made if needed; other files in it are left alone.
+            folder: is made if needed; files in it that are not of such a thing are left alone.
             index: what it says besides format, version and checksums, as plain JSON.
-            contents: of the files, by name.
+            contents: of the files, by name; on disk a checksum stands in the name.
 
         Returns:
             The folder.
+
+        Raises:
+            BusyError: another process is writing there.
         """
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        stored = {name: _stored_name(name, each[:_NAMED]) for name, each in sums.items()}
         files = {
-            name: {"bytes": len(each), "sha256": hashlib.sha256(each).hexdigest()} for name, each in contents.items()
+            name: {"file": stored[name], "bytes": len(content), "sha256": sums[name]}
+            for name, content in contents.items()
         }
         head = {"format": f"snugnet-{self.kind}", "version": self.version, "snugnet": __version__}
         whole = {**head, **index, "files": files}
         text = json.dumps({**whole, "sha256": index_checksum(whole)}, indent=1)
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
-        write_atomically(folder / self.index, text.encode())
+        with locked(folder):
+            before = self._listed(folder)
+            for name, content in contents.items():
+                path = folder / stored[name]
+                remove_temporaries(path)
+                if not _holds(path, sums[name]):
+                    write_atomically(path, content)
+            remove_temporaries(folder / self.index)
+            sync_folder(folder)
+            write_atomically(folder / self.index, text.encode())
+            sync_folder(folder)
+            self._clear(folder, before, contents, keep=set(stored.values()))
         return folder
+
+    def _listed(self, folder: Path) -> list[str]:
+        """Files of the thing that is there now."""
+        try:
+            files = json.loads((folder / self.index).read_text(encoding="utf-8"))["files"]
+            return [str(each.get("file", name)) for name, each in files.items()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+            return []
+
+    def _clear(self, folder: Path, before: list[str], contents: Mapping[str, bytes], keep: set[str]) -> None:
+        """Remove the files of the old thing, and those that a save left which came to no end."""
+        ours = {_stored_name(name, "*") for name in contents}
+        left = [path.name for path in folder.iterdir() if _CHECKSUM.sub("-*", path.name) in ours]
+        for name in {*before, *left} - keep:
+            # an index can be altered; nothing outside of the folder is touched
+            if PurePath(name).name == name and (folder / name).is_file():
+                (folder / name).unlink(missing_ok=True)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def read(self, folder: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """The index and the files, all of one save, every checksum checked.
+
+        Raises:
+            SnugnetError: of the kind's class.
+        """
+        for left in reversed(range(_READS)):
+            before = self._save_of(folder)
+            index = self.read_index(folder)
+            try:
+                return index, {name: self.read_file(folder, name, index) for name in names}
+            except self.error:
+                if self._save_of(folder) == before or not left:  # no save has come in between: it is damaged
+                    raise
+        raise AssertionError
+
+    def _save_of(self, folder: Path) -> tuple[int, int] | None:
+        """What tells one save's index from another's, also where both say the same."""
+        try:
+            stat = (folder / self.index).stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
 
     def read_index(self, folder: Path) -> dict[str, Any]:
         """The index, its checksum checked and taken out.
@@ -85,19 +159,33 @@ class Bundle:
             raise self.error(f"{path} was altered after the {self.kind} was saved (its checksum differs)")
         return index
 
+    def path(self, folder: Path, name: str, index: Mapping[str, Any]) -> Path:
+        """Where a file that the index lists lies.
+
+        Raises:
+            SnugnetError: of the kind's class: it lists none of that name.
+        """
+        try:
+            stored = str(index["files"][name].get("file", name))
+        except (KeyError, TypeError, AttributeError):
+            stored = ""
+        if PurePath(stored).name != stored or not stored:
+            raise self.error(f"{folder / self.index} does not list {name}; the {self.kind} is damaged")
+        return folder / stored
+
     def read_file(self, folder: Path, name: str, index: Mapping[str, Any]) -> bytes:
         """A file that the index lists, checked against its checksum.
 
         Raises:
             SnugnetError: of the kind's class.
         """
-        path = folder / name
-        expected = index.get("files", {}).get(name)
-        if not isinstance(expected, dict):
-            raise self.error(f"{folder / self.index} does not list {name}; the {self.kind} is damaged")
-        if not path.is_file():
-            raise self.error(f"{folder} lacks {name}; copy the whole folder, or run '{self.maker}' again")
-        content = path.read_bytes()
+        path, expected = self.path(folder, name, index), index["files"][name]
+        try:
+            content = path.read_bytes()
+        except OSError:
+            raise self.error(
+                f"{folder} lacks {path.name}; copy the whole folder, or run '{self.maker}' again"
+            ) from None
         if len(content) != expected.get("bytes"):
             raise self.error(f"{path} is truncated or replaced: {len(content)} bytes, expected {expected.get('bytes')}")
         if hashlib.sha256(content).hexdigest() != expected.get("sha256"):
@@ -105,10 +193,21 @@ class Bundle:
         return content
 
 
-FAMILY = Bundle("family", 1, "snugnet train", FamilyError)
-PREDICTOR = Bundle("predictor", 1, "snugnet predictor fit", PredictorError)
+FAMILY = Bundle("family", 2, "snugnet train", FamilyError)
+PREDICTOR = Bundle("predictor", 2, "snugnet predictor fit", PredictorError)
 
 
 def index_checksum(index: Mapping[str, Any]) -> str:
     """Checksum of an index (without its own checksum), however it is laid out."""
     return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+
+
+def _stored_name(name: str, checksum: str) -> str:
+    """``supernet.safetensors`` with a checksum in it: ``supernet-1a2b3c4d5e6f.safetensors``."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{checksum}{dot}{suffix}"
+
+
+def _holds(path: Path, checksum: str) -> bool:
+    """Whether a file is there with just this content."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum

@@ -43,3 +43,7 @@ class TrainingError(SnugnetError, RuntimeError):
 
 class SearchError(SnugnetError, RuntimeError):
     """A search that cannot begin, go on, or give what was asked for."""
+
+
+class BusyError(SnugnetError, RuntimeError):
+    """A folder that another process is working in."""

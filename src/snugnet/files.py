@@ -1,19 +1,29 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process works in at a time."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import platform
+import sys
 import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from snugnet.errors import BusyError
+
+LOCK = ".snugnet.lock"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -22,6 +32,91 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what writers of a file left when they were killed; nobody else may be writing it now."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+_held: dict[Path, tuple[IO[str], int]] = {}  # by folder the open lock, and how many times this process has taken it
+_guard = threading.RLock()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the same process may take it again inside.
+
+    The lock is one that the system lets go of when its process ends, however it ends (``flock``), so a killed run locks nothing. The
+    file :data:`LOCK` says meanwhile who has it. Where the system has no such lock (Windows), nothing is locked.
+
+    Args:
+        folder: is made if needed.
+
+    Raises:
+        BusyError: another process works in it; the message names that process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder.resolve()
+    with _guard:
+        file, times = _held.get(own) or (_take(own), 0)
+        _held[own] = (file, times + 1)
+    try:
+        yield
+    finally:
+        with _guard:
+            file, times = _held.pop(own)
+            if times > 1:
+                _held[own] = (file, times - 1)
+            else:
+                (own / LOCK).unlink(missing_ok=True)
+                file.close()
+
+
+def _take(folder: Path) -> IO[str]:
+    path = folder / LOCK
+    try:
+        import fcntl
+    except ImportError:
+        return path.open("a+", encoding="utf-8")
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = " ".join(file.read(1000).split())
+            file.close()
+            raise BusyError(
+                f"{folder} is in use by {holder or 'another process'}; wait for its end, stop it, or give another folder"
+            ) from None
+        if _is_at(file, path):
+            break
+        file.close()  # the one who had it has just removed it: it locks nothing any more
+    file.truncate(0)
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:120]
+    file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')} ({command})\n")
+    file.flush()
+    return file
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is the one that a path names."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can do that."""
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def json_text(document: Any) -> str:

@@ -19,14 +19,16 @@ from snugnet.costs import counted_table, resolve_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import ConfigError, DataError
 from snugnet.family import Family
+from snugnet.files import locked
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.generator.training import GeneratorTraining
 from snugnet.recipe import Recipe, load_recipe
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
+from snugnet.training.device import make_fabric
 from snugnet.training.loop import RunLog
 from snugnet.training.policies import Estimate, make_policy
-from snugnet.training.supernet import SupernetTraining, make_fabric
+from snugnet.training.supernet import SupernetTraining
 
 
 def train(
@@ -66,11 +68,18 @@ def train(
     folder = Path(recipe.output)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
+    with locked(folder):
+        return _train(recipe, data, fabric, fresh, progress, time.monotonic() - started)
+
+
+def _train(recipe: Recipe, data: GroupedImages, fabric: Fabric, fresh: bool, progress: bool, loading: float) -> Family:
+    """All that is written into the recipe's folder."""
+    folder = Path(recipe.output)
     if fresh:
         for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    times = {"data": time.monotonic() - started}
+    times = {"data": loading}
     with RunLog(folder) as log:
         supernet, times["supernet"] = train_supernet(recipe, data, fabric, log, progress=progress)
         generator, times["generator"] = train_generator(recipe, data, supernet, fabric, log, progress=progress)

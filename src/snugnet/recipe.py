@@ -120,6 +120,14 @@ class TrainingConfig(Config):
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_every: int = Field(default=20, ge=1)
 
+    def trains_teacher(self, stage: int) -> bool:
+        """Whether a stage, by its position, trains the teacher: the first one, where it trains the largest network alone.
+
+        A training that starts from a checkpoint has its teacher from there. The teacher is trained without superclass dropout
+        (EAS appendix B).
+        """
+        return stage == 0 and self.start is None and self.stages[0].largest_only
+
     @model_validator(mode="after")
     def _used(self) -> TrainingConfig:
         if (self.dropout or self.drop_connect) and not any(stage.sandwich for stage in self.stages):
@@ -207,7 +215,7 @@ class Recipe(Config):
         name: of the family.
         output: folder that the family is written to; relative to where the command runs.
         seed: of everything that is drawn.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu or cuda. (Apple's mps has no float64, which exact costs and gates are counted in.)
         precision: of training, as Lightning Fabric names them.
         threads: CPU threads; all without it.
     """
@@ -215,7 +223,7 @@ class Recipe(Config):
     name: str
     output: str
     seed: int = Field(default=0, ge=0, lt=2**63)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
     data: DataConfig

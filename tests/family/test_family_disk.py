@@ -11,19 +11,24 @@ import pytest
 import torch
 
 import snugnet
-from snugnet.bundles import index_checksum
+from snugnet.bundles import FAMILY, index_checksum
 from snugnet.costs import CostTable
 from snugnet.errors import FamilyError
 from snugnet.family import Family
 from snugnet.family.disk import FILES, INDEX, load_family
 
 
+def stored(folder: Path, name: str) -> Path:
+    """Where a file of a family lies."""
+    return FAMILY.path(folder, name, json.loads((folder / INDEX).read_text()))
+
+
 @pytest.fixture
 def copy(family_folder: Path, tmp_path: Path) -> Path:
     """A family that may be damaged."""
-    for name in (INDEX, *FILES):
-        (tmp_path / "copy").mkdir(exist_ok=True)
-        shutil.copy(family_folder / name, tmp_path / "copy" / name)
+    (tmp_path / "copy").mkdir()
+    for path in (family_folder / INDEX, *(stored(family_folder, name) for name in FILES)):
+        shutil.copy(path, tmp_path / "copy" / path.name)
     return tmp_path / "copy"
 
 
@@ -48,22 +53,22 @@ def test_round_trip(family: Family, tmp_path: Path) -> None:
 def test_there_is_no_pickle(family_folder: Path) -> None:
     assert {Path(name).suffix for name in FILES} == {".safetensors", ".npz"}
     for name in FILES:
-        assert b"pickle" not in (family_folder / name).read_bytes()
+        assert b"pickle" not in stored(family_folder, name).read_bytes()
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_missing_truncated_or_altered_files_are_named(copy: Path, name: str) -> None:
-    path = copy / name
+    path = stored(copy, name)
     content = path.read_bytes()
     path.write_bytes(content[:-7])
-    with pytest.raises(FamilyError, match=rf"{name} is truncated"):
+    with pytest.raises(FamilyError, match=rf"{path.name} is truncated"):
         load_family(copy)
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    with pytest.raises(FamilyError, match=rf"{name} was altered"):
+    with pytest.raises(FamilyError, match=rf"{path.name} was altered"):
         load_family(copy)
     path.unlink()
-    with pytest.raises(FamilyError, match=rf"lacks {name}"):
+    with pytest.raises(FamilyError, match=rf"lacks {path.name}"):
         load_family(copy)
 
 

@@ -17,8 +17,8 @@ from snugnet.generator.training import GeneratorTraining, budget_loss
 from snugnet.pipeline import make_generator, make_space
 from snugnet.recipe import Recipe, parse_recipe
 from snugnet.supernets import Supernet
+from snugnet.training.device import make_fabric
 from snugnet.training.loop import RunLog
-from snugnet.training.supernet import make_fabric
 
 
 def recipe(folder: Path, space: dict[str, object] | None = None, **generator: object) -> Recipe:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from snugnet.errors import TrainingError
 from snugnet.files import write_atomically
+from snugnet.nn.network import with_layout
+from snugnet.spaces import SearchSpace
+from snugnet.supernets import Supernet
 from snugnet.training.checkpoint import (
     load_checkpoint,
     load_optimizer,
@@ -166,6 +169,29 @@ def test_training_goes_on_bit_for_bit(
     steps(second, resumed, stop, 10)
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_loaded_optimizer_is_laid_out_in_memory_as_its_parameters_are(
+    tiny_space: SearchSpace, layout: torch.memory_format
+) -> None:
+    """In every space: weights of one channel or of one pixel look alike in both layouts, and still have strides of their own."""
+    supernet = with_layout(Supernet(tiny_space), layout).train()
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9)
+    x = torch.randn(4, 3, tiny_space.resolution, tiny_space.resolution)
+    supernet(x, tiny_space.largest).sum().backward()
+    optimizer.step()
+    held = {
+        name: tensor.contiguous() for name, tensor in optimizer_tensors(optimizer, supernet).items()
+    }  # as from a file
+    resumed = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9)
+    load_optimizer(resumed, supernet, held)
+    for name, parameter in supernet.named_parameters():
+        if parameter in resumed.state:
+            momentum = resumed.state[parameter]["momentum_buffer"]
+            assert momentum.stride() == parameter.stride(), name
+            assert not momentum.requires_grad
+            assert torch.equal(momentum, held[f"{name}/momentum_buffer"])
 
 
 def test_a_loaded_optimizer_has_its_parameters_type_and_a_counter_its_own() -> None:

@@ -174,6 +174,51 @@ def test_run_log_appends_json_lines(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+def read_log(folder: Path) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """Phase and step of every scalar, in the JSON lines and in TensorBoard's files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    steps = [(tag.removesuffix("/loss"), e.step) for tag in events.Tags()["scalars"] for e in events.Scalars(tag)]
+    return [(line["phase"], line["step"]) for line in lines], sorted(steps)
+
+
+def test_what_lies_past_the_checkpoint_is_cut_off(tmp_path: Path) -> None:
+    """Of every phase, in both files: after a crash no step stands there twice."""
+
+    def write(log: RunLog, phase: str, steps: range) -> None:
+        for step in steps:
+            log.scalars(phase, step, {"loss": float(step)})
+
+    with RunLog(tmp_path) as log:
+        log.go_on_from({})
+        write(log, "first", range(1, 21))
+        kept = log.mark()
+        write(log, "first", range(21, 24))  # lost with the crash
+    with RunLog(tmp_path) as log:
+        log.go_on_from(kept)
+        assert log.mark() == kept  # nothing has been written yet
+        write(log, "first", range(21, 31))
+        write(log, "second", range(1, 4))
+        kept = log.mark()
+        write(log, "second", range(4, 6))
+    with RunLog(tmp_path) as log:  # a phase that has ended says where it ended, then the one that is gone on with
+        log.go_on_from({})
+        log.go_on_from(kept)
+        write(log, "second", range(4, 7))
+    wanted = [*(("first", step) for step in range(1, 31)), *(("second", step) for step in range(1, 7))]
+    assert read_log(tmp_path) == (wanted, sorted(wanted))
+
+
+def test_without_a_checkpoint_all_of_the_log_goes(tmp_path: Path) -> None:
+    for _ in range(2):
+        with RunLog(tmp_path) as log:
+            log.go_on_from({})
+            log.scalars("a", 1, {"loss": 0.5})
+    assert read_log(tmp_path) == ([("a", 1)], [("a", 1)])
+
+
 def test_the_bar_is_on_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("work", 2) as advance:
         advance("loss 1.0")

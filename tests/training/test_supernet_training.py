@@ -56,10 +56,10 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         kills += process.wait() == -signal.SIGKILL
     assert kills >= 1
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
-    resumed = load_file(tmp_path / "killed" / "supernet.safetensors")
+    resumed = load_file(next((tmp_path / "killed").glob("supernet-*.safetensors")))
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(tensor, resumed[name]), name
-    resumed = load_file(tmp_path / "killed" / "generator.safetensors")
+    resumed = load_file(next((tmp_path / "killed").glob("generator-*.safetensors")))
     for name, tensor in whole.generator.state_dict().items():
         assert torch.equal(tensor, resumed[name]), name
 

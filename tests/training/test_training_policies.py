@@ -20,9 +20,10 @@ from snugnet.recipe import Recipe, parse_recipe
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import calibrate
+from snugnet.training.device import make_fabric
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.loop import RunLog
-from snugnet.training.supernet import SupernetTraining, _Batch, fingerprint, make_fabric
+from snugnet.training.supernet import SupernetTraining, _Batch, made_with
 
 ALL = {"name": "all", "epochs": 0.2, "learning_rate": 0.05, "elastic": "all"}
 
@@ -120,9 +121,9 @@ def test_another_predictor_under_the_same_name_is_noticed(data: GroupedImages, t
     rows = space.sample(40, np.random.default_rng(0))
     for seed, folder in enumerate(("one", "two", "copy")):
         fit_predictor("forest", space, rows, rows.sum(1).astype(float), seed=seed % 2).save(tmp_path / folder)
-    assert fingerprint(made("one"), data) == fingerprint(made("copy"), data) != fingerprint(made("two"), data)
+    assert made_with(made("one"), data) == made_with(made("copy"), data) != made_with(made("two"), data)
     with pytest.raises(TrainingError, match=r"training\.predictor: cannot read .*none"):
-        fingerprint(made("none"), data)
+        made_with(made("none"), data)
 
 
 @pytest.mark.parametrize(
@@ -264,3 +265,75 @@ def test_stages_go_on_with_the_batches_where_the_last_one_stopped(
     monkeypatch.setattr(training.batches, "batch", lambda step: (seen.append(step), batch(step))[1])
     training.run()
     assert seen == list(range(sum(training._steps(stage) for stage in made.training.stages)))
+
+
+def test_what_a_step_of_the_smallest_network_moves(data: GroupedImages, log: RunLog) -> None:
+    """Parameters of blocks and layers that it does not run get no gradient, and so neither weight decay nor momentum; all the
+    others move, also where only a part of them is used (docs/studies.md)."""
+    made = recipe(log.folder, ALL, weight_decay=0.1)
+    training = training_of(made, data, log)
+    supernet, space = training.supernet, training.supernet.space
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    batch = batch_of(training)
+
+    def step(arch: Population) -> set[str]:
+        before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(supernet(batch.x, arch), batch.labels).backward()
+        optimizer.step()
+        return {name for name, p in supernet.named_parameters() if not torch.equal(p, before[name])}
+
+    everything = {name for name, _ in supernet.named_parameters()}
+    assert step(space.largest) == everything  # from here on every parameter has momentum
+    moved = step(space.smallest)
+    assert moved == set(dict(supernet.extract(space.smallest).named_parameters(prefix="network")))
+    assert (len(everything), len(everything - moved)) == (243, 114)
+
+
+@pytest.mark.parametrize("stage", [{**ALL, "subnets": 3}, {**ALL, "sandwich": True}])
+def test_each_backward_pass_comes_before_the_next_forward_pass(
+    data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch, stage: dict[str, Any]
+) -> None:
+    """With several ranks, two forward passes before two backward passes leave the ranks with different gradients, silently."""
+    passes: list[str] = []
+    forward = Supernet.forward
+
+    def spy(self: Supernet, *arguments: Any, **others: Any) -> torch.Tensor:
+        passes.append("forward")
+        logits = forward(self, *arguments, **others)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: passes.append("backward"))
+        return logits
+
+    monkeypatch.setattr(Supernet, "forward", spy)
+    run(recipe(log.folder, stage), data, log)
+    assert passes[::2] == ["forward"] * (len(passes) // 2)
+    assert passes[1::2] == ["backward"] * (len(passes) // 2)
+    assert len(passes) >= 6
+
+
+def test_a_run_is_not_gone_on_with_in_another_precision(data: GroupedImages, log: RunLog) -> None:
+    """``auto`` is bfloat16 on a GPU and float32 elsewhere: what counts is what it came to."""
+    asked = recipe(log.folder, ALL)
+    run(asked.model_copy(update={"precision": "bf16-mixed"}), data, log)
+    with pytest.raises(
+        TrainingError, match=r"made by another recipe \(not the same precision\); give another output, or --fresh"
+    ):
+        run(asked, data, log)
+    assert made_with(asked, data) == made_with(asked.model_copy(update={"precision": "32-true"}), data)
+
+
+def test_a_refusal_names_what_differs(data: GroupedImages, log: RunLog) -> None:
+    run(recipe(log.folder, ALL), data, log)
+    other = recipe(log.folder, {**ALL, "subnets": 2}, weight_decay=0.5)
+    with pytest.raises(TrainingError, match=r"not the same training.stages.0.subnets, training.weight_decay\)"):
+        run(other, data, log)
+
+
+def test_only_the_first_stage_trains_the_teacher(tmp_path: Path) -> None:
+    alone = {**ALL, "elastic": {}}
+    training = recipe(tmp_path, alone, alone, ALL).training
+    assert [training.trains_teacher(i) for i in range(3)] == [True, False, False]
+    assert not recipe(tmp_path, ALL, alone).training.trains_teacher(1)
+    # gone on with from a checkpoint, as a study does: the teacher is there
+    assert not recipe(tmp_path, alone, ALL, start="x.safetensors").training.trains_teacher(0)

@@ -66,7 +66,7 @@ def _train_and_evaluate(recipe: Recipe, folder: Path, fresh: bool) -> tuple[Fami
     from snugnet import pipeline
     from snugnet.data import load_data
     from snugnet.family import evaluate
-    from snugnet.training.supernet import make_fabric
+    from snugnet.training.device import make_fabric
 
     device = make_fabric(recipe).device
     data = load_data(recipe.data)

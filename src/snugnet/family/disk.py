@@ -75,8 +75,7 @@ def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Famil
     folder = Path(folder)
     if (folder / TRAINING).exists() and not (folder / INDEX).is_file():
         raise FamilyError(f"{folder} has no {INDEX}; its training has not ended: run the same 'snugnet train' again")
-    index = FAMILY.read_index(folder)
-    contents = {name: FAMILY.read_file(folder, name, index) for name in FILES}
+    index, contents = FAMILY.read(folder, FILES)
     try:
         family = _assemble(index, contents)
     except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
@@ -158,7 +157,12 @@ def push_family(family: Family, repo_id: str, *, private: bool, token: str | Non
     with tempfile.TemporaryDirectory() as folder:
         save_family(family, Path(folder))
         return str(
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"snugnet family {family.name}")
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=f"snugnet family {family.name}",
+                delete_patterns=FAMILY.patterns(FILES),  # of what was there before
+            )
         )
 
 
@@ -179,7 +183,9 @@ def from_pretrained(path_or_repo: str | Path, *, revision: str | None = None, to
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(str(path_or_repo), revision=revision, token=token, allow_patterns=[INDEX, *FILES])
+        folder = snapshot_download(
+            str(path_or_repo), revision=revision, token=token, allow_patterns=FAMILY.patterns(FILES)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FamilyError(
             f"{path_or_repo} is no folder here, and no repository that the hub gives ({' '.join(str(error).split())[:160]})"

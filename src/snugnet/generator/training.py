@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from snugnet.costs import CostTable
 from snugnet.data import GroupedImages, normalise
 from snugnet.errors import DataError, TrainingError
+from snugnet.fingerprint import Fingerprint, describe_differences, digest, fingerprint
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.gated import GatedSupernet
 from snugnet.nn.gates import relax
@@ -31,7 +30,7 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.dropout import cross_entropy
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
-from snugnet.training.supernet import fingerprint
+from snugnet.training.supernet import made_with
 
 PHASE = 1000
 """Number of this phase, for seeding; the supernet's stages count from 0."""
@@ -84,7 +83,7 @@ class GeneratorTraining:
         for name, rows in zip(self.data.groups, self.rows, strict=True):
             if len(rows) < 2:
                 raise DataError(f"group {name!r} has {len(rows)} validation images; the generator needs at least 2")
-        self.fingerprint = self._fingerprint()
+        self.made_with = self._made_with()
         self.images = self.data.validation.images.to(device)
         self.labels = self.data.validation.labels.to(device)
 
@@ -165,30 +164,30 @@ class GeneratorTraining:
         index = torch.stack(picks, 1)
         return groups, self.images[index], self.labels[index]
 
-    def _fingerprint(self) -> str:
+    def _made_with(self) -> Fingerprint:
         """What the checkpoint must have been made with: the generator's recipe and the very weights it is trained on."""
-        config = self.recipe.generator.model_dump(mode="json", exclude_defaults=True)
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        digest.update(fingerprint(self.recipe, self.data).encode())
-        for tensor in self.supernet.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        section = self.recipe.generator.model_dump(mode="json", exclude_defaults=True)
+        weights = digest(*self.supernet.state_dict().values())
+        return fingerprint(generator=section, supernet=made_with(self.recipe, self.data), weights=weights)
 
     def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         tensors = {f"generator.{name}": t for name, t in self.generator.state_dict().items()}
         tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.generator).items()}
         self.spent = time.monotonic() - self._since
-        save_checkpoint(self.path, tensors, {"step": step, "recipe": self.fingerprint, "seconds": self.spent})
+        state = {"step": step, "made_with": self.made_with, "seconds": self.spent, "log": self.log.mark()}
+        save_checkpoint(self.path, tensors, state)
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         if not self.path.exists():
             return 0
         tensors, state = load_checkpoint(self.path)
-        if state.get("recipe") != self.fingerprint:
+        if differ := describe_differences(state.get("made_with"), self.made_with):
             raise TrainingError(
-                f"{self.path} was made with another generator recipe or supernet; delete it, or give another output"
+                f"{self.path} was made with another generator recipe or supernet (not the same {differ}); delete it, or give "
+                "another output"
             )
         self.generator.load_state_dict(split_prefix(tensors, "generator"))
         load_optimizer(optimizer, self.generator, split_prefix(tensors, "optimizer"))
         self.spent = float(state.get("seconds", 0.0))
+        self.log.go_on_from(state.get("log", {}))
         return int(state["step"])

@@ -38,12 +38,11 @@ def load_predictor(folder: str | Path) -> Predictor:
         PredictorError: it is missing, truncated, altered, or of a newer version.
     """
     folder = Path(folder)
-    index = PREDICTOR.read_index(folder)
-    content = PREDICTOR.read_file(folder, ARRAYS, index)
+    index, contents = PREDICTOR.read(folder, [ARRAYS])
     try:
         space = get_space(index["space"]["name"], **index["space"]["options"])
         targets = tuple(str(target) for target in index["targets"])
-        predictor = predictor_class(index["kind"]).restore(space, targets, safetensors.numpy.load(content))
+        predictor = predictor_class(index["kind"]).restore(space, targets, safetensors.numpy.load(contents[ARRAYS]))
         predictor.provenance = dict(index["provenance"])
     except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
         reason = " ".join(str(error).split())[:200]

@@ -12,7 +12,7 @@ from snugnet.data import GroupedImages, ImageSet
 from snugnet.recipe import Recipe
 from snugnet.study.config import Entry, StudyConfig
 from snugnet.study.images import StudyImages
-from snugnet.training.supernet import make_fabric
+from snugnet.training.device import make_fabric
 
 
 @dataclass(frozen=True)

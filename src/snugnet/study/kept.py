@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from snugnet.files import json_text, write_atomically
-
-
-def digest(content: Any) -> str:
-    """A short hash of plain JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def kept(path: Path, made_with: str) -> Any:

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from snugnet.family.report import check_groups
 from snugnet.files import write_atomically
+from snugnet.fingerprint import digest
 from snugnet.predictors import fit_predictor
 from snugnet.search.driver import run_search
 from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.method import Method, Round
 from snugnet.search.problem import Problem
 from snugnet.spaces import Population
-from snugnet.study.kept import digest
 from snugnet.study.supernet import TrainedSupernet
 from snugnet.training.policies import CostWindows
-from snugnet.training.supernet import fingerprint
+from snugnet.training.supernet import made_with
 
 Predict = Callable[[Population], NDArray[np.float64]]
 """From rows (n, d) to the accuracy of every superclass, (n, superclasses)."""
@@ -109,10 +109,10 @@ def _evaluated(trained: TrainedSupernet) -> tuple[Population, NDArray[np.float64
     groups = [family.class_indices(group) for group in check_groups(family)]
     method = Spread(family.budget_name, job.config.predictor.architectures, job.seed)
     images = trained.recipe.evaluation.model_dump(include={"calibration_images", "validation_images"})
-    made_with = digest([fingerprint(trained.recipe, job.data), images, method.settings()])
+    own = digest(made_with(trained.recipe, job.data), images, method.settings())
     path = job.own / "evaluated.npz"
     with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as stored:
-        if stored["made_with"] == made_with:
+        if stored["made_with"] == own:
             return stored["rows"], stored["accuracies"], float(stored["seconds"])
     scorer = ImageScorer(
         family.supernet, family.calibration_batches, family.validation, groups, family.mean, family.std
@@ -120,10 +120,10 @@ def _evaluated(trained: TrainedSupernet) -> tuple[Population, NDArray[np.float64
     problem = Problem(
         family.space, scorer, {method.cost: family.tables[method.cost]}, columns=tuple(check_groups(family))
     )
-    unfinished = job.own / f"evaluated-{made_with}"
-    result = run_search(problem, method, folder=unfinished, scorer=made_with, chunk=1, progress=job.progress)
+    unfinished = job.own / f"evaluated-{own}"
+    result = run_search(problem, method, folder=unfinished, scorer=own, chunk=1, progress=job.progress)
     rows, accuracies = result.archive.rows, result.archive.values[:, 1:]
-    _write(path, rows=rows, accuracies=accuracies, seconds=np.array(result.seconds), made_with=np.array(made_with))
+    _write(path, rows=rows, accuracies=accuracies, seconds=np.array(result.seconds), made_with=np.array(own))
     shutil.rmtree(unfinished)
     return rows, accuracies, result.seconds
 

@@ -16,6 +16,7 @@ import torch
 from snugnet import pipeline
 from snugnet.costs import counted_table
 from snugnet.errors import ConfigError
+from snugnet.files import locked
 from snugnet.progress import progress_bar
 from snugnet.study.config import StudyConfig
 from snugnet.study.images import StudyImages
@@ -41,15 +42,16 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
         raise ConfigError(f"output {folder} is a file, not a folder")
     images = StudyImages(progress)
     _check(config, images, fresh)
-    if fresh:
-        _forget(folder)
-    if config.workers > 1:
-        _side_by_side(config, progress)
-        progress = False
-    outcomes = []
-    for seed in config.seeds:
-        for name in config.supernets:
-            outcomes += find_outcomes(_job(config, name, seed, images, progress))
+    with locked(folder):
+        if fresh:
+            _forget(folder)
+        if config.workers > 1:
+            _side_by_side(config, progress)
+            progress = False
+        outcomes = []
+        for seed in config.seeds:
+            for name in config.supernets:
+                outcomes += find_outcomes(_job(config, name, seed, images, progress))
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 

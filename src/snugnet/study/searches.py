@@ -17,13 +17,13 @@ from snugnet.errors import BudgetError
 from snugnet.family import Family, Specialized
 from snugnet.family.report import check_groups, spread_budgets
 from snugnet.family.search import CHUNK, FamilySearch
+from snugnet.fingerprint import digest
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.search.driver import run_search
 from snugnet.search.method import Method
 from snugnet.search.problem import Problem, Score
 from snugnet.spaces import Population
 from snugnet.study.config import Entry
-from snugnet.study.kept import digest
 from snugnet.study.predictor import FittedPredictor
 from snugnet.study.supernet import TrainedSupernet
 from snugnet.training.loop import RunLog

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snugnet import pipeline
+from snugnet.fingerprint import digest
 from snugnet.recipe import Recipe
 from snugnet.study.job import Job
-from snugnet.study.kept import digest, keep, kept
+from snugnet.study.kept import keep, kept
 from snugnet.training.loop import RunLog
-from snugnet.training.supernet import SHAPING, fingerprint
+from snugnet.training.supernet import SHAPING, made_with
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Teacher:
 def teacher_recipe(recipe: Recipe) -> Recipe | None:
     """The first stage alone, where it trains the largest network and others follow: what supernets of a seed may share."""
     stages = recipe.training.stages
-    if not stages[0].largest_only or len(stages) == 1:
+    if len(stages) == 1 or not recipe.training.trains_teacher(0):
         return None
     return with_training(
         recipe,
@@ -53,12 +54,12 @@ def train_teacher(job: Job) -> Teacher | None:
     if alone is None:
         return None
     folder = job.shared / teacher_folder(alone)
-    made_with = fingerprint(alone, job.data)
-    seconds = kept(folder / "done.json", made_with)
+    own = digest(made_with(alone, job.data))
+    seconds = kept(folder / "done.json", own)
     if seconds is None:
         with RunLog(folder) as log:
             _, seconds = pipeline.train_supernet(alone, job.data, job.fabric, log, progress=job.progress)
-        keep(folder / "done.json", made_with, seconds)
+        keep(folder / "done.json", own, seconds)
     return Teacher(folder / "supernet.ckpt.safetensors", seconds)
 
 

@@ -73,5 +73,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
     for key, tensor in tensors.items():
         name, _, field = key.partition("/")
         parameter = parameters[name]
-        # a counter (shape ()) stays where the optimizer keeps it: on the CPU
-        optimizer.state[parameter][field] = tensor if tensor.ndim == 0 else tensor.to(parameter)
+        # a counter (shape ()) stays where the optimizer keeps it: on the CPU; the rest is laid out in memory as the parameter is
+        if tensor.ndim:
+            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+        optimizer.state[parameter][field] = tensor

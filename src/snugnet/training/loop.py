@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import torch
@@ -40,39 +40,79 @@ def cosine(step: int, total: int, warmup: int = 0) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-@dataclass
 class RunLog:
     """Scalars of a run, as JSON lines (``log.jsonl``) and for TensorBoard (``tensorboard/``).
+
+    A run that goes on from a checkpoint repeats the steps that came after it. So a checkpoint keeps how long the log's files were
+    (:meth:`mark`), and before the run writes again what lies past that is cut off (:meth:`go_on_from`).
 
     Attributes:
         folder: both are written into it.
     """
 
-    folder: Path
-    _writer: Any = field(default=None, repr=False)
-    _start: float = field(default_factory=time.monotonic, repr=False)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+        self._file: IO[str] | None = None
+        self._cut: Mapping[str, int] | None = None
+        self._start = time.monotonic()
 
     def __enter__(self) -> Self:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(self.folder / "tensorboard"))
-        self._file = (self.folder / "log.jsonl").open("a", encoding="utf-8")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
-        self._file.close()
+        self._close()
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Write the scalars of one step of one phase."""
+        if self._file is None:
+            self._file, self._writer = self._open()
         line = {"phase": phase, "step": step, "seconds": round(time.monotonic() - self._start, 3), **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._writer.add_scalar(f"{phase}/{name}", value, step)
+
+    def mark(self) -> dict[str, int]:
+        """How long each file of the log is now, in bytes; what is still under way to one is written first."""
+        if self._writer is not None:
+            self._writer.flush()
+        if self._file is None and self._cut is not None:
+            return dict(self._cut)
+        return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in self._files()}
+
+    def go_on_from(self, mark: Mapping[str, int]) -> None:
+        """Before the next scalars are written, cut off what was written after a mark; all of it where the mark is empty."""
+        self._close()
+        self._cut = dict(mark)
+
+    def _files(self) -> list[Path]:
+        return [
+            path
+            for path in (self.folder / "log.jsonl", *(self.folder / "tensorboard").glob("events.*"))
+            if path.is_file()
+        ]
+
+    def _open(self) -> tuple[IO[str], Any]:
+        from torch.utils.tensorboard import SummaryWriter
+
+        for path in self._files() if self._cut is not None else ():
+            length = (self._cut or {}).get(path.relative_to(self.folder).as_posix())
+            if length is None:
+                path.unlink()
+            elif length < path.stat().st_size:
+                os.truncate(path, length)
+        self._cut = None
+        return (self.folder / "log.jsonl").open("a", encoding="utf-8"), SummaryWriter(str(self.folder / "tensorboard"))
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._writer.close()
+            self._file = self._writer = None
 
 
 def run_phase(

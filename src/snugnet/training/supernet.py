@@ -6,8 +6,6 @@ AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +22,7 @@ from snugnet.bundles import PREDICTOR
 from snugnet.costs import counted_table
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import SnugnetError, TrainingError
+from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_digest, fingerprint
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
 from snugnet.spaces import Population
@@ -36,9 +35,9 @@ from snugnet.training.checkpoint import (
     save_checkpoint,
     split_prefix,
 )
+from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
-from snugnet.training.memory import keep_freed_memory
 from snugnet.training.policies import Estimate, make_policy
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
@@ -47,30 +46,13 @@ TEACHER_IMAGES = 512
 """At least so many measure the batch norm of a teacher that is taken out of a supernet."""
 
 
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Device and precision of a recipe; ``auto`` is bf16 on a GPU and float32 elsewhere.
-
-    Raises:
-        TrainingError: there is no such device here.
-    """
-    accelerator = {"cuda": "gpu"}.get(recipe.device, recipe.device)
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if accelerator == "gpu" else "32-true"
-    if accelerator == "cpu":
-        keep_freed_memory()
-    try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
-    except (RuntimeError, ValueError) as error:  # Fabric's own errors derive from these
-        raise TrainingError(f"device {recipe.device!r} with precision {precision!r}: {error}") from error
-
-
-def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
+def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     """What a checkpoint must have been made with to be gone on with: all that shapes the supernet's weights.
 
     What a training started from is checked apart: a run that has begun no longer needs that file.
+
+    Raises:
+        TrainingError: the predictor that the training asks cannot be read.
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
     for key in ("checkpoint_seconds", "log_every", "start"):
@@ -78,17 +60,19 @@ def fingerprint(recipe: Recipe, data: GroupedImages) -> str:
     if recipe.training.predictor is not None:  # its index holds the checksums of its arrays
         content["training"]["predictor"] = _checksum("predictor", Path(recipe.training.predictor) / PREDICTOR.index)
     groups = {name: list(classes) for name, classes in data.groups.items()}
-    digest = hashlib.sha256(
-        json.dumps([content, list(data.classes), groups, data.mean, data.std], sort_keys=True).encode()
+    # a groups file or a folder may have changed under the same name
+    images = digest(data.mean, data.std, *(each.labels for each in (data.train, data.validation)))
+    return fingerprint(
+        **content | {"precision": resolve_device(recipe)[1]},
+        classes=list(data.classes),
+        groups=groups,
+        images=images,
     )
-    for images in (data.train, data.validation):  # a groups file or a folder may have changed under the same name
-        digest.update(images.labels.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _checksum(key: str, path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise TrainingError(f"training.{key}: cannot read {path}: {error.strerror or error}") from error
 
@@ -121,7 +105,7 @@ class SupernetTraining:
 
     def __post_init__(self) -> None:
         self.path = self.folder / "supernet.ckpt.safetensors"
-        self.fingerprint = fingerprint(self.recipe, self.data)
+        self.made_with = made_with(self.recipe, self.data)
         self.teacher: Network | None = None
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
@@ -143,7 +127,7 @@ class SupernetTraining:
         for index in range(stage, len(stages)):
             self._run_stage(index, stages[index], step, held)
             step, held = 0, {}
-            if index == 0 and stages[0].largest_only:
+            if self.recipe.training.trains_teacher(index):
                 self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
             if index + 1 < len(stages):
                 self._save(index + 1, 0, None)
@@ -161,8 +145,7 @@ class SupernetTraining:
         load_optimizer(optimizer, self.supernet, held)
         model, wrapped = self.fabric.setup(self.supernet, optimizer)
         policy = make_policy(stage, counted_table(self.supernet.space, config.cost))
-        # the teacher trains without superclass dropout (EAS appendix B)
-        rate = 0.0 if stage.largest_only and index == 0 else config.superclass_dropout
+        rate = 0.0 if config.trains_teacher(index) else config.superclass_dropout
         self.supernet.train()
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
@@ -248,26 +231,31 @@ class SupernetTraining:
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.supernet).items()}
         self.spent = time.monotonic() - self._since
-        state = {"stage": stage, "step": step, "recipe": self.fingerprint, "seconds": self.spent}
+        state = {"stage": stage, "step": step, "made_with": self.made_with, "seconds": self.spent}
         begun = self.recipe.training.stages[: stage + (step > 0)]
         alone = self.started_from is None and all(each.largest_only for each in begun)
-        save_checkpoint(self.path, tensors, {**state, "start": self.started_from, "largest_only": alone})
+        save_checkpoint(
+            self.path, tensors, {**state, "start": self.started_from, "largest_only": alone, "log": self.log.mark()}
+        )
 
     def _resume(self) -> tuple[int, int, dict[str, Tensor]]:
         """Stage and step to go on from, and the optimizer's state."""
         if not self.path.exists():
+            self.log.go_on_from({})
             if self.recipe.training.start is not None:
                 self._start_from(Path(self.recipe.training.start))
             return 0, 0, {}
         tensors, state = load_checkpoint(self.path)
         self.started_from = state.get("start")
-        if state.get("recipe") != self.fingerprint or not self._same_start():
+        differ = describe_differences(state.get("made_with"), self.made_with)
+        if differ or not self._same_start():
             raise TrainingError(
-                f"{self.path} was made by another recipe (data, space, training or seed differ); give another output, "
-                "or --fresh to throw it away"
+                f"{self.path} was made by another recipe (not the same {differ or 'training.start'}); give another output, or "
+                "--fresh to throw it away"
             )
         self._take(tensors)
         self.spent = float(state.get("seconds", 0.0))
+        self.log.go_on_from(state.get("log", {}))
         return state["stage"], state["step"], split_prefix(tensors, "optimizer")
 
     def _same_start(self) -> bool:
