@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from snugnet.config import Config, read_config
-from snugnet.predictors.predictor import predictor_class
+from snugnet.errors import ConfigError, SnugnetError
+from snugnet.predictors import PREDICTORS
 from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
-from snugnet.search.evolution import PRESETS, Evolution
-from snugnet.search.method import Method as SearchMethod
-from snugnet.search.method import RandomSearch
+from snugnet.search.method import Method, make_method
 
 
 class Entry(Config):
@@ -64,14 +63,50 @@ class PredictorConfig(Config):
         architectures: sampled, uniform over the cost, and evaluated on validation images; each gives the accuracy of every
             superclass at once.
         kind: of predictor, any that is registered: mlp, forest, best, ...
+        settings: of the kind: named arguments of its ``fit``.
         preset: whose settings the evolution of ``search: predictor`` has: ofa, spos, attentive-nas.
         generations: of that evolution, if others than the preset's.
     """
 
     architectures: int = Field(default=200, ge=25)
     kind: str = "mlp"
+    settings: dict[str, Any] = Field(default_factory=dict)
     preset: str = "ofa"
     generations: int | None = Field(default=None, ge=1)
+
+    @property
+    def evolution(self) -> dict[str, Any]:
+        """Settings of the evolution of ``search: predictor``."""
+        return {"preset": self.preset} | ({} if self.generations is None else {"generations": self.generations})
+
+    def check(self) -> None:
+        """Refuse what only shows once the kind is looked up.
+
+        Raises:
+            ConfigError: there is no such kind, it has no such setting, or it needs more architectures.
+        """
+        kind = PREDICTORS[self.kind]
+        named = [each.name for each in signature(kind.fit).parameters.values() if each.kind is each.KEYWORD_ONLY]
+        own = [name for name in named if name not in _FITTED_WITH]
+        foreign = [name for name in self.settings if name not in own]
+        if foreign:
+            raise ConfigError(
+                f"predictor: {self.kind} takes no {foreign[0]}; it takes {', '.join(own) or 'no settings'}"
+            )
+        if (few := fitted_on(self.architectures)) < kind.minimum_rows:
+            raise ConfigError(
+                f"predictor.architectures is {self.architectures}: {self.kind} is judged when fitted on {few} of them, and "
+                f"needs {kind.minimum_rows}"
+            )
+
+
+_FITTED_WITH = ("targets", "seed", "progress")
+"""What a study decides about the fit of a predictor."""
+
+
+def fitted_on(architectures: int) -> int:
+    """How many of the evaluated architectures the predictor that is judged is fitted on: it is judged on the others."""
+    return architectures * 4 // 5
 
 
 class StudyConfig(Config):
@@ -152,18 +187,19 @@ class StudyConfig(Config):
             put(content, "generator.shared", True)
         return parse_recipe(content, f"method {method.name}")
 
-    def method_of(self, entry: Entry) -> SearchMethod:
+    def method_of(self, entry: Entry) -> Method:
         """The search method of an entry, with its settings.
 
         Raises:
-            SearchError: there is no such method, or a setting is none of its own or wrong.
+            ConfigError: there is no such method, or a setting is none of its own or makes no sense.
         """
-        if entry.search == "predictor":
-            evolution = PRESETS[self.predictor.preset]
-            own = self.predictor.generations
-            return evolution if own is None else replace(evolution, generations=own)
-        kinds: dict[str, Any] = {"random": RandomSearch, "evolution": Evolution}
-        return kinds[entry.search](**{**_ALONE.get(entry.search, {}), **entry.settings})
+        name, settings = entry.search, {**_ALONE.get(entry.search, {}), **entry.settings}
+        if name == "predictor":
+            name, settings = "evolution", self.predictor.evolution
+        try:
+            return make_method(name, settings)
+        except SnugnetError as error:
+            raise ConfigError(f"method {entry.name}: {error}") from error
 
     def check_searches(self) -> None:
         """Refuse a search that cannot be made, before anything is trained.
@@ -174,7 +210,7 @@ class StudyConfig(Config):
         for entry in self.methods:
             self.method_of(entry)
         if any(entry.asks_predictor for entry in self.methods):
-            predictor_class(self.predictor.kind)
+            self.predictor.check()
 
 
 _ALONE: dict[str, dict[str, Any]] = {"random": {"samples": 1, "at_least": 0.95}, "generator": {"candidates": 1}}

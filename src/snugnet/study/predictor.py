@@ -27,6 +27,7 @@ from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.method import Method, Round
 from snugnet.search.problem import Problem
 from snugnet.spaces import Population
+from snugnet.study.config import fitted_on
 from snugnet.study.supernet import TrainedSupernet
 from snugnet.training.policies import CostWindows
 from snugnet.training.supernet import made_with
@@ -35,8 +36,6 @@ Predict = Callable[[Population], NDArray[np.float64]]
 """From rows (n, d) to the accuracy of every superclass, (n, superclasses)."""
 
 _WINDOWS = 64
-_FITTED = 4 / 5
-"""Share of the architectures that the predictor which is judged is fitted on."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def make_predictor(trained: TrainedSupernet) -> FittedPredictor:
     started = time.perf_counter()
     predict = _fit(trained, rows, accuracies)
     seconds += time.perf_counter() - started
-    split = int(len(rows) * _FITTED)
+    split = fitted_on(len(rows))
     predicted = _fit(trained, rows[:split], accuracies[:split])(rows[split:])
     held_out = {"predicted": predicted.mean(1).tolist(), "measured": accuracies[split:].mean(1).tolist()}
     return FittedPredictor(predict, seconds, held_out)
@@ -98,9 +97,11 @@ def make_predictor(trained: TrainedSupernet) -> FittedPredictor:
 
 def _fit(trained: TrainedSupernet, rows: Population, accuracies: NDArray[np.float64]) -> Predict:
     job, names = trained.job, tuple(check_groups(trained.family()))
-    kind = job.config.predictor.kind
+    config = job.config.predictor
     # not predict, which leaves the axis of the superclasses out where there is one
-    return fit_predictor(kind, trained.supernet.space, rows, accuracies, targets=names, seed=job.seed).outputs
+    return fit_predictor(
+        config.kind, trained.supernet.space, rows, accuracies, targets=names, seed=job.seed, **config.settings
+    ).outputs
 
 
 def _evaluated(trained: TrainedSupernet) -> tuple[Population, NDArray[np.float64], float]:

@@ -96,12 +96,9 @@ def _networks(
     """The network of each scenario: one search for each, or for each budget where all superclasses share an architecture."""
     asked, cost = scenarios(family, trained.job.config.budgets), family.budget_name
     searched = list(dict.fromkeys((group if entry.per_superclass else None, limit) for group, limit in asked))
-    seed = trained.job.seed
-    method = None if entry.search == "generator" else trained.job.config.method_of(entry)
-    if method is None:
-        rows = _generated(family, searched)
-    elif method.evaluations == 1:
-        rows = _drawn(family, searched, method, seed)
+    method, seed = trained.job.config.method_of(entry), trained.job.seed
+    if method.evaluations == 1:
+        rows = _generated(family, searched) if entry.search == "generator" else _drawn(family, searched, method, seed)
     elif predictor is not None:
         problems = (_problem(family, group, limit, _score(family, group, predictor)) for group, limit in searched)
         rows = [run_search(problem, method, seed=seed, progress=False).row for problem in problems]
