@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from peers import SHARED
 
-from snugnet.costs import CostTable, counted_table
+from snugnet.costs import CostTable, counted_table, make_sampler
 from snugnet.pipeline import machine
 from snugnet.predictors import ForestPredictor
 from snugnet.search.driver import run_search
@@ -51,7 +51,7 @@ def beat(model: dict[str, Any], forest: ForestPredictor, table: CostTable) -> di
     result: dict[str, Any] = {
         "madds": budget,
         "predicted": own,
-        "architectures_within": table.sampler(budget).reachable,
+        "architectures_within": make_sampler(table, budget).reachable,
     }
     for name in ("climb", "evolution"):
         scores, seconds, best = [], [], None

@@ -5,7 +5,7 @@
 A budget is a window of 25 MFLOPs, as in AttentiveNAS (Wang et al., CVPR 2021, section 4.2). *Naive* draws every choice
 uniformly until the cost falls into the window. *Factorised* draws every choice on its own in proportion to how often its
 options occur among the architectures of a pool of uniform draws whose cost rounds to that budget,
-prod_i #(tau, alpha_i = v) / #(tau), with the same rejection. *Ours* is :meth:`snugnet.costs.CostTable.sampler`: exact
+prod_i #(tau, alpha_i = v) / #(tau), with the same rejection. *Ours* is :func:`snugnet.costs.make_sampler`: exact
 counts of architectures by cost.
 
 Tries of naive draws are 1 / P(window), and P is measured on as many draws as it takes; where none of them hits, the number of
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from snugnet.costs import CostTable, counted_table
+from snugnet.costs import CostTable, counted_table, make_sampler
 from snugnet.errors import BudgetError
 from snugnet.pipeline import machine
 from snugnet.spaces import Population, SearchSpace, get_space
@@ -90,7 +90,7 @@ def tries_of_windows(
         least, most = bounds(window)
         try:
             start = time.perf_counter()
-            sampler = table.sampler(min(most, table.range[1]), least)
+            sampler = make_sampler(table, min(most, table.range[1]), least)
             built = time.perf_counter() - start
         except BudgetError:
             continue  # no architecture has such a cost
@@ -156,7 +156,7 @@ def uniformity(rng: np.random.Generator, each: int = 50) -> dict[str, Any]:
     result: dict[str, Any] = {"architectures": len(every), "windows": []}
     for low, high in zip(*(np.quantile(costs, q) for q in ([0.05, 0.4, 0.8], [0.15, 0.5, 0.95])), strict=True):
         inside = every[(costs >= low) & (costs <= high)]
-        rows = table.sampler(high, low).sample(each * len(inside), rng)
+        rows = make_sampler(table, high, low).sample(each * len(inside), rng)
         found, frequency = np.unique(rows, axis=0, return_counts=True)
         same = len(found) == len(inside) and (found == inside).all()
         result["windows"].append(
@@ -186,7 +186,7 @@ def agreement(
         costs = table(rows)
         naive.append(rows[(costs >= least) & (costs <= most)])
     reference = np.concatenate(naive)[:n]
-    ours = table.sampler(most, least).sample(n, rng)
+    ours = make_sampler(table, most, least).sample(n, rng)
     proposals = Factorised(space, reference).draw(40 * n, rng)
     costs = table(proposals)
     factorised = proposals[(costs >= least) & (costs <= most)][:n]

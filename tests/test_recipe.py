@@ -130,7 +130,7 @@ def test_an_override_fills_a_section_that_is_empty_in_the_file(write: Callable[[
         ("generator.encoding=both", "generator.encoding is 'both': input should be 'single-path' or 'multi-path'"),
         ("generator.temperature=[1, 0]", "temperatures are above 0"),
         ("generator.temperature=[1]", "generator.temperature"),
-        ("device=tpu", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("device=tpu", "'auto', 'cpu' or 'cuda'"),
         ("evaluation.budgets=0", "at least one budget"),
         ("evaluation.budgets=lots", "valid integer, unable to parse string as an integer or input should be a valid tuple"),
         ("evaluation.budgets=[40Q]", "evaluation: a budget is a positive number"),

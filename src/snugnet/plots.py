@@ -81,6 +81,8 @@ def scatter_figure(predicted: NDArray[np.float64], measured: NDArray[np.float64]
 def architecture_figure(space: SearchSpace, archs: Mapping[str, ArrayLike], title: str) -> bytes:
     """Architectures as rows of blocks (EAS, Figure D): colour is the depthwise kernel, height the expand ratio.
 
+    A position is one column, whichever of its alternatives stands there; its name is written above it.
+
     Args:
         space: of the architectures.
         archs: by label, a row each.
@@ -120,6 +122,7 @@ def _draw(axes: Any, x: int, y: int, block: Block) -> None:
     axes.add_patch(
         Rectangle((x - 0.42, y - height / 2), 0.84, height, facecolor=color, edgecolor="black", linewidth=0.4)
     )
+    axes.text(x, y + height / 2 + 0.02, block.alternative, ha="center", va="bottom", fontsize=5.5)
     text = f"{kernel}\n{expand:.3g}" if expand else str(kernel)
     axes.text(x, y, text, ha="center", va="center", fontsize=5.5, color="white" if kernel >= 5 else "black")
 

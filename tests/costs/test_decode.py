@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from toys import ALL, SPACES, random_table
 
 from snugnet.costs import CostTable, counted_table, decode
+from snugnet.costs.decoding import find_feasible
 from snugnet.costs.exact.best import Lattice
-from snugnet.costs.exact.feasible import find_feasible
+from snugnet.costs.table import common_automaton
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import get_space
 
@@ -29,7 +30,7 @@ def best(space, tables, scores, budgets, margins=0.0):
 
 def margin(tables, budgets, cells):
     """T * delta for each scenario and table, as documented."""
-    steps = len(tables[0].plan_with(tables).steps)
+    steps = len(common_automaton(tables).steps)
     return np.stack([steps * 4 * (budgets[:, m] - t.range[0]) / cells for m, t in enumerate(tables)], axis=1)
 
 
@@ -125,7 +126,7 @@ def test_forbidden_options(space):
         options = np.arange(space.offsets[choice], space.offsets[choice + 1])
         scores[i, np.delete(options, keep)] = -np.inf
     allowed = ~np.isneginf(scores)
-    low, high = table(table.extreme(allowed, -1)), table(table.extreme(allowed, 1))
+    low, high = (table(table.terms.extreme(table.automaton(), allowed, sign)[0]) for sign in (-1, 1))
     budgets = np.floor(low + (high - low) * rng.random(200) * rng.integers(0, 2, 200))
     rows = decode([table], scores, budgets)
     assert (table(rows) <= budgets).all()
@@ -168,7 +169,7 @@ def test_exact_search_finds_whatever_is_feasible(space, m):
         tables, scores, budgets = draw(space, seed, m, 3, whole=False)
         for row, limits in zip(scores, budgets * np.random.default_rng(seed).choice([1, 0.9]), strict=True):
             feasible = np.isfinite(best(space, tables, row[None], limits[None]))[0]
-            plan = tables[0].plan_with(tables)
+            plan = common_automaton(tables)
             if feasible:
                 arch = find_feasible(tables, plan, row, limits)
                 assert all(t(arch[None])[0] <= b for t, b in zip(tables, limits, strict=True))
@@ -185,18 +186,18 @@ def test_exact_search_on_the_pareto_front(space):
     archs, scores = ALL[space.name], np.zeros(int(space.offsets[-1]), dtype=np.float32)
     for first in np.quantile(a(archs), np.linspace(0, 1, 25), method="lower"):
         second = b(archs[a(archs) <= first]).min()
-        arch = find_feasible([a, b], a.plan_with([a, b]), scores, np.array([first, second]))
+        arch = find_feasible([a, b], common_automaton([a, b]), scores, np.array([first, second]))
         assert a(arch[None])[0] <= first
         assert b(arch[None])[0] == second
 
 
 def test_rounding_is_at_most_half_a_cell_a_step():
     table = random_table(SPACES[0], np.random.default_rng(0), whole=False)
-    excess = table.excess(table.plan)
+    excess = table.excess(table.automaton())
     for upper in (excess.span, excess.span / 4):
-        lattice = Lattice(table.plan, [excess], [upper], 100)
+        lattice = Lattice(table.automaton(), [excess], [upper], 100)
         assert lattice.deltas[0] == pytest.approx(upper / 100)
-        assert (lattice.slack <= len(table.plan.steps) * lattice.deltas[0] / 2).all()
+        assert (lattice.slack <= len(table.automaton().steps) * lattice.deltas[0] / 2).all()
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,21 @@ def test_results_do_not_depend_on_the_batch(ofa):
         alone = decode([madds, params], scores[i : i + 1], budgets[i : i + 1])
         assert np.array_equal(alone[0], together[i])
     assert np.array_equal(together[::-1], decode([madds, params], scores[::-1], budgets[::-1]))
+
+
+def test_many_scenarios_go_a_few_at_a_time(ofa, monkeypatch):
+    _, madds, params = ofa
+    scores, budgets = scenarios(ofa, 50)
+    budgets[:, 1] = np.inf
+    together = decode([madds, params], scores, budgets)
+    monkeypatch.setattr("snugnet.costs.decoding._AT_A_TIME", 7)
+    assert np.array_equal(decode([madds, params], scores, budgets), together)
+    scores[44] = -np.inf
+    with pytest.raises(SpaceError, match="scenario 44: the scores forbid every architecture"):
+        decode([madds, params], scores, budgets)
+    scores[44, 1:] = 0  # the first depth alone
+    with pytest.raises(BudgetError, match="scenario 44: of what its scores allow"):
+        decode([madds, params], scores, np.where(np.arange(50)[:, None] == 44, madds.range[0], budgets))
 
 
 def test_ofa_two_budgets(ofa):

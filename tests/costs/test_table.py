@@ -1,9 +1,11 @@
+import time
+
 import numpy as np
 import pytest
 import torch
 from toys import ALL, SPACES, all_rows, random_table
 
-from snugnet.costs import CostTable, counted_table
+from snugnet.costs import CostTable, counted_table, decode, sample
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import get_space
 
@@ -165,6 +167,54 @@ def test_shifted(ofa):
     other = table.shifted(-1000.5)
     assert (other(ofa.largest) == table(ofa.largest) - 1000.5).all()
     assert other.range == (table.range[0] - 1000.5, table.range[1] - 1000.5)
+
+
+@spaces
+@pytest.mark.parametrize("whole", [True, False])
+def test_tables_that_differ_by_a_constant_share_everything_else(space, whole):
+    table = random_table(space, np.random.default_rng(6), whole=whole)
+    other = table.shifted(3.25)
+    assert other.terms is table.terms
+    assert other.automaton() is table.automaton()
+    assert other.excess(other.automaton()) is table.excess(table.automaton())
+    assert other.constant == table.constant + 3.25
+    assert other.range == (other(ALL[space.name]).min(), other(ALL[space.name]).max())
+    assert table.shifted(0) == table != other
+    assert hash(table.shifted(0)) == hash(table)
+    scores = np.random.default_rng(7).normal(size=(20, int(space.offsets[-1])))
+    budgets = np.linspace(*table.range, 20)
+    assert np.array_equal(decode([table], scores, budgets), decode([other], scores, budgets + 3.25))
+
+
+def test_a_large_constant_is_rounded_as_it_has_to_be(ofa):
+    """A grid finer than the last digit of true costs would tell architectures apart that cost the same."""
+    table = CostTable(SPACES[0], "cost", "units", [((0,), [0, 1e-6]), ((1,), [0.0, 1e-6, 3e-6])])
+    far = table.shifted(2.0**30)
+    assert far.excess(far.automaton()).finest > 1e-1
+    assert far.range == (2.0**30, 2.0**30 + 4e-6)
+    assert far(sample(far, 50, np.random.default_rng(0), far.range[0])).tolist() == [far.range[0]] * 50
+
+
+def test_shifting_takes_microseconds(ofa):
+    table = counted_table(ofa, "madds")
+    start = time.perf_counter()
+    for delta in range(10_000):
+        table.shifted(delta)
+    assert time.perf_counter() - start < 0.5  # 50 us each; a few of them are needed
+
+
+def test_a_table_is_a_value(ofa):
+    table = counted_table(ofa, "madds")
+    with pytest.raises(AttributeError):
+        table.constant = 3
+    with pytest.raises(AttributeError):
+        table.tables = ()
+    with pytest.raises(ValueError, match="read-only"):
+        table.tables[0][1][:] = 0
+    given = np.zeros(3)
+    own = CostTable(ofa, "cost", "units", [((0,), given)])
+    given[:] = 7
+    assert own.range == (0, 0)
 
 
 @spaces

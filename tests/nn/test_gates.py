@@ -16,6 +16,7 @@ from tiny_spaces import TINY_SPACES
 from torch import Tensor, nn
 
 from snugnet.errors import ConfigError
+from snugnet.nn.batched import kernel_rings, nested_mask
 from snugnet.nn.gated import GatedSupernet, prefixes
 from snugnet.nn.gates import (
     Encoding,
@@ -29,7 +30,6 @@ from snugnet.nn.gates import (
     thermometer,
     to_thermometer,
 )
-from snugnet.nn.pairs import kernel_rings, nested_mask
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 

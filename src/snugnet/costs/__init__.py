@@ -4,13 +4,15 @@ from snugnet.costs.blocks import block_table
 from snugnet.costs.budget import exact_amount, format_amount, parse_budget, read_budgets, resolve_budget
 from snugnet.costs.cost import COSTS, Cost, register_cost
 from snugnet.costs.counted import counted_table
-from snugnet.costs.exact.decode import decode
-from snugnet.costs.exact.sampling import Sampler
+from snugnet.costs.decoding import decode
+from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.measured import load_ofa_latency
+from snugnet.costs.sampling import Sampler, make_sampler, sample
 from snugnet.costs.table import CostTable
 
 __all__ = [
     "COSTS",
+    "Allowed",
     "Cost",
     "CostTable",
     "Sampler",
@@ -24,4 +26,6 @@ __all__ = [
     "read_budgets",
     "register_cost",
     "resolve_budget",
+    "sample",
+    "make_sampler",
 ]

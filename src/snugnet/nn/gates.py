@@ -5,18 +5,19 @@ Two encodings of a choice with m options, both relaxed so that ``forward`` uses 
 * **single-path** (EAS section 3.2, equations 5-10): m - 1 nested binary gates; option i is taken when the gates up to i
   are open and the next is closed. A larger kernel contains the smaller one, a wider block the narrower one, a deeper stage
   the shallower one, so one pass over the largest network holds every architecture.
-* **multi-path** (the paper's comparison, after DARTS and FBNet): a softmax over the m options; every pair of kernel and
-  expand ratio is run and the outputs are mixed.
+* **multi-path** (the paper's comparison, after DARTS and FBNet): a softmax over the m options; what is inside a block
+  (kernel and expand ratio) is run once for each of the joint options and the outputs are mixed.
 
-Either way an architecture is a list of ``probabilities``: for each choice a tensor (pairs, m), one-hot in value. What the
-choices do to a layer is read off the blueprint: each number that describes it (channels, kernel, hidden units, whether it
-is there) is a function of a few choices, and its gate the sum of the probabilities of the options that reach so far.
+Either way an architecture is a list of ``probabilities``: for each choice a tensor (P, m), one-hot in value. What the
+choices do to a layer is read off the blueprint (:mod:`snugnet.spaces.effects`): each number that describes it (channels,
+kernel, hidden units) is a function of a few choices, and its gate the sum of the probabilities of the options that reach
+so far. What has no such order (alternatives with weights of their own) is run once each and mixed in either encoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from snugnet.errors import ConfigError
 from snugnet.spaces import SearchSpace
+from snugnet.spaces.effects import Encoding
 
-Encoding = Literal["single-path", "multi-path"]
 Probabilities = Sequence[Tensor]
 
 
@@ -70,12 +71,12 @@ def one_of(logits: Tensor, temperature: float, noise: Tensor | None = None) -> T
 
 
 def thermometer(gates: Tensor) -> Tensor:
-    """From m - 1 nested gates (pairs, m - 1) to "option i or larger" (pairs, m): 1, g1, g1 g2, ..."""
+    """From m - 1 nested gates (P, m - 1) to "option i or larger" (P, m): 1, g1, g1 g2, ..."""
     return torch.cat([gates.new_ones(len(gates), 1), torch.cumprod(gates, 1)], 1)
 
 
 def from_thermometer(kept: Tensor) -> Tensor:
-    """From "option i or larger" (pairs, m) to option probabilities (pairs, m)."""
+    """From "option i or larger" (P, m) to option probabilities (P, m)."""
     return kept - F.pad(kept[:, 1:], (0, 1))
 
 
@@ -100,14 +101,14 @@ def relax(
     """Draw an architecture a row from gate logits.
 
     Args:
-        logits: (pairs, gates), choice by choice as :func:`num_gates` counts them.
+        logits: (P, gates), choice by choice as :func:`num_gates` counts them.
         space: whose choices they are.
         encoding: how a choice is encoded.
         temperature: of the relaxation.
         noisy: draw; otherwise take the more probable value of each gate.
 
     Returns:
-        For each choice (pairs, m): one-hot in value, soft in gradient.
+        For each choice (P, m): one-hot in value, soft in gradient.
     """
     result = []
     for part in logits.split(num_gates(space, encoding), 1):
@@ -120,7 +121,7 @@ def relax(
 
 
 def option_scores(logits: Tensor, space: SearchSpace, encoding: Encoding) -> Tensor:
-    """Log-probability of every option of every choice: (pairs, sum of options), in one-hot layout."""
+    """Log-probability of every option of every choice: (P, sum of options), in one-hot layout."""
     scores = []
     for part in logits.split(num_gates(space, encoding), 1):
         if encoding == "multi-path":

@@ -19,8 +19,8 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def module_name(block: Block) -> str:
-    """The block's name as the prefix of its parameters (``stage1.block2`` -> ``stage1_block2``)."""
-    return block.name.replace(".", "_")
+    """The block's key as the prefix of its parameters (``stage1.block2`` -> ``stage1_block2``)."""
+    return block.key.replace(".", "_")
 
 
 def resized(x: Tensor, resolution: int) -> Tensor:
@@ -44,8 +44,8 @@ class Network(nn.Module):
             self.add_module(module_name(block), make(block))
 
     def block_modules(self) -> dict[str, BlockModule]:
-        """The blocks' modules by block name, first to last."""
-        return {module.block.name: module for module in self.children() if isinstance(module, BlockModule)}
+        """The blocks' modules by block key, first to last."""
+        return {module.block.key: module for module in self.children() if isinstance(module, BlockModule)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to logits."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.costs import sample
 from snugnet.errors import SearchError
 from snugnet.search.archive import Archive, keys
 from snugnet.search.problem import Problem
@@ -172,7 +173,7 @@ class RandomSearch(Method):
             raise SearchError("random: at_least is a share of a budget, and there is none")
         name, limit = next(iter(problem.limits.items()))
         limit = min(limit, problem.tables[name].range[1])
-        rows = problem.tables[name].sample(self.samples, now.rng, budget=limit, at_least=self.at_least * limit)
+        rows = sample(problem.tables[name], self.samples, now.rng, budget=limit, at_least=self.at_least * limit)
         return now.fresh(rows[problem.feasible(rows)], self.samples, set())
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.costs import sample
 from snugnet.errors import BudgetError, SearchError
 from snugnet.predictors import MINIMUM_ROWS, fit_predictor
 from snugnet.search.driver import run_search
@@ -100,7 +101,7 @@ def spread(now: Round, n: int) -> Population:
     found = []
     for lower, upper in pairwise(edges):
         try:
-            rows = table.sample(2 * n // _WINDOWS, now.rng, budget=upper, at_least=lower)
+            rows = sample(table, 2 * n // _WINDOWS, now.rng, budget=upper, at_least=lower)
         except BudgetError:  # nothing lies in this window
             continue
         found.append(now.fresh(rows[problem.feasible(rows)], n // _WINDOWS, taken))

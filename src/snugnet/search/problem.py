@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, decode, parse_budget
-from snugnet.costs.exact.automaton import make_plan
+from snugnet.costs import CostTable, decode, make_sampler, parse_budget, sample
+from snugnet.costs.exact.automaton import make_automaton
 from snugnet.errors import BudgetError
 from snugnet.spaces import Population, SearchSpace
 
@@ -56,7 +56,7 @@ class Problem:
             self.tables[name].check_budget(limit)
         # What the dearest architecture meets binds nothing. The limit that leaves the fewest architectures comes first.
         binding = [(self.tables[n], limit) for n, limit in self.limits.items() if limit < self.tables[n].range[1]]
-        self._binding = sorted(binding, key=lambda each: each[0].sampler(each[1]).reachable)
+        self._binding = sorted(binding, key=lambda each: make_sampler(*each).reachable)
         if len(binding) > 1:
             try:
                 self.decode(np.zeros((1, int(self.space.offsets[-1]))))
@@ -80,15 +80,15 @@ class Problem:
         return fits
 
     def decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
-        """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.exact.decode`.
+        """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.decode`.
 
         Args:
             scores: in one-hot layout, (n, sum of options).
             cells: of the decode's grid.
         """
         if not self.tables:
-            plan = make_plan(self.space, ())
-            return plan.best(plan.scores(scores))[0]
+            automaton = make_automaton(self.space, ())
+            return automaton.best(automaton.scores(scores))[0]
         tables = [table for table, _ in self._binding] or [next(iter(self.tables.values()))]
         bounds = [bound for _, bound in self._binding] or [np.inf]
         parts = [
@@ -107,15 +107,15 @@ class Problem:
         if not self.tables:
             return self.space.sample(n, rng)
         if not self._binding:
-            return next(iter(self.tables.values())).sample(n, rng)
+            return sample(next(iter(self.tables.values())), n, rng)
         table, bound = self._binding[0]
         if len(self._binding) == 1:
-            return table.sample(n, rng, budget=bound)
+            return sample(table, n, rng, budget=bound)
         found, missing, size = [np.zeros((0, self.space.d), dtype=np.int16)], n, n + 8
         for _ in range(_TRIES):
             if missing <= 0:
                 break
-            rows = table.sample(size, rng, budget=bound)
+            rows = sample(table, size, rng, budget=bound)
             found.append(rows[self.feasible(rows)][:missing])
             missing -= len(found[-1])
             size = min(2 * size, _MOST)

@@ -122,15 +122,22 @@ class Block:
     """Layers in a row, with or without a shortcut around them.
 
     Attributes:
-        name: unique in its blueprint, such as ``"stage1.block2"``.
+        name: of its position, such as ``"stage1.block2"``; unique in the blueprint of an architecture.
         layers: at least one.
         shortcut: the layers that the block's input goes through before it is added to the output: none of them for an
             identity; ``None`` where nothing is added. Their names differ from those of ``layers``.
+        alternative: which of several blocks with weights of their own stands at this position; empty where there is one.
     """
 
     name: str
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] | None = None
+    alternative: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name of its weights: alternatives share a position, not weights."""
+        return f"{self.name}.{self.alternative}" if self.alternative else self.name
 
     @property
     def all_layers(self) -> tuple[Layer, ...]:
@@ -139,17 +146,17 @@ class Block:
 
     @classmethod
     def union(cls, blocks: Sequence[Block]) -> Block:
-        """One that holds every layer of some blocks of the same name, each as large as its largest."""
+        """One that holds every layer of some blocks with the same weights, each as large as its largest."""
         largest = blocks[-1]
         shortcuts = [block.shortcut for block in blocks if block.shortcut is not None]
-        around = _union(shortcuts) if shortcuts else None
-        return cls(largest.name, _union([block.layers for block in blocks]), around)
+        around = union_of_rows(shortcuts) if shortcuts else None
+        return replace(largest, layers=union_of_rows([block.layers for block in blocks]), shortcut=around)
 
 
 _SIZES = ("in_channels", "out_channels", "resolution", "kernel", "groups", "hidden")
 
 
-def _union(rows: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+def union_of_rows(rows: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
     """Every layer of some rows, in the order of the longest, each with the largest of its sizes."""
     same: dict[str, list[Layer]] = {layer.name: [] for layer in max(rows, key=len)}
     for layer in dict.fromkeys(layer for row in rows for layer in row):
@@ -165,7 +172,7 @@ class Blueprint:
     """A whole network, first block to last.
 
     Attributes:
-        blocks: in order.
+        blocks: in order; of a position with alternatives the one that was chosen.
         in_channels: channels of the image.
         resolution: height and width of the image, in pixels.
     """
@@ -204,7 +211,7 @@ class Blueprint:
         lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]
         for block in self.blocks:
             added = "" if block.shortcut is None else " (+ shortcut)" if block.shortcut else " (+ input)"
-            lines.append(block.name + added)
+            lines.append(block.key + added)
             lines += [
                 f"  {layer!s:<69} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.all_layers
             ]

@@ -30,7 +30,7 @@ class Choice:
 
     Attributes:
         name: unique in its space, such as ``"stage1.block2.kernel_size"``.
-        options: what can be chosen, smallest first.
+        options: what can be chosen, smallest first where they have an order.
         kind: what sort of choice this is (``depth``, ``kernel_size``, ``expand_ratio``); choices of a kind share one
             head of the architecture generator.
         layers: for each of the ``len(options) - 1`` nested gates, the position of the layer that it belongs to.
@@ -211,7 +211,7 @@ class SearchSpace(ABC):
         """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).
 
         This is not uniform over architectures: with an elastic depth, deep networks are many more than shallow ones.
-        For that, see :meth:`snugnet.costs.CostTable.sample`.
+        For that, see :meth:`snugnet.costs.sample`.
         """
         draws = rng.random((n, self.d)) * self.num_options
         return self.canonical(draws.astype(np.int16))
@@ -274,15 +274,16 @@ class SearchSpace(ABC):
         """Every layer that any architecture has, each as large as it gets: what a supernet's weights have to hold.
 
         This is the largest network, but for layers that it does not need: where two widths meet, a shortcut's 1x1
-        convolution may be needed by some architectures only.
+        convolution may be needed by some architectures only. And where blocks are alternatives, all of them are in it, one
+        after the other: a list of weights then, not a network that could be run.
         """
         blocks: list[Block] = []
         for i, part in enumerate(self.parts):
-            same: dict[str, list[Block]] = {}
+            positions: dict[str, dict[str, list[Block]]] = {}
             for indices in product(*(range(len(self.choices[c].options)) for c in part.choices)):
                 for block in self.part_blocks(i, indices):
-                    same.setdefault(block.name, []).append(block)
-            blocks += [Block.union(each) for each in same.values()]
+                    positions.setdefault(block.name, {}).setdefault(block.key, []).append(block)
+            blocks += [Block.union(each) for same in positions.values() for each in same.values()]
         return Blueprint(tuple(blocks), self.in_channels, self.resolution)
 
     def resolution_of(self, row: NDArray[np.int16]) -> int:

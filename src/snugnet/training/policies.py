@@ -10,8 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable
-from snugnet.costs.exact.sampling import Sampler
+from snugnet.costs import CostTable, Sampler, make_sampler
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.recipe import StageConfig
 from snugnet.spaces import Population, SearchSpace
@@ -113,7 +112,7 @@ class CostWindows:
             if not even and shares[i] == 0:
                 continue
             try:
-                samplers.append(table.sampler(float(edges[i + 1]), float(edges[i])))
+                samplers.append(make_sampler(table, float(edges[i + 1]), float(edges[i])))
             except BudgetError:  # nothing costs so much: a small space, or one with steps
                 continue
             kept.append(i)

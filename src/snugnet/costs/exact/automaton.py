@@ -1,9 +1,11 @@
-"""The order in which tables are gone through: one elimination plan for bounds, sampling and decoding.
+"""The order in which tables are gone through: one automaton for bounds, sampling and decoding.
 
 Tables are taken one at a time. A choice is *introduced* by the first table that depends on it and forgotten after the
 last; what must be remembered between two tables is the *state*, an assignment of the choices still needed. Each table
 so becomes a step of a small automaton: transitions from a state before to a state after, each with the options that it
 introduces. Every canonical architecture is exactly one path. (Bucket elimination: Dechter, 1999; on a chain, Viterbi.)
+Where only some architectures are allowed, transitions are left out and what then leads nowhere goes with them: all that is
+found on an automaton is found among the architectures that it has.
 
 The width-1.0 OFA space needs 20 steps, at most 3 states, and 240 transitions for its 2e19 architectures.
 """
@@ -11,9 +13,9 @@ The width-1.0 OFA space needs 20 steps, at most 3 states, and 240 transitions fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from snugnet.spaces import Population, SearchSpace
 
 Scope = tuple[int, ...]
 Floats = NDArray[np.floating]
+_KEPT = 64  # automata
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +64,26 @@ class Step:
         return self.starts[:, None] + np.minimum(np.arange(counts.max()), counts[:, None] - 1)
 
 
+Pick = Callable[[int, NDArray[np.intp]], tuple[NDArray[np.intp], NDArray[np.intp] | None]]
+"""Going back: from the number of a step and the state after it of each path, by which transition each came. Where some came by
+several and some by none: then which of the paths each of the transitions belongs to, else ``None``."""
+
+
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """Steps from the empty state to the empty state, such that every canonical architecture is one path."""
+class Automaton:
+    """Steps from the empty state to the empty state, such that every canonical architecture is one path, or none.
+
+    Attributes:
+        d: number of choices.
+        steps: in order; every state is on some path.
+    """
 
     d: int
     steps: tuple[Step, ...]
 
-    def increments(self, tables: Iterable[tuple[Scope, Floats]]) -> list[NDArray[np.float64]]:
-        """What each transition adds to a sum of tables: a list over steps of shape ``(K,)``."""
-        sums = [np.zeros(len(step.rows)) for step in self.steps]
-        for scope, values in tables:
-            i = next(i for i, step in enumerate(self.steps) if set(scope) <= set(step.scope))
-            sums[i] += values[tuple(self.steps[i].rows[:, c] for c in scope)]
-        return sums
+    def holds(self, scope: Scope) -> int:
+        """The first step whose transitions tell all choices of a scope."""
+        return next(i for i, step in enumerate(self.steps) if set(scope) <= set(step.scope))
 
     def scores(self, scores: Floats) -> list[Floats]:
         """What each transition adds to a sum of per-option scores over the choices that matter.
@@ -96,7 +105,7 @@ class Plan:
         return result
 
     def best(self, gains: Sequence[Floats]) -> tuple[Population, Floats]:
-        """The architectures with the greatest sum of gains (Viterbi); of equals, the first in the order of the plan.
+        """The architectures with the greatest sum of gains (Viterbi); of equals, the first in the order of the automaton.
 
         Args:
             gains: a list over steps of shape ``(K, n)``; minus infinity forbids a transition.
@@ -109,18 +118,76 @@ class Plan:
         for step, gain in zip(self.steps, gains, strict=True):
             reached.append(value[step.source] + gain)
             value = np.maximum.reduceat(reached[-1], step.starts, axis=0)
-        rows = np.zeros((n, self.d), dtype=np.int16)
-        state, each = np.zeros(n, dtype=np.intp), np.arange(n)
-        for step, sums in zip(reversed(self.steps), reversed(reached), strict=True):
+        each = np.arange(n)
+
+        def pick(t: int, state: NDArray[np.intp]) -> tuple[NDArray[np.intp], None]:
             # A forbidden row is all minus infinity: any transition does, the caller sees the sum.
+            step, sums = self.steps[t], reached[t]
             if step.targets == 1:
-                pick = sums.argmax(axis=0)
-            else:
-                arriving = step.arriving[state]
-                pick = arriving[each, sums[arriving, each[:, None]].argmax(axis=1)]
-            rows[:, step.introduced] = step.rows[pick][:, step.introduced]
-            state = step.source[pick]
-        return rows, value[0]
+                return sums.argmax(axis=0), None
+            arriving = step.arriving[state]
+            return arriving[each, sums[arriving, each[:, None]].argmax(axis=1)], None
+
+        return self.trace(n, pick), value[0]
+
+    def trace(self, n: int, pick: Pick) -> Population:
+        """Go ``n`` paths back from the end.
+
+        Args:
+            n: how many.
+            pick: asked once a step, from the last to the first.
+
+        Returns:
+            Canonical rows, shape ``(n, d)``; more or fewer where ``pick`` says so.
+        """
+        columns, state = np.zeros((self.d, n), dtype=np.int16), np.zeros(n, dtype=np.intp)
+        for t in reversed(range(len(self.steps))):
+            step = self.steps[t]
+            picked, path = pick(t, state)
+            if path is not None:
+                columns = columns[:, path]
+            for c in step.introduced:
+                columns[c] = step.rows[:, c].take(picked)
+            state = step.source.take(picked)
+        return columns.T.copy()
+
+    def restricted(self, allowed: Sequence[NDArray[np.bool_]]) -> Automaton | None:
+        """The automaton of those paths that take allowed transitions alone; ``None`` where there is no such path.
+
+        Args:
+            allowed: a list over steps of shape ``(K,)``.
+        """
+        kept = []
+        live = np.ones(1, dtype=bool)
+        for step, mask in zip(self.steps, allowed, strict=True):
+            kept.append(mask & live[step.source])
+            live = np.zeros(step.targets, dtype=bool)
+            live[step.target[kept[-1]]] = True
+        ends, live = [], np.ones(1, dtype=bool)
+        for t in reversed(range(len(self.steps))):
+            step = self.steps[t]
+            ends.append(live)
+            kept[t] &= live[step.target]
+            live = np.zeros(step.sources, dtype=bool)
+            live[step.source[kept[t]]] = True
+        if not live.all():
+            return None
+        steps = []
+        for step, keep, after in zip(self.steps, kept, reversed(ends), strict=True):
+            source, target = (np.cumsum(states) - 1 for states in (live, after))
+            steps.append(
+                replace(
+                    step,
+                    rows=step.rows[keep],
+                    source=source[step.source[keep]],
+                    target=target[step.target[keep]],
+                    sources=int(live.sum()),
+                    targets=int(after.sum()),
+                    hot=step.hot[keep],
+                )
+            )
+            live = after
+        return Automaton(self.d, tuple(steps))
 
     def reduced(self, increments: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         """Increments with the cheapest completion as potential: never negative, and zero along a cheapest path.
@@ -149,12 +216,38 @@ def closure(space: SearchSpace, scope: Iterable[int]) -> Scope:
     return tuple(sorted(closed))
 
 
-def make_plan(space: SearchSpace, scopes: Iterable[Scope]) -> Plan:
-    """The plan for tables with these scopes; choices in none of them get a step of their own.
+def make_automaton(space: SearchSpace, scopes: Iterable[Scope]) -> Automaton:
+    """The automaton for tables with these scopes; choices in none of them get a step of their own. The last ones are kept.
 
-    Because scopes are closed under ancestors, whether a choice matters is always known when it is introduced.
+    Because scopes are closed under ancestors, whether a choice matters is always known when it is introduced. The result
+    does not depend on the order of the scopes: those of the network's parts come first, as the network has them.
     """
-    closed = {closure(space, scope): None for scope in (*scopes, *((c,) for c in range(space.d)))}
+    return _make(_Tree(space), frozenset(scopes))
+
+
+class _Tree:
+    """A space as far as an automaton depends on it; equal for spaces whose automata are the same."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        choices = tuple(
+            (len(c.options), parent, c.active) for c, parent in zip(space.choices, space.parents, strict=True)
+        )
+        self.key = (choices, tuple(part.choices for part in space.parts))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Tree) and self.key == other.key
+
+
+@lru_cache(maxsize=_KEPT)
+def _make(tree: _Tree, scopes: frozenset[Scope]) -> Automaton:
+    space = tree.space
+    given = {closure(space, scope) for scope in scopes}
+    of_parts = [scope for part in space.parts if (scope := closure(space, part.choices)) in given]
+    closed = dict.fromkeys((*of_parts, *sorted(given), *(closure(space, (c,)) for c in range(space.d))))
     maximal = [scope for scope in closed if not any(set(scope) < set(other) for other in closed)]
     steps: list[Step] = []
     states, live = np.zeros((1, space.d), dtype=np.int16), frozenset[int]()
@@ -173,7 +266,7 @@ def make_plan(space: SearchSpace, scopes: Iterable[Scope]) -> Plan:
         hot = np.where(matters, space.offsets[columns] + rows[:, columns], space.offsets[-1])
         steps.append(Step(scope, rows, source, target, len(states), len(after), introduced, hot))
         states = after
-    return Plan(space.d, tuple(steps))
+    return Automaton(space.d, tuple(steps))
 
 
 def _order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[Scope]:

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs.exact.automaton import Floats, Plan
-from snugnet.costs.exact.grid import EDGE, Excess
+from snugnet.costs.exact.automaton import Automaton, Floats
+from snugnet.costs.exact.excess import EDGE, Excess
 from snugnet.spaces import Population
 
 _INNER = 1024  # numbers that a broadcast addition goes through at a time
@@ -42,16 +42,16 @@ class Move:
 
 
 @lru_cache(maxsize=64)
-def make_lattice(plan: Plan, excesses: tuple[Excess, ...], uppers: tuple[float, ...], cells: int) -> Lattice:
+def make_lattice(automaton: Automaton, excesses: tuple[Excess, ...], uppers: tuple[float, ...], cells: int) -> Lattice:
     """A :class:`Lattice`; the last ones are kept, since budgets of one rung share theirs."""
-    return Lattice(plan, excesses, uppers, cells)
+    return Lattice(automaton, excesses, uppers, cells)
 
 
 class Lattice:
     """A grid for the costs of some tables, up to some amounts above their minima.
 
     Attributes:
-        plan: the plan.
+        automaton: the automaton.
         deltas: width of a cell for each table, in its unit.
         slack: by how much a true cost may be above (``slack[0]``) or below (``slack[1]``) its rounded cost, at most half
             a cell a step: shape ``(2, m)``.
@@ -60,18 +60,18 @@ class Lattice:
         coordinates: cell of each flat index, below 0 in a margin: shape ``(m, size)``.
     """
 
-    def __init__(self, plan: Plan, excesses: Sequence[Excess], uppers: Sequence[float], cells: int) -> None:
+    def __init__(self, automaton: Automaton, excesses: Sequence[Excess], uppers: Sequence[float], cells: int) -> None:
         """Round the entries and lay the grid out.
 
         Args:
-            plan: the plan.
+            automaton: the automaton.
             excesses: one a table.
             uppers: for each table the most that any path may cost above the minimum.
             cells: for each table, as many as reach up to that.
         """
-        self.plan = plan
+        self.automaton = automaton
         self.deltas = np.array([e.step(u, cells) for e, u in zip(excesses, uppers, strict=True)])
-        m, steps = len(excesses), range(len(plan.steps))
+        m, steps = len(excesses), range(len(automaton.steps))
         # An entry above what the budget leaves is in no feasible path, so its rounding does not matter either.
         kept = [
             np.flatnonzero(
@@ -95,7 +95,7 @@ class Lattice:
         self._between = [(int(widths[j]), int(margins[j]), int(strides[j])) for j in range(1, m)]
         self.moves: list[Move] = []
         rows = 1  # of the first dimension, occupied so far
-        for step, keep, shift in zip(plan.steps, kept, shifts, strict=True):
+        for step, keep, shift in zip(automaton.steps, kept, shifts, strict=True):
             flat = strides @ shift
             order = np.lexsort((flat, step.source[keep], step.target[keep]))
             keep, flat = keep[order], flat[order]
@@ -121,7 +121,7 @@ class Lattice:
         """Room for :meth:`solve` on ``n`` scenarios, to be used again and again."""
         repeat = max(1, _INNER // n)
         rows = self.size + repeat
-        states = [1, *(step.targets for step in self.plan.steps)]
+        states = [1, *(step.targets for step in self.automaton.steps)]
         values = [np.full((s, rows * n), -np.inf, dtype=dtype) for s in states]
         values[0][0, self.origin * n : (self.origin + 1) * n] = 0
         return Buffers(n, repeat, rows, values, np.empty(rows * n, dtype))
@@ -206,22 +206,20 @@ class Paths:
         Returns:
             Canonical rows, shape ``(r, d)``.
         """
-        plan, n = self.lattice.plan, self.buffers.n
-        rows = np.zeros((len(cell), plan.d), dtype=np.int16)
         if not len(cell):  # a step may have no transition left, so there would be none to pick from
-            return rows
-        state, cell = np.zeros(len(cell), dtype=np.intp), cell.copy()
-        for t in reversed(range(len(plan.steps))):
-            step, move, before = plan.steps[t], self.lattice.moves[t], self.buffers.values[t]
+            return np.zeros((0, self.lattice.automaton.d), dtype=np.int16)
+        automaton, n, at = self.lattice.automaton, self.buffers.n, cell.copy()
+
+        def pick(t: int, state: NDArray[np.intp]) -> tuple[NDArray[np.intp], None]:
+            step, move, before = automaton.steps[t], self.lattice.moves[t], self.buffers.values[t]
             source, target = step.source[move.kept], step.target[move.kept]
-            index = (source * self.buffers.rows - move.shift)[:, None] * n + (cell * n + scenario)
+            index = (source * self.buffers.rows - move.shift)[:, None] * n + (at * n + scenario)
             sums = before.ravel().take(index)  # never outside: no cell moves further than the margins
             sums += self.gains[t].take(scenario, axis=1)
             if step.targets > 1:
                 sums[target[:, None] != state] = -np.inf
-            pick = sums.argmax(axis=0)
-            for c in step.introduced:
-                rows[:, c] = step.rows[move.kept[pick], c]
-            state = source[pick]
-            cell -= move.shift[pick]
-        return rows
+            best = sums.argmax(axis=0)
+            np.subtract(at, move.shift[best], out=at)
+            return move.kept[best], None
+
+        return automaton.trace(len(cell), pick)

@@ -3,57 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs.budget import format_amount
-from snugnet.costs.exact.automaton import Floats, Plan
-from snugnet.errors import BudgetError
+from snugnet.costs.exact.automaton import Automaton, Floats
 from snugnet.spaces import Population
-
-if TYPE_CHECKING:
-    from snugnet.costs.table import CostTable
 
 _LABELS = 50_000  # kept a state; beyond that the search is no longer a proof
 _MIXTURES = 32
 
 
-def find_feasible(
-    tables: Sequence[CostTable], plan: Plan, scores: Floats, budgets: NDArray[np.float64], where: str = ""
-) -> Population:
-    """An architecture within all budgets, by label setting: for each state the cost vectors that none dominates.
+def undominated(
+    automaton: Automaton,
+    costs: Sequence[Floats],
+    gains: Sequence[Floats],
+    limits: NDArray[np.float64],
+    spans: NDArray[np.float64],
+) -> tuple[Population, Floats, bool]:
+    """Architectures within all limits, by label setting: for each state the cost vectors that none dominates.
 
-    A label goes as soon as its cheapest completion breaks a budget, or a mixture of the budgets: near the edge of what
+    A label goes as soon as its cheapest completion breaks a limit, or a mixture of the limits: near the edge of what
     is feasible, where this is needed, few labels are left.
 
     Args:
-        tables: costs of one space.
-        plan: one that holds all of them.
-        scores: of one scenario, shape ``(sum of options,)``; the result has the best score of those found.
-        budgets: shape ``(m,)``.
-        where: put before the message of an error.
+        automaton: of the architectures that are looked at.
+        costs: what each transition costs, a list over steps of shape ``(K, m)``.
+        gains: what each transition scores, a list over steps of shape ``(K,)``; minus infinity forbids it.
+        limits: of the sums of costs, shape ``(m,)``.
+        spans: about how much each sum varies, all above zero: shape ``(m,)``.
 
     Returns:
-        A canonical row, shape ``(d,)``.
-
-    Raises:
-        BudgetError: there is none, or (the message says so) none was found among more labels than can be kept.
+        Canonical rows, their scores, and whether nothing was left out: without any row there is then none. Rows are within
+        the limits but for the rounding of sums, one part in 1e12.
     """
-    binding = [t for t, b in zip(tables, budgets, strict=True) if b < np.inf]
-    limits = np.array([b - t.constant for t, b in zip(tables, budgets, strict=True) if b < np.inf])
-    gains = [gain[:, 0] for gain in plan.scores(scores[None])]
     masks = [np.where(np.isneginf(gain), np.inf, 0.0) for gain in gains]
-    costs = [np.stack(steps, axis=1) for steps in zip(*(plan.increments(t.tables) for t in binding), strict=True)]
-    mixtures = _mixtures(np.array([t.range[1] - t.range[0] or 1.0 for t in binding]))
-    ahead = _completions(plan, [c @ mixtures + mask[:, None] for c, mask in zip(costs, masks, strict=True)])
-    # One part in 1e12 for the rounding of sums; the last test is on true costs.
+    mixtures = _mixtures(spans)
+    ahead = _completions(automaton, [c @ mixtures + mask[:, None] for c, mask in zip(costs, masks, strict=True)])
     bounds = limits @ mixtures + 1e-12 * (np.abs(limits) @ mixtures)
 
-    labels = [(np.zeros((1, len(binding))), np.zeros(1), np.zeros((1, plan.d), dtype=np.int16))]
+    m = len(limits)
+    labels = [(np.zeros((1, m)), np.zeros(1), np.zeros((1, automaton.d), dtype=np.int16))]
     proven = True
-    for step, cost, gain, mask, completion in zip(plan.steps, costs, gains, masks, ahead, strict=True):
+    for step, cost, gain, mask, completion in zip(automaton.steps, costs, gains, masks, ahead, strict=True):
         arriving: list[list[tuple[Floats, Floats, Population]]] = [[] for _ in range(step.targets)]
         for k in np.flatnonzero(mask == 0):
             sums, score, rows = labels[step.source[k]]
@@ -65,7 +57,7 @@ def find_feasible(
         labels = []
         for parts in arriving:
             sums, score, rows = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (
-                np.zeros((0, len(binding))), np.zeros(0), np.zeros((0, plan.d), dtype=np.int16)
+                np.zeros((0, m)), np.zeros(0), np.zeros((0, automaton.d), dtype=np.int16)
             )  # fmt: skip
             front = _front(sums, score)
             if len(front) > _LABELS:
@@ -74,10 +66,7 @@ def find_feasible(
                 front = front[np.argsort(-room, kind="stable")[:_LABELS]]
             labels.append((sums[front], score[front], rows[front]))
     _, score, rows = labels[0]
-    fits = np.all([t(rows) <= b for t, b in zip(tables, budgets, strict=True)], axis=0)
-    if not fits.any():
-        _refuse(tables, budgets, where, proven)
-    return rows[fits][score[fits].argmax()]
+    return rows, score, proven
 
 
 def _mixtures(spans: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,11 +76,11 @@ def _mixtures(spans: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([np.eye(m), between], axis=1) / spans[:, None]
 
 
-def _completions(plan: Plan, costs: Sequence[Floats]) -> list[Floats]:
+def _completions(automaton: Automaton, costs: Sequence[Floats]) -> list[Floats]:
     """After each step, the least that the rest can cost from each state: a list of shape ``(states, mixtures)``."""
     ahead: list[Floats] = []
     least = np.zeros((1, costs[0].shape[1]))
-    for step, cost in zip(reversed(plan.steps), reversed(costs), strict=True):
+    for step, cost in zip(reversed(automaton.steps), reversed(costs), strict=True):
         ahead.append(least)
         through = cost + least[step.target]
         least = np.full((step.sources, cost.shape[1]), np.inf)
@@ -113,12 +102,3 @@ def _front(sums: Floats, score: Floats) -> NDArray[np.intp]:
         if alive[i]:
             alive[i + 1 :] &= (ordered[i + 1 :] < ordered[i]).any(axis=1)
     return order[alive]
-
-
-def _refuse(tables: Sequence[CostTable], budgets: NDArray[np.float64], where: str, proven: bool) -> None:
-    wanted = " and ".join(f"{t.name} <= {format_amount(b)}" for t, b in zip(tables, budgets, strict=True) if b < np.inf)
-    ranges = "; ".join(f"{t.name}: {t.describe_range()}" for t in tables)
-    verb = "has" if proven else "was found to have"
-    raise BudgetError(
-        f"{where}no architecture of {tables[0].space.name} {verb} {wanted} together; feasible alone: {ranges}"
-    )

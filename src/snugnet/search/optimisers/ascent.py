@@ -2,7 +2,7 @@
 
 Around an architecture a predictor is nearly a sum of scores of options, and one backward pass gives them all. The best
 architecture under such a sum, less a price for each unit of cost, takes one Viterbi pass over the cost tables' plan
-(:class:`snugnet.costs.exact.automaton.Plan`), for hundreds of sums at once. So from each architecture many such problems are solved:
+(:class:`snugnet.costs.exact.automaton.Automaton`), for hundreds of sums at once. So from each architecture many such problems are solved:
 each with noise on the scores, a charge for what is changed (a trust region), and a price drawn around the one at which half
 of the proposals meet the budget. The best proposal is the next architecture.
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs.exact.automaton import Plan, make_plan
+from snugnet.costs.exact.automaton import Automaton, make_automaton
+from snugnet.costs.table import common_automaton
 from snugnet.search.archive import Archive
 from snugnet.search.optimisers.climb import _Climb
 from snugnet.search.problem import Problem
@@ -49,7 +50,7 @@ class _Ascent:
     gradients: Gradients
     rng: np.random.Generator
     archive: Archive = field(init=False)
-    plan: Plan = field(init=False)
+    plan: Automaton = field(init=False)
     prices: NDArray[np.float64] = field(init=False)
     done: set[int] = field(default_factory=set)
     polished: set[int] = field(default_factory=set)
@@ -60,7 +61,7 @@ class _Ascent:
         every = [(self.problem.tables[name], limit) for name, limit in self.problem.limits.items()]
         self.limits = [(table, limit) for table, limit in every if limit < table.range[1]]
         tables = [table for table, _ in self.limits]
-        self.plan = tables[0].plan_with(tables) if tables else make_plan(space, ())
+        self.plan = common_automaton(tables) if tables else make_automaton(space, ())
         self.column = np.repeat(np.arange(space.d), space.num_options)
         self.option = np.arange(len(self.column)) - space.offsets[self.column]
         self.prices = np.zeros(len(self.limits))
@@ -77,7 +78,7 @@ class _Ascent:
         A matrix product of a few columns is the fastest way to the sums of hundreds of models.
         """
         size = len(self.column)
-        increments = [self.plan.increments(table.tables) for table, _ in self.limits]
+        increments = [table.terms.increments(self.plan) for table, _ in self.limits]
         designs = []
         for i, step in enumerate(self.plan.steps):
             counts = np.zeros((len(step.rows), size + 1 + len(self.limits)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Costs on a grid: how finely a dynamic programme has to look at a cost under a given budget."""
+"""A cost above its minimum, and how finely a dynamic programme has to look at it under a given budget."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EDGE = 1e-4  # of a cell: added before a limit is rounded down, for the same rea
 
 @dataclass(frozen=True, eq=False)
 class Excess:
-    """One cost above its minimum, spread over the transitions of a plan.
+    """One cost above its minimum, spread over the transitions of an automaton; what is constant is no part of it.
 
     Attributes:
         steps: a list over steps of shape ``(K,)``; never negative; zero along a cheapest path.
-        low: cost of the cheapest architecture.
+        low: cost of the cheapest architecture, less what is constant.
         span: cost of the dearest architecture above that.
         smallest: the smallest entry above zero (infinite where there is none).
         common: the greatest common divisor of all entries where they are whole numbers, else 0.
@@ -35,9 +35,8 @@ class Excess:
     finest: float
 
     @classmethod
-    def make(cls, reduced: Sequence[NDArray[np.float64]], low: float, high: float) -> Excess:
-        """From the reduced increments of a plan and the range of the cost."""
-        largest = max(abs(low), abs(high))
+    def make(cls, reduced: Sequence[NDArray[np.float64]], low: float, high: float, largest: float) -> Excess:
+        """From the reduced increments on an automaton, the range, and what no true cost is larger than."""
         steps = [np.where(e > _ROUNDING * largest, e, 0.0) for e in reduced]
         entries = np.concatenate([np.zeros(1), *steps])
         positive = entries[entries > 0]
@@ -46,13 +45,13 @@ class Excess:
         smallest = float(positive.min()) if len(positive) else math.inf
         return cls(steps, low, high - low, smallest, common, max(_FINEST * largest, 1e-300))
 
-    def level(self, budget: NDArray[np.float64]) -> NDArray[np.float64]:
-        """For budgets from ``low`` on, the rung of a ladder just above what they leave: ``span``, ``span / 4``, ...
+    def level(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """For what budgets leave above the minimum, the rung of a ladder just above it: ``span``, ``span / 4``, ...
 
         All budgets of a rung share a grid, which is as fine relative to a small budget as to a large one. What leaves
         less than the smallest entry leaves nothing: rung 0. The result depends on the budget alone.
         """
-        left = np.clip(budget - self.low, 0.0, self.span)
+        left = np.clip(left, 0.0, self.span)
         with np.errstate(divide="ignore", invalid="ignore"):
             rung = np.where(left > 0, self.span * 4.0 ** -np.floor(np.log2(self.span / left) / 2), 0.0)
         rung = np.where(rung < left, 4 * rung, rung)

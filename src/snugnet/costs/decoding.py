@@ -9,13 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from snugnet.costs.exact.automaton import Floats, Plan
+from snugnet.costs.budget import format_amount
+from snugnet.costs.exact.allowed import Allowed
+from snugnet.costs.exact.automaton import Automaton, Floats
 from snugnet.costs.exact.best import Lattice, Paths, make_lattice
-from snugnet.costs.exact.feasible import find_feasible
-from snugnet.costs.table import CostTable
+from snugnet.costs.exact.feasible import undominated
+from snugnet.costs.table import CostTable, common_automaton
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population
 
+_AT_A_TIME = 2**14  # scenarios: what is kept of each step does not grow with their number
 _JOINT = 16  # times as many cells where several budgets bind at once
 _FEW = 256  # scenarios that one thread solves faster than several
 _CHUNK = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
@@ -23,11 +26,18 @@ _AT_ONCE = 8  # cells traced back together
 _ROUNDS = 3  # of that, before only cells are looked at in which everything fits
 
 
-def decode(tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, *, cells: int = 1024) -> Population:
+def decode(
+    tables: Sequence[CostTable],
+    scores: ArrayLike,
+    budgets: ArrayLike,
+    *,
+    allowed: Allowed | None = None,
+    cells: int = 1024,
+) -> Population:
     """The architectures with the greatest sum of scores over the choices that matter, within budgets.
 
     No result is above a budget: true costs are compared. Each is optimal to the quantisation. With ``T`` steps (the
-    plan's tables, 20 for ``ofa-mobilenet-v3``) and ``delta`` the width of a cell, at most
+    automaton's, 20 for ``ofa-mobilenet-v3``) and ``delta`` the width of a cell, at most
     ``4 * (budget - cheapest) / cells``, no architecture that costs at most ``budget - T * delta`` scores more; nor, in
     exact arithmetic, does any at all where the unconstrained best fits, or where costs are multiples of a whole number
     and ``cells`` of those reach the budget. Where several budgets bind at once, a side of the grid has
@@ -39,43 +49,64 @@ def decode(tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, *
         tables: costs of one space.
         scores: in one-hot layout (``space.offsets``), shape ``(n, sum of options)``; minus infinity forbids an option.
         budgets: shape ``(n, len(tables))``, or ``(n,)`` for one table; infinite for no bound.
+        allowed: further limits, the same for all scenarios.
         cells: of the grid of one budget.
 
     Returns:
         Canonical rows, shape ``(n, d)``.
 
     Raises:
-        BudgetError: budgets that no architecture meets; names the scenario and the feasible range.
+        BudgetError: budgets that no architecture meets; names the scenario and the feasible range. Or nothing is allowed.
         SpaceError: wrong shapes, scores that are NaN or plus infinity, or everything forbidden.
     """
-    return _Decoder(tables, scores, budgets, cells).run()
+    array, limits = _check(tables, scores, budgets, cells)
+    automaton = common_automaton(tables, allowed)
+    for m, table in enumerate(tables):
+        for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
+            table.check_budget(float(limits[i, m]), f"scenario {i}: ", allowed)
+    rows = np.zeros((len(array), automaton.d), dtype=np.int16)
+    for start in range(0, len(array), _AT_A_TIME):
+        some = slice(start, start + _AT_A_TIME)
+        rows[some] = _Decoder(tables, allowed, automaton, array[some], limits[some], cells, start).run()
+    return rows
 
 
 class _Decoder:
-    """The scenarios of one call, and those of them that are not solved yet."""
+    """Some scenarios of one call, and those of them that are not solved yet."""
 
-    def __init__(self, tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, cells: int) -> None:
-        self.tables, self.cells = list(tables), cells
-        self.scores, self.budgets = _check(self.tables, scores, budgets, cells)
-        self.plan: Plan = self.tables[0].plan_with(self.tables)
-        self.excesses = [table.excess(self.plan) for table in self.tables]
-        self.forbidding = np.isneginf(self.scores).any(axis=1)
-        self.rows = np.zeros((len(self.scores), self.tables[0].space.d), dtype=np.int16)
-        self.pending = np.ones(len(self.scores), dtype=bool)
+    def __init__(
+        self,
+        tables: Sequence[CostTable],
+        allowed: Allowed | None,
+        automaton: Automaton,
+        scores: Floats,
+        budgets: NDArray[np.float64],
+        cells: int,
+        first: int,
+    ) -> None:
+        self.tables, self.allowed, self.automaton = tables, allowed, automaton
+        self.scores, self.budgets, self.cells = scores, budgets, cells
+        self.first = first  # number of the first scenario, for messages
+        self.excesses = [table.excess(automaton) for table in tables]
+        self.lows = np.array([table.constant + e.low for table, e in zip(tables, self.excesses, strict=True)])
+        self.forbidding = np.isneginf(scores).any(axis=1)
+        self.rows = np.zeros((len(scores), automaton.d), dtype=np.int16)
+        self.pending = np.ones(len(scores), dtype=bool)
 
     def run(self) -> Population:
         """Easy scenarios first: a relaxation whose optimum meets all budgets has solved the problem itself."""
         cheapest = [self._cheapest(m) for m in range(len(self.tables))]
-        rows, sums = self.plan.best(self.plan.scores(self.scores))
+        rows, sums = self.automaton.best(self.automaton.scores(self.scores))
         if np.isneginf(sums).any():
-            raise SpaceError(f"scenario {int(np.isneginf(sums).argmax())}: the scores forbid every architecture")
+            raise SpaceError(f"{self._where(np.isneginf(sums).argmax())}the scores forbid every architecture")
         self._accept(np.arange(len(rows)), rows)
         binding = self._costs(rows) > self.budgets
         if len(self.tables) > 1:
             for m in range(len(self.tables)):
                 self._solve(np.flatnonzero(self.pending & binding[:, m]), [m], self.cells)
+        highs = [table.bounds(allowed=self.allowed)[1] for table in self.tables]
         for i in np.flatnonzero(self.pending):
-            binding[i] |= self.budgets[i] < [table.range[1] for table in self.tables]
+            binding[i] |= self.budgets[i] < highs
         for subset in np.unique(binding[self.pending], axis=0):
             members = np.flatnonzero(self.pending & (binding == subset).all(axis=1))
             side = self.cells if subset.sum() == 1 else max(2, round((_JOINT * self.cells) ** (1 / subset.sum())))
@@ -84,8 +115,13 @@ class _Decoder:
             left = np.flatnonzero(self.pending)
             self._accept(left, rows[left])
         for i in np.flatnonzero(self.pending):
-            self.rows[i] = find_feasible(self.tables, self.plan, self.scores[i], self.budgets[i], f"scenario {i}: ")
+            self.rows[i] = find_feasible(
+                self.tables, self.automaton, self.scores[i], self.budgets[i], self._where(i), self.allowed
+            )
         return self.rows
+
+    def _where(self, i: np.integer) -> str:
+        return f"scenario {self.first + i}: "
 
     def _costs(self, rows: Population) -> NDArray[np.float64]:
         """True costs, shape ``(n, m)``."""
@@ -100,17 +136,15 @@ class _Decoder:
     def _cheapest(self, m: int) -> Population:
         """The cheapest architecture of each scenario under one table; refuses a budget below it."""
         table, budgets = self.tables[m], self.budgets[:, m]
-        for i in np.flatnonzero(budgets < table.range[0]):
-            table.check_budget(float(budgets[i]), f"scenario {i}: ")
-        rows = np.repeat(table.cheapest, len(budgets), axis=0)
+        rows = np.repeat(table.terms.ends(self.automaton)[:1], len(budgets), axis=0)
         some = np.flatnonzero(self.forbidding)
         if len(some):
-            rows[some] = table.extreme(~np.isneginf(self.scores[some]), -1)
+            rows[some] = table.terms.extreme(self.automaton, ~np.isneginf(self.scores[some]), -1)[0]
             least = table(rows[some])
             for i, low in zip(some, least, strict=True):
                 if budgets[i] < low:
                     raise BudgetError(
-                        f"scenario {i}: of what its scores allow, no architecture has {table.name} <= "
+                        f"{self._where(i)}of what its scores allow, no architecture has {table.name} <= "
                         f"{budgets[i]:,.10g}; feasible: from {low:,.10g} {table.unit}"
                     )
         return rows
@@ -119,13 +153,16 @@ class _Decoder:
         """Solve scenarios under some of their budgets, those of a grid together, in chunks, on all cores."""
         if not len(scenarios):
             return
-        levels = np.stack([self.excesses[m].level(self.budgets[scenarios, m]) for m in members], axis=1)
+        left = self.budgets[scenarios] - self.lows
+        levels = np.stack([self.excesses[m].level(left[:, m]) for m in members], axis=1)
         tasks = []
         # For a few scenarios the arrays are so small that threads mostly wait for one another.
         workers = min(4, os.cpu_count() or 1) if len(scenarios) > _FEW else 1
         for uppers in np.unique(levels, axis=0):
             group = scenarios[(levels == uppers).all(axis=1)]
-            lattice = make_lattice(self.plan, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells)
+            lattice = make_lattice(
+                self.automaton, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells
+            )
             size = max(1, _CHUNK // lattice.size)
             chunks = [group[start : start + size] for start in range(0, len(group), size)]
             tasks += [(lattice, members, chunks[w::workers]) for w in range(min(workers, len(chunks)))]
@@ -137,13 +174,12 @@ class _Decoder:
                 list(pool.map(lambda task: self._solve_chunks(*task), tasks))
 
     def _solve_chunks(self, lattice: Lattice, members: list[int], chunks: list[NDArray[np.intp]]) -> None:
-        lows = np.array([self.excesses[m].low for m in members])
         buffers = lattice.buffers(len(chunks[0]), self.scores.dtype)
         for chunk in chunks:
             if len(chunk) != buffers.n:
                 buffers = lattice.buffers(len(chunk), self.scores.dtype)
-            paths = lattice.solve(self.plan.scores(self.scores[chunk]), buffers)
-            left = self.budgets[chunk][:, members] - lows
+            paths = lattice.solve(self.automaton.scores(self.scores[chunk]), buffers)
+            left = (self.budgets[chunk] - self.lows)[:, members]
             final = np.full((len(chunk), lattice.size), -np.inf, dtype=self.scores.dtype)
             np.copyto(final, paths.final, where=_reach(lattice, lattice.cells(left, safe=False)))
             open_ = np.arange(len(chunk))
@@ -191,8 +227,52 @@ def _reach(lattice: Lattice, top: NDArray[np.int64]) -> NDArray[np.bool_]:
     return reach
 
 
+def find_feasible(
+    tables: Sequence[CostTable],
+    automaton: Automaton,
+    scores: Floats,
+    budgets: NDArray[np.float64],
+    where: str = "",
+    allowed: Allowed | None = None,
+) -> NDArray[np.int16]:
+    """An architecture within all budgets, the best of those that are found.
+
+    Args:
+        tables: costs of one space.
+        automaton: of the allowed architectures, for all of the tables.
+        scores: of one scenario, shape ``(sum of options,)``.
+        budgets: shape ``(m,)``.
+        where: put before the message of an error.
+        allowed: for that message.
+
+    Returns:
+        A canonical row, shape ``(d,)``.
+
+    Raises:
+        BudgetError: there is none, or (the message says so) none was found among more labels than can be kept.
+    """
+    binding = [(table, budget) for table, budget in zip(tables, budgets, strict=True) if budget < np.inf]
+    rows, found, proven = undominated(
+        automaton,
+        [np.stack(step, axis=1) for step in zip(*(t.terms.increments(automaton) for t, _ in binding), strict=True)],
+        [gain[:, 0] for gain in automaton.scores(scores[None])],
+        np.array([budget - table.constant for table, budget in binding]),
+        np.array([table.excess(automaton).span or 1.0 for table, _ in binding]),
+    )
+    fits = np.all([table(rows) <= budget for table, budget in binding], axis=0)
+    if not fits.any():
+        wanted = " and ".join(f"{table.name} <= {format_amount(budget)}" for table, budget in binding)
+        ranges = "; ".join(f"{table.name}: {table.describe_range(allowed)}" for table in tables)
+        raise BudgetError(
+            f"{where}no architecture of {tables[0].space.name} {'has' if proven else 'was found to have'} {wanted} "
+            f"together; feasible alone: {ranges}"
+        )
+    best: NDArray[np.int16] = rows[fits][found[fits].argmax()]
+    return best
+
+
 def _check(
-    tables: list[CostTable], scores: ArrayLike, budgets: ArrayLike, cells: int
+    tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, cells: int
 ) -> tuple[Floats, NDArray[np.float64]]:
     """Scores and budgets as arrays of the right shapes."""
     if not tables:

@@ -20,14 +20,14 @@ from snugnet.nn.layers import ACTIVATIONS, ConvLayer, SELayer
 from snugnet.spaces import Layer
 
 
-def split(x: Tensor, pairs: int) -> Tensor:
+def split(x: Tensor, archs: int) -> Tensor:
     """(b, P * C, h, w) -> (b * P, C, h, w), the same memory."""
-    return x.reshape(x.shape[0] * pairs, -1, *x.shape[2:])
+    return x.reshape(x.shape[0] * archs, -1, *x.shape[2:])
 
 
-def grouped(x: Tensor, pairs: int) -> Tensor:
+def grouped(x: Tensor, archs: int) -> Tensor:
     """(b * P, C, h, w) -> (b, P * C, h, w), the same memory."""
-    return x.reshape(x.shape[0] // pairs, -1, *x.shape[2:])
+    return x.reshape(x.shape[0] // archs, -1, *x.shape[2:])
 
 
 def scaled(x: Tensor, factors: Tensor | None) -> Tensor:
@@ -38,10 +38,10 @@ def scaled(x: Tensor, factors: Tensor | None) -> Tensor:
     return (x.view(b, len(factors), -1, h, w) * factors.to(x)[None, :, :, None, None]).view(b, -1, h, w)
 
 
-def with_channels(x: Tensor, pairs: int, channels: int) -> Tensor:
-    """(b, P * C, h, w) -> (b, P * channels, h, w): the leading channels of each pair, or zeros behind them."""
+def with_channels(x: Tensor, archs: int, channels: int) -> Tensor:
+    """(b, P * C, h, w) -> (b, P * channels, h, w): the leading channels of each architecture, or zeros behind them."""
     b, _, h, w = x.shape
-    each = x.view(b, pairs, -1, h, w)
+    each = x.view(b, archs, -1, h, w)
     have = each.shape[2]
     if have == channels:
         return x
@@ -49,54 +49,65 @@ def with_channels(x: Tensor, pairs: int, channels: int) -> Tensor:
     return each.reshape(b, -1, h, w)
 
 
-def conv_pairs(step: ConvLayer, layer: Layer, x: Tensor, pairs: int) -> Tensor:
-    """A convolution of that size with the same weight for all pairs; batch statistics are each pair's own."""
+def batched_conv(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor:
+    """A convolution of that size with the same weight for all architectures; batch statistics are each one's own."""
     weight, bias = step.weights(layer)
     if layer.depthwise:
-        x = F.conv2d(x, weight.repeat(pairs, 1, 1, 1), None, layer.stride, layer.padding, groups=x.shape[1])
+        x = F.conv2d(x, weight.repeat(archs, 1, 1, 1), None, layer.stride, layer.padding, groups=x.shape[1])
     else:
-        x = grouped(F.conv2d(split(x, pairs), weight, bias, layer.stride, layer.padding, groups=layer.groups), pairs)
-    return _finish(step, x, pairs, layer.out_channels)
+        x = grouped(F.conv2d(split(x, archs), weight, bias, layer.stride, layer.padding, groups=layer.groups), archs)
+    return _finish(step, layer, x, archs)
 
 
-def depthwise_pairs(
-    step: ConvLayer, layer: Layer, x: Tensor, pairs: int, kept: Tensor, kernels: Sequence[int]
+def batched_depthwise(
+    step: ConvLayer, layer: Layer, x: Tensor, archs: int, kept: Tensor, kernels: Sequence[int]
 ) -> Tensor:
-    """A depthwise convolution whose kernel is gated pair by pair: kept is (P, m), "kernel i or larger"."""
+    """A depthwise convolution whose kernel is gated architecture by architecture: kept is (P, m), "kernel i or larger"."""
     weight = step.weights(layer)[0].detach()
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride)
-    return _finish(step, out, pairs, layer.out_channels)
+    return _finish(step, layer, out, archs)
 
 
-def se_pairs(step: SELayer, layer: Layer, x: Tensor, pairs: int, hidden_mask: Tensor | None) -> Tensor:
-    """Squeeze-and-excitation of that size, with its hidden units masked pair by pair (P, hidden)."""
+def batched_se(
+    step: SELayer, layer: Layer, x: Tensor, archs: int, mask: Tensor | None, hidden_mask: Tensor | None
+) -> Tensor:
+    """Squeeze-and-excitation of that size.
+
+    Args:
+        step: the supernet's.
+        layer: its size.
+        x: (b, P * C, h, w), not masked; nor is the result.
+        archs: P.
+        mask: (P, C), which channels there are to be squeezed.
+        hidden_mask: (P, hidden), which hidden units.
+    """
     state = step.views(layer)
-    pooled = split(x.mean((2, 3), keepdim=True), pairs)
+    pooled = split(scaled(x.mean((2, 3), keepdim=True), mask), archs)
     hidden = F.relu(F.conv2d(pooled, state["reduce.weight"], state["reduce.bias"]))
-    hidden = split(scaled(grouped(hidden, pairs), hidden_mask), pairs)
-    return x * grouped(F.hardsigmoid(F.conv2d(hidden, state["expand.weight"], state["expand.bias"])), pairs)
+    hidden = split(scaled(grouped(hidden, archs), hidden_mask), archs)
+    return x * grouped(F.hardsigmoid(F.conv2d(hidden, state["expand.weight"], state["expand.bias"])), archs)
 
 
-def _finish(step: ConvLayer, x: Tensor, pairs: int, channels: int) -> Tensor:
-    """Batch norm with each pair's own batch statistics, then the activation."""
+def _finish(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor:
+    """Batch norm with each architecture's own batch statistics, then the activation."""
     if step.norm is not None:
-        gamma, beta = step.norm.weight[:channels].repeat(pairs), step.norm.bias[:channels].repeat(pairs)
+        gamma, beta = (each[: layer.out_channels].repeat(archs) for each in (step.norm.weight, step.norm.bias))
         x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=step.norm.eps)
-    return ACTIVATIONS[step.layer.activation](x)
+    return ACTIVATIONS[layer.activation](x)
 
 
 def nested_mask(kept: Tensor, rings: Tensor) -> Tensor:
     """Sum of the rings that are kept.
 
     Args:
-        kept: (pairs, m), "option i or larger".
+        kept: (P, m), "option i or larger".
         rings: (m, ...), what option i adds to option i - 1.
 
     Returns:
-        (pairs, ...), each entry the gate of the ring that it lies in.
+        (P, ...), each entry the gate of the ring that it lies in.
     """
     return torch.tensordot(kept, rings.to(kept), 1)
 
@@ -112,9 +123,9 @@ def kernel_rings(kernels: Sequence[int]) -> Tensor:
 
 
 class _NestedDepthwise(torch.autograd.Function):
-    """A depthwise convolution whose kernel is gated ring by ring, pair by pair; the weight itself is frozen.
+    """A depthwise convolution whose kernel is gated ring by ring, architecture by architecture; the weight itself is frozen.
 
-    Autograd would take the gradient of every pair's weight and only then sum it up to one number a gate; on a CPU that
+    Autograd would take the gradient of every architecture's weight and only then sum it up to one number a gate; on a CPU that
     costs twenty times the convolution itself. A gate's gradient is also the product of the output's gradient with the
     output that its ring alone would give, which takes one more convolution a kernel size.
     """
@@ -134,7 +145,7 @@ class _NestedDepthwise(torch.autograd.Function):
         """Gradients of x and kept."""
         (gradient,) = gradients
         x, gated, weight, kept = ctx.saved_tensors
-        channels, pairs = x.shape[1], len(kept)
+        channels, archs = x.shape[1], len(kept)
         size = weight.shape[-1]
         d_x = torch.ops.aten.convolution_backward(
             gradient, x, gated, None, [ctx.stride] * 2, [size // 2] * 2, [1, 1], False, [0, 0], channels,
@@ -143,8 +154,8 @@ class _NestedDepthwise(torch.autograd.Function):
         whole = []  # for each kernel size, the product with what that whole kernel would give
         for kernel in ctx.kernels:
             edge = (size - kernel) // 2
-            centre = weight[:, :, edge : edge + kernel, edge : edge + kernel].repeat(pairs, 1, 1, 1)
+            centre = weight[:, :, edge : edge + kernel, edge : edge + kernel].repeat(archs, 1, 1, 1)
             out = F.conv2d(x, centre, None, ctx.stride, kernel // 2, groups=channels)
-            whole.append((out * gradient).sum((0, 2, 3), dtype=kept.dtype).view(pairs, -1).sum(1))
+            whole.append((out * gradient).sum((0, 2, 3), dtype=kept.dtype).view(archs, -1).sum(1))
         d_kept = torch.stack([whole[0], *(b - a for a, b in pairwise(whole))], 1)
         return d_x, d_kept, None, None, None

@@ -1,0 +1,125 @@
+"""How many architectures there are by cost: paths counted on a grid, drawn and listed.
+
+Every entry is rounded *down* to a grid, and for each state and cell the paths that lead there are counted. A cell of
+the last step is drawn in proportion to its count and the path is traced back, each transition in proportion to the
+paths behind it: a uniform draw among all architectures whose *rounded* cost is in reach, a superset of those whose true
+cost is.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.costs.exact.automaton import Automaton
+from snugnet.costs.exact.excess import EDGE, Excess
+from snugnet.spaces import Population
+
+_KEPT = 8  # some take up to 100 MB
+
+
+@lru_cache(maxsize=_KEPT)
+def make_counts(automaton: Automaton, excess: Excess, upper: float, cells: int) -> Counts:
+    """:class:`Counts`; the last ones are kept, since windows of one width share theirs."""
+    return Counts(automaton, excess, upper, cells)
+
+
+class Counts:
+    """How many paths lead to each state and cell, for rounded costs up to some limit.
+
+    Attributes:
+        automaton: the automaton.
+        delta: width of a cell, in the unit of the cost.
+        cells: number of cells.
+        slack: more than this a true cost is never above its rounded cost.
+        log2: log2 of what the counts of the last step have been divided by.
+    """
+
+    def __init__(self, automaton: Automaton, excess: Excess, upper: float, cells: int) -> None:
+        self.automaton = automaton
+        self.delta = excess.step(upper, cells)
+        self.cells = math.floor(upper / self.delta + EDGE) + 1
+        self.slack, self.log2 = 0.0, 0
+        self._shifts = [np.floor(e / self.delta + 1e-9).astype(np.int64) for e in excess.steps]
+        self._kept = [np.flatnonzero(q < self.cells) for q in self._shifts]
+        # Zeros to the left of the first cell: a look-up past the edge then needs no test.
+        self.pad = max((int(q[kept].max()) for q, kept in zip(self._shifts, self._kept, strict=True)), default=0)
+        count = np.zeros((1, self.pad + self.cells))
+        count[0, self.pad] = 1
+        self._counts = [count]
+        for step, q, kept, e in zip(automaton.steps, self._shifts, self._kept, excess.steps, strict=True):
+            after = np.zeros((step.targets, self.pad + self.cells))
+            for k in kept:
+                after[step.target[k], self.pad + q[k] :] += count[
+                    step.source[k], self.pad : self.pad + self.cells - q[k]
+                ]
+            exponent = math.frexp(after.max())[1]  # a power of two, so that nothing is rounded
+            count = np.ldexp(after, -exponent)
+            self.log2 += exponent
+            self.slack += float((e[kept] - self.delta * q[kept]).max())
+            self._counts.append(count)
+
+    @property
+    def last(self) -> NDArray[np.float64]:
+        """Paths that end in each cell, divided by ``2 ** log2``: shape ``(cells,)``."""
+        return self._counts[-1][0, self.pad :]
+
+    def draw(self, cells: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Population:
+        """Uniform draws among the paths that end in given cells.
+
+        Args:
+            cells: of the last step, with a count above zero: shape ``(n,)``.
+            uniforms: in [0, 1), one a step: shape ``(steps, n)``.
+
+        Returns:
+            Rows, shape ``(n, d)``.
+        """
+        at = cells + self.pad
+
+        def pick(t: int, state: NDArray[np.intp]) -> tuple[NDArray[np.intp], None]:
+            step, kept = self.automaton.steps[t], self._kept[t]
+            picked = np.empty(len(at), dtype=np.intp)
+            for target in range(step.targets):
+                here = slice(None) if step.targets == 1 else np.flatnonzero(state == target)
+                arrive = kept[step.target[kept] == target]
+                picked[here] = arrive[self._pick(t, arrive, at[here], uniforms[t, here])]
+            np.subtract(at, self._shifts[t].take(picked), out=at)
+            return picked, None
+
+        return self.automaton.trace(len(cells), pick)
+
+    def _pick(
+        self, t: int, arrive: NDArray[np.intp], at: NDArray[np.int64], uniforms: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """For paths at given cells, which of the arriving transitions they came by: shape ``(n,)``."""
+        source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
+        behind = np.empty((len(arrive), len(at)))
+        for row, k in zip(behind, arrive, strict=True):
+            counts[source[k]].take(at - shift[k], out=row, mode="clip")
+        for row, before in zip(behind[1:], behind, strict=False):
+            row += before
+        # Just below the total, so that a transition with paths behind it is always found.
+        threshold = uniforms * (behind[-1] * (1 - 2.0**-50)) if len(behind) else uniforms
+        pick = np.zeros(len(at), dtype=np.int8 if len(arrive) < 128 else np.intp)
+        for row in behind[:-1]:
+            np.add(pick, row <= threshold, out=pick)
+        return pick.astype(np.intp)
+
+    def list(self, low: int, high: int) -> Population:
+        """All architectures that end in cells ``low`` to ``high``: shape ``(n, d)``."""
+        at = np.arange(low, high + 1)
+        at = at[self.last[at] > 0] + self.pad
+
+        def pick(t: int, state: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+            nonlocal at
+            step, kept = self.automaton.steps[t], self._kept[t]
+            before = at - self._shifts[t][kept][:, None]
+            paths = self._counts[t][step.source[kept][:, None], before] > 0
+            k, path = np.nonzero(paths & (step.target[kept][:, None] == state))
+            at = before[k, path]
+            return kept[k], path
+
+        return self.automaton.trace(len(at), pick)

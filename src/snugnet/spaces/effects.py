@@ -1,0 +1,231 @@
+"""What choices do to layers: which number of which layer is a function of which few choices.
+
+Read off the blueprints alone. ``print(effects(space))`` shows it; the gates of :mod:`snugnet.nn.gated` run it.
+
+A position of the network is a sum of rows of layers, each with the options under which it is there: the block's own layers,
+those of its shortcut, the input itself. Blocks share one row where they differ in numbers that a gate reaches inside one set
+of weights, because the smaller is a part of the larger (:data:`GATED`). Whatever else a choice changes (which alternative
+runs, which layers a row has, an activation, a kernel that mixes channels, any number that is new) gives rows of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.errors import SpaceError
+from snugnet.spaces.blueprint import Block, Layer, union_of_rows
+from snugnet.spaces.space import SearchSpace
+
+Encoding = Literal["single-path", "multi-path"]
+
+GATED = ("out_channels", "kernel", "hidden")
+"""Numbers that a gate reaches inside one set of weights; the kernel where each channel is convolved on its own."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number, as a function of the fewest choices that decide it.
+
+    Attributes:
+        columns: of those choices.
+        values: one for each of their joint options, the last choice fastest; -1 where what it describes is not there.
+    """
+
+    columns: tuple[int, ...]
+    values: tuple[int, ...]
+
+    @classmethod
+    def of(cls, columns: tuple[int, ...], values: NDArray[np.int64]) -> Effect:
+        """From values over more choices, an axis a choice; where they are -1, anything goes."""
+        left = list(columns)
+        for axis in reversed(range(values.ndim)):
+            top = values.max(axis, keepdims=True)
+            if ((values == top) | (values == -1)).all():
+                values = top.squeeze(axis)
+                del left[axis]
+        return cls(tuple(left), tuple(values.ravel().tolist()))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The different values, rising."""
+        return tuple(sorted({value for value in self.values if value >= 0}))
+
+
+class SizedLayer(NamedTuple):
+    """A layer at its largest in its row, and what decides its numbers (:data:`GATED`)."""
+
+    layer: Layer
+    channels: Effect
+    kernel: Effect
+    hidden: Effect
+
+
+@dataclass(frozen=True)
+class Row:
+    """Layers that run one after the other.
+
+    Attributes:
+        key: of the block whose weights they use; empty for the input itself, which has no layers.
+        layers: in order.
+        there: 1 under the options with which the position has this row, else 0.
+    """
+
+    key: str
+    layers: tuple[SizedLayer, ...]
+    there: Effect
+
+
+@dataclass(frozen=True)
+class Position:
+    """One place of the network: the sum of those of its rows that are there.
+
+    Attributes:
+        name: of the block, the same for all alternatives.
+        rows: the blocks' own, then their shortcuts'.
+        channels: of the output.
+        width: of the output at its largest.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    channels: Effect
+    width: int
+
+
+class Fact(NamedTuple):
+    """A line of the plan: that number of that layer takes these values under the joint options of these choices."""
+
+    layer: str
+    attribute: str
+    choices: tuple[str, ...]
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the choices of a space do, position by position."""
+
+    space: SearchSpace
+    positions: tuple[Position, ...]
+
+    def facts(self) -> Iterator[Fact]:
+        """Everything that some choice decides, first layer to last."""
+        for position in self.positions:
+            for row in position.rows:
+                name = row.key or f"{position.name}.input"
+                ends = dict.fromkeys(row.layers[end].layer.name for end in (0, -1)) if row.layers else {}
+                yield from self._fact(f"{name}.{'..'.join(ends)}".rstrip("."), "there", row.there)
+                for layer, *numbers in row.layers:
+                    for attribute, effect in zip(GATED, numbers, strict=True):
+                        yield from self._fact(f"{name}.{layer.name}", attribute, effect)
+
+    def _fact(self, layer: str, attribute: str, effect: Effect) -> Iterator[Fact]:
+        if effect.columns:
+            yield Fact(layer, attribute, tuple(self.space.choices[c].name for c in effect.columns), effect.values)
+
+    def __str__(self) -> str:
+        lines = []
+        for layer, attribute, choices, values in self.facts():
+            last = len(self.space.choices[self.space.column[choices[-1]]].options)
+            shown = ["-" if value < 0 else str(value) for value in values]
+            groups = [" ".join(shown[i : i + last]) for i in range(0, len(shown), last)]
+            lines.append(f"{layer:<36} {attribute:<12} {' x '.join(choices)}: {' | '.join(groups)}")
+        return "\n".join(lines)
+
+
+def effects(space: SearchSpace, encoding: Encoding = "single-path") -> Effects:
+    """Read off the blueprints what the choices do.
+
+    Args:
+        space: whose.
+        encoding: with ``multi-path``, choices of what is inside a block have rows of their own as well: those that decide
+            a number of its inner layers, and neither the widths at its ends nor whether it is there.
+
+    Raises:
+        SpaceError: a block is skipped under some options, but its output is smaller than its input.
+    """
+    made: list[Position] = []
+    for i, part in enumerate(space.parts):
+        shape = tuple(len(space.choices[c].options) for c in part.choices)
+        found: dict[str, _Blocks] = {}
+        for indices in product(*map(range, shape)):
+            for block in space.part_blocks(i, indices):
+                found.setdefault(block.name, _Blocks(part.choices, shape, {})).at[indices] = block
+        made += [_position(name, blocks, encoding) for name, blocks in found.items()]
+    return Effects(space, tuple(made))
+
+
+class _Blocks(NamedTuple):
+    """A position's blocks under the joint options (an axis a choice) of its part's choices, where there is one."""
+
+    columns: tuple[int, ...]
+    shape: tuple[int, ...]
+    at: dict[tuple[int, ...], Block]
+
+    def effect(self, numbers: Mapping[tuple[int, ...], int], elsewhere: int = -1) -> Effect:
+        """What decides a number that is given under some of the joint options."""
+        values = np.full(self.shape, elsewhere, dtype=np.int64)
+        for at, number in numbers.items():
+            values[at] = number
+        return Effect.of(self.columns, values)
+
+
+_Placed = Mapping[tuple[int, ...], tuple[str, tuple[Layer, ...]]]
+"""Under which joint options there is a row, the key of its block, and its layers."""
+
+
+def _position(name: str, blocks: _Blocks, encoding: Encoding) -> Position:
+    joint = list(np.ndindex(blocks.shape))
+    body = {at: (block.key, block.layers) for at, block in blocks.at.items()}
+    around: dict[tuple[int, ...], tuple[str, tuple[Layer, ...]]] = {}
+    for at in joint:
+        block = blocks.at.get(at)
+        if block is None or block.shortcut == ():
+            around[at] = ("", ())  # the input goes on as it is
+        elif block.shortcut is not None:
+            around[at] = (block.key, block.shortcut)
+    if len(body) < len(joint) and any(row[0].resolution != row[-1].out_resolution for _, row in body.values()):
+        raise SpaceError(f"{name} is skipped under some options, but its output is smaller than its input")
+    channels = blocks.effect({at: row[-1].out_channels for at, (_, row) in body.items()})
+    rows = _rows(blocks, body)
+    if encoding == "multi-path":
+        entry = blocks.effect({at: row[0].in_channels for at, (_, row) in body.items()})
+        there = blocks.effect(dict.fromkeys(body, 1), 0)
+        inner = {c for row in rows for _, *numbers in row.layers for effect in numbers for c in effect.columns}
+        rows = _rows(blocks, body, inner - {*channels.columns, *entry.columns, *there.columns})
+    return Position(name, (*rows, *_rows(blocks, around)), channels, max(channels.values))
+
+
+def _rows(blocks: _Blocks, placed: _Placed, apart: Collection[int] = ()) -> list[Row]:
+    """One row for each structure, and for each joint option of the choices that are kept apart."""
+    axes = [axis for axis, column in enumerate(blocks.columns) if column in apart]
+    alike: dict[Any, dict[tuple[int, ...], tuple[Layer, ...]]] = {}
+    for at, (key, layers) in placed.items():
+        alike.setdefault((key, *map(_structure, layers), *(at[a] for a in axes)), {})[at] = layers
+    there: dict[tuple[str, tuple[SizedLayer, ...]], list[tuple[int, ...]]] = {}
+    for (key, *_), each in alike.items():  # choices that make no difference to some alternative do not part its rows
+        there.setdefault((key, _sized(blocks, each)), []).extend(each)
+    return [Row(*row, blocks.effect(dict.fromkeys(places, 1), 0)) for row, places in there.items()]
+
+
+def _structure(layer: Layer) -> Layer:
+    """What is left of a layer without the numbers that a gate reaches, or that follow from them or from the image."""
+    kernel = 0 if layer.depthwise else layer.kernel
+    groups = int(layer.depthwise)
+    return replace(layer, in_channels=0, out_channels=0, resolution=0, hidden=0, groups=groups, kernel=kernel)
+
+
+def _sized(blocks: _Blocks, rows: Mapping[tuple[int, ...], tuple[Layer, ...]]) -> tuple[SizedLayer, ...]:
+    """The layers of rows of one structure at their largest, and what decides their numbers."""
+    return tuple(
+        SizedLayer(
+            layer, *(blocks.effect({at: getattr(row[i], number) for at, row in rows.items()}) for number in GATED)
+        )
+        for i, layer in enumerate(union_of_rows(list(rows.values())))
+    )
