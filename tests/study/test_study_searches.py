@@ -245,7 +245,9 @@ def test_wrong_searches_are_refused_before_anything_is_trained(
 def test_shares_are_of_one_range(tmp_path: Path) -> None:
     study = content(tmp_path / "out", {"name": "A", "search": "random"})
     study["supernets"] = {"s": {}, "wider": {"space.width_mult": 0.2}}
-    with pytest.raises(ConfigError, match="s and wider have not the same range of madds; give the budgets as a list of amounts"):
+    with pytest.raises(
+        ConfigError, match="s and wider have not the same range of madds; give the budgets as a list of amounts"
+    ):
         run_study(StudyConfig(**study), progress=False)
     with pytest.raises(SnugnetError, match="a share of the range of a cost is from 0% to 100%, got '140%'"):
         run_study(StudyConfig(**{**study, "budgets": ["140%"]}), progress=False)

@@ -41,7 +41,7 @@ class Cost:
         return block_table(space, self.name, self.unit, self.block, num_classes)
 
     def with_classes(self, table: CostTable, num_classes: int) -> CostTable:
-        """This cost for another width of the classifier, made from that of the space's own; it is :meth:`table` for that width.
+        """Equal to :meth:`table` for another width of the classifier, made from the table of the space's own.
 
         Where a class costs the same in every architecture the two differ by a constant, and share all the rest.
         """

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from snugnet.costs import resolve_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
-from snugnet.family.record import Family, Specialized
+from snugnet.family.networks import Specialized
+from snugnet.family.specialising import SpecialisingFamily
 from snugnet.family.text_table import TextTable, human
 from snugnet.files import json_text, write_atomically
+from snugnet.nn.network import with_classes
 from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
 from snugnet.progress import progress_bar
-from snugnet.training.calibration import accuracy
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -162,7 +164,7 @@ CAPTION = (
 )
 
 
-def spread_budgets(family: Family, budgets: int | Sequence[float | str]) -> list[float]:
+def spread_budgets(family: SpecialisingFamily, budgets: int | Sequence[float | str]) -> list[float]:
     """Budgets to report on: as given (shares are of the range), or so many evenly spaced strictly between the smallest and largest cost."""
     low, high = family.cost_range(family.budget_name)
     if not isinstance(budgets, int):
@@ -170,7 +172,7 @@ def spread_budgets(family: Family, budgets: int | Sequence[float | str]) -> list
     return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
 
 
-def check_groups(family: Family, groups: Sequence[str] | None = None) -> list[str]:
+def check_groups(family: SpecialisingFamily, groups: Sequence[str] | None = None) -> list[str]:
     """The groups to evaluate: these, or all of at least two classes.
 
     Raises:
@@ -185,7 +187,7 @@ def check_groups(family: Family, groups: Sequence[str] | None = None) -> list[st
 
 
 def evaluate(
-    family: Family,
+    family: SpecialisingFamily,
     test: ImageSet,
     budgets: int | Sequence[float | str] = 4,
     *,
@@ -221,21 +223,32 @@ def evaluate(
     return Report(family.name, family.budget_name, rows, milliseconds)
 
 
-def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: float) -> Row:
-    """Measure one specialised network."""
+def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float) -> Row:
+    """Measure one specialised network.
+
+    It is built once, with all classes in its head: the specialised logits are columns of these, from the same weights and the same
+    batch-norm statistics.
+    """
     own = test.of_classes(network.class_indices)
-    everything = range(len(family.classes))
     whole = family.build(network.row)
-    resolution = network.blueprint.resolution
-    content = onnx_bytes(network.module, network.metadata())
+    module = with_classes(whole, network.class_indices)
+    columns = torch.tensor(network.class_indices, device=family.device)
+    right, right_all = 0, 0
+    everything = range(len(family.classes))
+    with torch.no_grad():
+        for images, labels in family.batches(own, everything, network.blueprint.resolution):
+            logits = whole(images)
+            right += int((columns[logits[:, columns].argmax(1)] == labels).sum())
+            right_all += int((logits.argmax(1) == labels).sum())
+    content = onnx_bytes(module, network.metadata())
     return Row(
         group=network.group,
         budget=budget,
-        accuracy=accuracy(network.module, family.batches(own, network.class_indices, resolution)),
-        accuracy_all=accuracy(whole, family.batches(own, everything, resolution)),
+        accuracy=right / len(own) if len(own) else math.nan,
+        accuracy_all=right_all / len(own) if len(own) else math.nan,
         costs=network.costs,
         milliseconds=measured_ms(content),
-        onnx_difference=onnx_difference(network.module, content),
+        onnx_difference=onnx_difference(module, content),
         images=len(own),
         arch=network.arch,
     )
@@ -247,7 +260,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 
-def family_figures(family: Family, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:
+def family_figures(family: SpecialisingFamily, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:
     """Pictures of what a family's generator hands out, as PNG by name.
 
     Args:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snugnet.errors import BudgetError, SearchError
-from snugnet.family.record import Family, Group, Specialized
+from snugnet.family.networks import Specialized
+from snugnet.family.record import Group
+from snugnet.family.specialising import SpecialisingFamily
 from snugnet.files import json_text, plain_number, write_atomically
 from snugnet.search.driver import run_search
 from snugnet.search.image_scorer import ImageScorer
@@ -43,12 +45,12 @@ class FamilySearch:
             group: to those of the largest superclass).
     """
 
-    family: Family
+    family: SpecialisingFamily
     group: Group | None
     problem: Problem
 
     @classmethod
-    def make(cls, family: Family, group: Group | None = None, **budgets: float | str) -> FamilySearch:
+    def make(cls, family: SpecialisingFamily, group: Group | None = None, **budgets: float | str) -> FamilySearch:
         """Check everything before any work.
 
         Args:
@@ -65,11 +67,11 @@ class FamilySearch:
         if not wanted:
             raise SearchError(f"{family.name} has no superclass of two classes or more; give classes to search for")
         indices = [family.class_indices(each) for each in wanted]
-        unknown = [name for name in budgets if name not in family.tables]
+        unknown = [name for name in budgets if name not in family.costs]
         if unknown:
-            raise BudgetError(f"{family.name} has no cost {unknown[0]!r}; costs: {', '.join(family.tables)}")
+            raise BudgetError(f"{family.name} has no cost {unknown[0]!r}; costs: {', '.join(family.costs)}")
         classes = max(map(len, indices))
-        names = sorted(family.tables, key=lambda name: name != family.budget_name)  # the generator's own first
+        names = dict.fromkeys((family.budget_name, *family.tables, *budgets))  # the generator's own first
         tables = {name: family.table(name, classes) for name in names}
         scorer = ImageScorer(
             family.supernet.eval(), family.calibration_batches, family.validation, indices, family.mean, family.std
@@ -132,7 +134,7 @@ class GeneratorProposer:
         group: that is searched for; None for all superclasses.
     """
 
-    family: Family
+    family: SpecialisingFamily
     group: Group | None
 
     @cached_property
@@ -243,7 +245,7 @@ class Searched:
 
 
 def search_family(
-    family: Family,
+    family: SpecialisingFamily,
     method: str | Method = "evolution",
     *,
     group: Group | None = None,

@@ -158,7 +158,9 @@ class SpecialisingFamily(FamilyRecord):
         it unused, because the most probable architecture is often cheaper than the average one; and it says nothing about budgets
         of another cost. The place is found by bisection, so that a scenario of its own looks up seven conditions, not all.
         """
-        batches = [(batch, self._remembered(asked, np.unique(asked.mixture[batch.members]))) for batch in asked.batches()]
+        batches = [
+            (batch, self._remembered(asked, np.unique(asked.mixture[batch.members]))) for batch in asked.batches()
+        ]
         low, high = np.zeros(len(asked), dtype=np.intp), np.full(len(asked), CONDITIONS - 1, dtype=np.intp)
         while (low < high).any():
             middle = (low + high) // 2
@@ -166,7 +168,9 @@ class SpecialisingFamily(FamilyRecord):
                 members = batch.members[low[batch.members] < high[batch.members]]
                 if not len(members):
                     continue
-                pairs, back = np.unique(np.stack([asked.mixture[members], middle[members]]), axis=1, return_inverse=True)
+                pairs, back = np.unique(
+                    np.stack([asked.mixture[members], middle[members]]), axis=1, return_inverse=True
+                )
                 rows = self._most_probable(asked, modes, pairs)
                 costs = np.stack([table(rows) for table in batch.tables], 1)[back.ravel()]
                 outgrown = (costs >= batch.limits[np.isin(batch.members, members)]).any(1)
@@ -256,7 +260,7 @@ class _Asked:
         places: dict[Any, int] = {}
         texts, indices, group = [], [], np.empty(len(scenarios), dtype=np.intp)
         columns: dict[str, int] = {}
-        entries: tuple[list[int], list[int], list[float]] = ([], [], [])
+        at, of_cost, asked = list[int](), list[int](), list[float]()
         amounts: dict[tuple[str, int, str], float] = {}
         for i, scenario in enumerate(scenarios):
             if len(scenario) != 2 or not isinstance(scenario[1], Mapping):
@@ -280,11 +284,12 @@ class _Asked:
                     amount = amounts[known]
                 else:
                     amount = parse_budget(value)
-                for entry, each in zip(entries, (i, columns[name], amount), strict=True):
-                    entry.append(each)  # type: ignore[arg-type]
+                at.append(i)
+                of_cost.append(columns[name])
+                asked.append(amount)
         names = [*columns, *({family.budget_name} - columns.keys())]
         limits = np.full((len(scenarios), len(names)), np.inf)
-        limits[entries[0], entries[1]] = entries[2]
+        limits[at, of_cost] = asked
         weights = np.stack([family.memberships[list(own)].mean(0) for own in indices])
         mixtures, of_group = np.unique(weights, axis=0, return_inverse=True)
         widths = np.array([len(own) for own in indices])
