@@ -24,7 +24,7 @@ from snugnet.pipeline import machine
 from snugnet.predictors import ForestPredictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.optimisers.climb import climb
+from snugnet.search.optimisers.climb import Climb
 from snugnet.search.problem import Problem
 from snugnet.spaces import SearchSpace, get_space
 
@@ -58,7 +58,7 @@ def beat(model: dict[str, Any], forest: ForestPredictor, table: CostTable) -> di
         for seed in SEEDS:
             start = time.perf_counter()
             if name == "climb":
-                rows, values = climb(problem, seed=seed)
+                rows, values = Climb().maximise(problem, seed=seed)
                 found, value = rows[0], float(values[0])
             else:
                 run = run_search(problem, PRESETS["attentive-nas"], seed=seed, progress=False)

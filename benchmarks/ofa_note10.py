@@ -31,8 +31,8 @@ from snugnet.pipeline import machine
 from snugnet.predictors import MLPPredictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.optimisers.ascent import ascend
-from snugnet.search.problem import Problem
+from snugnet.search.optimisers.ascent import Ascent
+from snugnet.search.optimisers.optimiser import predictor_problem
 from snugnet.spaces import get_space
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "benchmark-ofa-note10"
@@ -57,13 +57,13 @@ def search(
 ) -> dict[str, Any]:
     """One budget, all three ways."""
     space = table.space
-    problem = Problem(space, predictor.predict, {table.name: table}, {table.name: budget})
-    _, cold = timed(lambda: ascend(problem, predictor.gradients, seed=len(SEEDS)))
+    problem = predictor_problem(predictor, {table.name: table}, {table.name: budget})
+    _, cold = timed(lambda: Ascent().maximise(problem, seed=len(SEEDS)))
     cpu = time.process_time()
-    runs = [timed(lambda s=seed: ascend(problem, predictor.gradients, seed=s)) for seed in SEEDS]  # type: ignore[misc]
+    runs = [timed(lambda s=seed: Ascent().maximise(problem, seed=s)) for seed in SEEDS]  # type: ignore[misc]
     our_cpu = (time.process_time() - cpu) / len(runs)
     cpu = time.process_time()
-    short = [timed(lambda s=seed: ascend(problem, predictor.gradients, patience=PATIENCE, seed=s)) for seed in SEEDS]  # type: ignore[misc]
+    short = [timed(lambda s=seed: Ascent(patience=PATIENCE).maximise(problem, seed=s)) for seed in SEEDS]  # type: ignore[misc]
     short_cpu = (time.process_time() - cpu) / len(short)
     evolutions = [
         timed(lambda s=seed: run_search(problem, PRESETS["ofa"], seed=s, progress=False))  # type: ignore[misc]

@@ -19,7 +19,7 @@ from snugnet.pipeline import machine
 from snugnet.predictors import MLPPredictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import PRESETS
-from snugnet.search.optimisers.climb import climb
+from snugnet.search.optimisers.climb import Climb
 from snugnet.search.problem import Problem
 from snugnet.spaces import get_space
 
@@ -36,10 +36,10 @@ def main() -> None:
     results = []
     for budget in BUDGETS:
         problem = Problem(space, predict, {"madds": table}, {"madds": budget})
-        climb(problem)  # the first call also prepares the tables
+        Climb().maximise(problem)  # the first call also prepares the tables
         for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
             started = time.perf_counter()
-            _, scores = climb(problem, seed=seed)
+            _, scores = Climb().maximise(problem, seed=seed)
             between = time.perf_counter()
             evolved = run_search(problem, PRESETS["ofa"], seed=seed, progress=False)
             results.append(

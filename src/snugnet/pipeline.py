@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from snugnet._version import __version__
-from snugnet.costs import counted_table, parse_budget
+from snugnet.costs import counted_table, resolve_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import ConfigError, DataError
 from snugnet.family import Family
@@ -177,10 +177,11 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
     for g, name in enumerate(data.groups):
         if labels.count(g) < 2:
             raise DataError(f"group {name!r} has {labels.count(g)} validation images; the generator needs at least 2")
+    whole = counted_table(space, recipe.generator.budget)
     table = counted_table(space, recipe.generator.budget, num_classes=largest)
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
-        table.check_budget(parse_budget(budget), "evaluation.budgets: ")
+        table.check_budget(resolve_budget(budget, whole.range), "evaluation.budgets: ")
     if recipe.evaluation.best_of > 1:
         kept = some(data.validation, recipe.evaluation.validation_images, recipe.seed).labels
         with_images = set(data.class_to_group[kept].tolist())

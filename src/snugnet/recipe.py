@@ -11,7 +11,7 @@ import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from snugnet.config import Config, read_config
-from snugnet.costs.budget import parse_budget
+from snugnet.costs.budget import resolve_budget
 from snugnet.data.config import AugmentConfig, DataConfig
 from snugnet.errors import ConfigError
 
@@ -181,7 +181,8 @@ class EvaluationConfig(Config):
     """What is reported at the end.
 
     Attributes:
-        budgets: how many budgets, evenly spaced strictly inside the range of costs; or the budgets themselves.
+        budgets: how many budgets, evenly spaced strictly inside the range of costs; or the budgets themselves, amounts
+            or shares of the range (``40%``).
         calibration_images: training images kept in the family for recalibrating batch norm, which uses whole batches of 64 of them.
         validation_images: at most so many validation images are kept in the family, for best-of and for searches.
         best_of: architectures to try on validation images for each scenario (1: the generator's own).
@@ -203,7 +204,7 @@ class EvaluationConfig(Config):
                 f"a number of budgets is at most 100, got {self.budgets}; a budget itself stands in a list"
             )
         for budget in () if isinstance(self.budgets, int) else self.budgets:
-            parse_budget(budget)
+            resolve_budget(budget, (0.0, 1.0))
         return self
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Generic, TypeVar
 
@@ -29,20 +29,34 @@ class Registry(Generic[T]):
         group: of the entry points, such as ``snugnet.spaces``.
         noun: what one of them is called in messages, such as ``space``.
         error: raised for a name that is not known.
+        key: the attribute by which such a thing names itself.
     """
 
-    def __init__(self, group: str, noun: str, error: type[SnugnetError], fits: Callable[[object], bool]) -> None:
-        """Begin with nothing.
+    def __init__(
+        self,
+        group: str,
+        noun: str,
+        error: type[SnugnetError],
+        fits: Callable[[object], bool],
+        *,
+        key: str = "name",
+        homes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begin with what this package itself brings.
 
         Args:
             group: of the entry points.
             noun: for messages.
             error: for names that are not known.
             fits: whether an object that an entry point gives is such a thing.
+            key: the attribute by which such a thing names itself.
+            homes: from names to where this package has them, as an entry point says it (``module:attribute``): they too are
+                imported when they are asked for.
         """
-        self.group, self.noun, self.error = group, noun, error
+        self.group, self.noun, self.error, self.key = group, noun, error, key
         self._fits = fits
         self._own: dict[str, T] = {}
+        self._homes = {name: metadata.EntryPoint(name, value, group) for name, value in (homes or {}).items()}
         self._brought: dict[str, metadata.EntryPoint] | None = None
 
     def add(self, name: str, thing: T) -> T:
@@ -74,7 +88,7 @@ class Registry(Generic[T]):
 
     def _entry_points(self) -> dict[str, metadata.EntryPoint]:
         if self._brought is None:
-            self._brought = {}
+            self._brought = dict(self._homes)
             for point in metadata.entry_points(group=self.group):
                 if point.name in self._own or point.name in self._brought:
                     warnings.warn(
@@ -87,9 +101,11 @@ class Registry(Generic[T]):
     def _load(self, point: metadata.EntryPoint) -> T:
         try:
             thing = point.load()
-        except Exception as error:  # whatever somebody else's package does when it is imported
+        except (Exception, SystemExit) as error:  # whatever somebody else's package does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise self.error(f"{self.noun} {point.name!r} cannot be loaded from {point.value} ({reason})") from error
         if not self._fits(thing):
             raise self.error(f"{self.noun} {point.name!r}: {point.value} is no {self.noun}, it is {thing!r:.80}")
+        if (name := getattr(thing, self.key, None)) != point.name:  # what it makes would be stored under that name
+            raise self.error(f"{self.noun} {point.name!r}: {point.value} calls itself {name!r}; give it the same name")
         return thing

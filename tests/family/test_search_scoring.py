@@ -13,6 +13,7 @@ from snugnet.errors import SearchError
 from snugnet.family import Family
 from snugnet.family.search import FamilySearch, search_family
 from snugnet.search.image_scorer import ImageScorer, fold_norms, resized
+from snugnet.search.method import make_method
 from snugnet.training.calibration import accuracy
 
 
@@ -95,10 +96,10 @@ def test_search_under_a_budget_from_python(family: Family) -> None:
 def test_generated_architectures_meet_the_limits_of_every_superclass(family: Family) -> None:
     low, high = family.cost_range("madds", max(family.groups, key=lambda name: len(family.groups[name])))
     search = FamilySearch.make(family, None, madds=low + 0.3 * (high - low))
-    rows = search.generated(10, np.random.default_rng(0))
+    rows = search.problem.propose(10, np.random.default_rng(0))
     assert search.problem.feasible(rows).all()
     with pytest.raises(SearchError, match="no single network"):
-        search.run(search.method("generator", evaluations=2), progress=False).network()
+        search.run(make_method("generator", {"evaluations": 2}), progress=False).network()
 
 
 def test_what_another_generator_found_is_not_given_again(family: Family, tmp_path: Path) -> None:

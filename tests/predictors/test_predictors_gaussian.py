@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from snugnet.predictors.likelihood import Kernel, unwarp, warp
 from snugnet.predictors.predictor import levels
-from snugnet.predictors.thermometer import Steps
+from snugnet.predictors.thermometer import Thermometer
 from snugnet.spaces import get_space, list_spaces
 
 
@@ -30,7 +30,7 @@ def test_the_warp_keeps_order_and_has_an_inverse(values: list[float], bend: floa
 @pytest.mark.parametrize("name", list_spaces())
 def test_equal_codes_are_equal_networks(name: str) -> None:
     space = get_space(name)
-    steps = Steps(space)
+    steps = Thermometer(space)
     rows = np.unique(space.sample(500, np.random.default_rng(0)), axis=0)
     code = steps(levels(space, rows))
     assert code.shape == (len(rows), len(steps.choice)) == (len(rows), len(steps.group))
@@ -43,7 +43,7 @@ def test_neighbouring_options_are_near_each_other() -> None:
     column = space.column["stage1.block1.kernel_size"]
     rows = np.repeat(space.smallest, 3, axis=0)
     rows[:, column] = range(3)
-    code = Steps(space)(levels(space, rows))
+    code = Thermometer(space)(levels(space, rows))
     assert np.abs(code[0] - code[1]).sum() == np.abs(code[1] - code[2]).sum() == 1
     assert np.abs(code[0] - code[2]).sum() == 2
 

@@ -9,7 +9,7 @@ from toys import ALL, SPACES, random_table
 
 from snugnet.costs import counted_table
 from snugnet.predictors import MLPPredictor
-from snugnet.search.optimisers.ascent import ascend
+from snugnet.search.optimisers.ascent import Ascent
 from snugnet.search.problem import Problem
 from snugnet.spaces import SearchSpace, get_space
 
@@ -34,8 +34,8 @@ def test_finds_the_best_of_a_small_space(space: SearchSpace, seed: int, shares: 
     tables = {name: random_table(space, rng, whole=False, name=name) for name in "ab"[: len(shares)]}
     limits = {n: float(np.quantile(tables[n](ALL[space.name]), share)) for n, share in zip("ab", shares, strict=False)}
     predictor = random_predictor(space, seed)
-    case = Problem(space, predictor.predict, tables, limits)
-    rows, scores = ascend(case, predictor.gradients, seed=seed)
+    case = Problem(space, predictor.predict, tables, limits, gradients=predictor.gradients)
+    rows, scores = Ascent().maximise(case, seed=seed)
     assert case.feasible(rows).all()
     assert (space.canonical(rows) == rows).all()
     assert len(np.unique(rows, axis=0)) == len(rows)
@@ -58,8 +58,8 @@ def test_gradients_are_those_of_the_module() -> None:
 def test_one_seed_one_result() -> None:
     space = get_space("ofa-mobilenet-v3")
     predictor, table = random_predictor(space, 1), counted_table(space, "madds")
-    case = Problem(space, predictor.predict, {"madds": table}, {"madds": 250e6})
-    first, second = (ascend(case, predictor.gradients, starts=8, rounds=2, seed=3)[0] for _ in range(2))
+    case = Problem(space, predictor.predict, {"madds": table}, {"madds": 250e6}, gradients=predictor.gradients)
+    first, second = (Ascent(starts=8, rounds=2).maximise(case, seed=3)[0] for _ in range(2))
     assert np.array_equal(first, second)
     assert (table(first) <= 250e6).all()
 
@@ -68,11 +68,13 @@ def test_patience_stops_only_what_found_nothing_better() -> None:
     space = get_space("ofa-mobilenet-v3")
     predictor, table = random_predictor(space, 2), counted_table(space, "madds")
     low, high = table.range
-    case = Problem(space, predictor.predict, {"madds": table}, {"madds": low + 0.4 * (high - low)})
-    whole, scores = ascend(case, predictor.gradients, starts=8, rounds=30, seed=5)
-    short, short_scores = ascend(case, predictor.gradients, starts=8, rounds=30, patience=2, seed=5)
+    case = Problem(
+        space, predictor.predict, {"madds": table}, {"madds": low + 0.4 * (high - low)}, gradients=predictor.gradients
+    )
+    whole, scores = Ascent(starts=8, rounds=30).maximise(case, seed=5)
+    short, short_scores = Ascent(starts=8, rounds=30, patience=2).maximise(case, seed=5)
     assert len(short) < len(whole)
     assert scores[0] >= short_scores[0]
-    one, one_scores = ascend(case, predictor.gradients, starts=8, rounds=2, seed=5)
+    one, one_scores = Ascent(starts=8, rounds=2).maximise(case, seed=5)
     assert len(one) <= len(short)  # two rounds are run in any case
     assert short_scores[0] >= one_scores[0]

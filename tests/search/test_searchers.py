@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from sklearn.svm import SVR
 from toys import ALL, SPACES, random_table
 
 from snugnet.errors import BudgetError, SearchError
+from snugnet.predictors import PREDICTORS, Predictor
 from snugnet.search.archive import Archive, keys
-from snugnet.search.driver import CHECKPOINT, SearchResult, run_search
+from snugnet.search.driver import CHECKPOINT, run_search
 from snugnet.search.evolution import PRESETS, Evolution
 from snugnet.search.method import Method, Proposals, RandomSearch, Round
 from snugnet.search.nsga2 import NSGA2, objectives, pareto_front
-from snugnet.search.predictor_search import PredictorSearch, fitted
+from snugnet.search.predictor_search import PredictorSearch
 from snugnet.search.problem import Problem
+from snugnet.search.result import SearchResult
 from snugnet.spaces import Population, SearchSpace
 
 
@@ -46,18 +48,54 @@ def within(case: Problem) -> Population:
     return rows[case.feasible(rows)]
 
 
-def svr(space: SearchSpace, rows: Population, values: np.ndarray, seed: int) -> Callable[[Population], np.ndarray]:
-    model = SVR().fit(space.one_hot(rows), values)
-    return lambda rows: model.predict(space.one_hot(rows))
+class SVRPredictor(Predictor):
+    """Quick, and fitted to as few as two architectures."""
+
+    kind = "svr"
+    minimum_rows = 2
+
+    @classmethod
+    def fit(cls, space: SearchSpace, rows: Population, values: Any, **settings: Any) -> SVRPredictor:
+        made = cls(space)
+        made.model = SVR().fit(space.one_hot(rows), values)
+        return made
+
+    def outputs(self, rows: Population) -> np.ndarray:
+        return self.model.predict(self.space.one_hot(rows))[:, None]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @classmethod
+    def restore(cls, space: SearchSpace, targets: Sequence[str], arrays: Mapping[str, np.ndarray]) -> SVRPredictor:
+        raise NotImplementedError
 
 
-METHODS: dict[str, Method] = {
-    "random": RandomSearch(40),
-    "evolution": Evolution(initial=10, mutated=6, crossed=6, generations=5, parents=4),
-    "nsga2": NSGA2(("a", "b"), population=12, generations=4),
-    "predictor": PredictorSearch(svr, samples=30, top=5),
-    "predictor-evolution": PredictorSearch(fitted("forest"), samples=30, top=5, optimiser="evolution"),
-}
+@pytest.fixture(autouse=True)
+def svr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PREDICTORS._own, "svr", SVRPredictor)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Proposes what a function gives."""
+
+    function: Callable[[int, np.random.Generator], Population]
+    id: str = "source"
+
+    def __call__(self, problem: Problem, n: int, rng: np.random.Generator) -> Population:
+        return self.function(n, rng)
+
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(PREDICTORS._own, "svr", SVRPredictor)
+    METHODS: dict[str, Method] = {
+        "random": RandomSearch(40),
+        "evolution": Evolution(initial=10, mutated=6, crossed=6, generations=5, parents=4),
+        "nsga2": NSGA2(("a", "b"), population=12, generations=4),
+        "predictor": PredictorSearch(predictor="svr", samples=30, top=5),
+        "predictor-evolution": PredictorSearch(predictor="forest", samples=30, top=5, optimiser="evolution"),
+    }
 spaces = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
@@ -204,7 +242,9 @@ def test_a_second_interrupt_loses_no_score(tmp_path: Path, replayed: int) -> Non
         raise KeyboardInterrupt
 
     def run(least: int, source: Callable[..., Population] = lambda n, rng: rows) -> SearchResult:
-        return search(replace(case, score=stopped(least)), Proposals(20, source), chunk=5, folder=tmp_path)
+        return search(
+            replace(case, score=stopped(least), proposer=Source(source)), Proposals(20), chunk=5, folder=tmp_path
+        )
 
     with pytest.raises(KeyboardInterrupt):
         run(10)
@@ -212,10 +252,8 @@ def test_a_second_interrupt_loses_no_score(tmp_path: Path, replayed: int) -> Non
         run(10, *([] if replayed else [interrupted]))
     result = run(100)
     assert len(asked) == len(set(asked)) == len(result.archive) == 20
-    assert (
-        result.archive.values.tobytes()
-        == search(case, Proposals(20, lambda n, rng: rows), chunk=5).archive.values.tobytes()
-    )
+    whole = search(replace(case, proposer=Source(lambda n, rng: rows)), Proposals(20), chunk=5)
+    assert result.archive.values.tobytes() == whole.archive.values.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -271,7 +309,7 @@ def test_where_next_to_nothing_fits_every_method_ends(space: SearchSpace, method
 
 @pytest.mark.parametrize("samples", range(2, 9))
 def test_a_predictor_search_of_few_samples(samples: int) -> None:
-    result = search(problem(SPACES[0]), PredictorSearch(svr, samples=samples, top=2))
+    result = search(problem(SPACES[0]), PredictorSearch(predictor="svr", samples=samples, top=2))
     assert len(result.archive) == samples + 2
 
 
@@ -346,7 +384,8 @@ def test_limits_that_cannot_be_met_are_refused_with_the_range() -> None:
 def test_proposals_are_evaluated_once_and_the_best_is_kept() -> None:
     case = problem(SPACES[0])
     rows = within(case)[:7]
-    result = search(case, Proposals(20, lambda n, rng: rows[rng.integers(len(rows), size=n)]))
+    case = replace(case, proposer=Source(lambda n, rng: rows[rng.integers(len(rows), size=n)]))
+    result = search(case, Proposals(20))
     assert len(result.archive) <= 7
     assert result.score == result.archive.scores.max()
 
@@ -370,8 +409,9 @@ def test_the_papers_settings() -> None:
         lambda: Evolution(probability=0),
         lambda: NSGA2(()),
         lambda: NSGA2(("a",), population=1),
-        lambda: PredictorSearch(svr, samples=1),
-        lambda: PredictorSearch(svr, optimiser="luck"),  # type: ignore[arg-type]
+        lambda: PredictorSearch(samples=1),
+        lambda: PredictorSearch(optimiser="luck"),
+        lambda: PredictorSearch(predictor="luck"),
     ],
 )
 def test_settings_that_make_no_sense(make: Callable[[], Method]) -> None:

@@ -6,19 +6,22 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from snugnet.errors import ConfigError
+from snugnet.errors import ConfigError, SnugnetError
 from snugnet.files import json_text
+from snugnet.registry import Registry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from snugnet.family import Family
+
+T = TypeVar("T")
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -98,6 +101,37 @@ def read_names(text: str) -> list[str]:
     if not names or not all(names):
         raise ConfigError(f"names have commas between them, got {text!r}")
     return names
+
+
+def known(registry: Registry[T]) -> Iterator[tuple[str, str, T | None]]:
+    """What a registry knows: of each its name, the first line about it, and itself.
+
+    Of what an installed package brings and cannot be imported the line says why; and there is no such thing.
+    """
+    import inspect
+
+    for name in registry.names():
+        try:
+            thing = registry[name]
+        except SnugnetError as error:
+            yield name, str(error), None
+        else:
+            yield name, (inspect.getdoc(thing) or "").split("\n")[0], thing
+
+
+def show_known(registry: Registry[T], noun: str, as_json: bool) -> None:
+    """What a registry knows, as a table or as JSON."""
+    if as_json:
+        emit(
+            [{"name": name, "error" if thing is None else "description": text} for name, text, thing in known(registry)]
+        )
+        return
+    from rich.table import Table
+
+    table = Table(noun, "what it is")
+    for name, text, _ in known(registry):
+        table.add_row(name, text)
+    out().print(table)
 
 
 def check_folder(path: str | Path) -> Path:

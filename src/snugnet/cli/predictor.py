@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, check_folder, emit, out, read_assignments
+from snugnet.cli.common import Json, check_folder, emit, out, read_assignments, show_known
 from snugnet.errors import ConfigError
 
 app = typer.Typer(help="Fit and judge accuracy predictors.", no_args_is_help=True)
@@ -24,12 +23,12 @@ Table = Annotated[
 ]
 
 
-class Kind(StrEnum):
-    """The kinds of predictors."""
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the kinds of predictors."""
+    from snugnet.predictors import PREDICTORS
 
-    best = "best"
-    mlp = "mlp"
-    forest = "forest"
+    show_known(PREDICTORS, "kind", as_json)
 
 
 @app.command()
@@ -39,11 +38,8 @@ def fit(
     target: Annotated[list[str], typer.Option(help="Column to predict; several make one predictor of several.")],
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the predictor into.")],
     kind: Annotated[
-        Kind,
-        typer.Option(
-            help="best: a Gaussian process, the most exact; mlp: OFA's, differentiable; forest: AttentiveNAS's."
-        ),
-    ] = Kind.best,
+        str, typer.Option(help="Kind of predictor; 'snugnet predictor list' shows them, best is the most exact.")
+    ] = "best",
     option: Annotated[
         list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML.")
     ] = None,
@@ -62,7 +58,7 @@ def fit(
     measured = read_table(table, made)
     values = measured.values(target)
     begin = time.perf_counter()
-    predictor = fit_predictor(kind.value, made, measured.rows, values, targets=target, seed=seed, progress=not as_json)
+    predictor = fit_predictor(kind, made, measured.rows, values, targets=target, seed=seed, progress=not as_json)
     seconds = time.perf_counter() - begin
     predictor.provenance |= {"table": table.name}
     predictor.save(out_folder)

@@ -27,7 +27,7 @@ def quickstart(
     recipe = load_recipe(packaged_recipe()).model_copy(update={"output": output})
     report = run(recipe, fresh=fresh, as_json=as_json)
     if not as_json:
-        from snugnet.family.report import human
+        from snugnet.family.text_table import human
 
         budget = human(middle_budget(report))
         say(

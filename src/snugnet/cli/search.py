@@ -7,19 +7,78 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import STOPPED, Json, check_folder, emit, load_family, out, read_names, say, say_stopped
+from snugnet.cli.common import (
+    STOPPED,
+    Json,
+    check_folder,
+    emit,
+    known,
+    load_family,
+    out,
+    read_assignments,
+    read_names,
+    say,
+    say_stopped,
+)
 from snugnet.cli.specialize import Budget, FamilyArgument, read_budgets
 from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from snugnet.family.search import FamilySearch, Searched
+    from snugnet.search.method import Method
 
 SHOWN = 20  # points of a front
+SHORT = ("evaluations", "population", "rounds", "predictor")
+"""Settings with an option of their own."""
+
+
+def show_methods(shown: bool) -> None:
+    """The methods, each with its settings and what they are where they are not given."""
+    if not shown:
+        return
+    from rich.table import Table
+
+    from snugnet.search.method import METHODS
+    from snugnet.search.settings import describe_settings, setting_types
+
+    table = Table("method", "what it does", "settings (--set)", "short forms")
+    for name, text, kind in known(METHODS):
+        settings, short = "", ""
+        if kind is not None:
+            settings = describe_settings(kind)
+            presets = [f"--preset {'|'.join(kind.presets())}"] if kind.presets() else []
+            own = [key for key in SHORT if key in (*kind.sizes, *setting_types(kind))]
+            short = " ".join([*(f"--{key}" for key in own), *presets])
+        table.add_row(name, text, settings, short)
+    out().print(table)
+    raise typer.Exit
+
+
+def read_method(name: str, texts: list[str] | None, short: dict[str, Any]) -> Method:
+    """The method that the options ask for.
+
+    Raises:
+        ConfigError: a setting is given twice, or is not of its type.
+        SearchError: there is no such method, or a setting is not one of its own.
+    """
+    from snugnet.search.method import make_method
+
+    settings = read_assignments(texts, "--set")
+    twice = sorted(settings.keys() & short.keys())
+    if twice:
+        raise ConfigError(f"{twice[0]} is given by --set and by --{twice[0]}; leave one out")
+    return make_method(name, {**settings, **short})
 
 
 def search(
     family: FamilyArgument,
-    method: Annotated[str, typer.Option(help="random, evolution, nsga2, predictor or generator.")] = "evolution",
+    method: Annotated[
+        str, typer.Option(help="Name of a method; 'snugnet search --methods' shows them and their settings.")
+    ] = "evolution",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method, as YAML; may be given several times."),
+    ] = None,
     group: Annotated[
         str | None, typer.Option(help="Superclass of the family; without it one search for all superclasses.")
     ] = None,
@@ -32,17 +91,14 @@ def search(
     energy_mj: Annotated[
         str | None, typer.Option(metavar="N", help="Millijoules at most, if the family holds an energy table.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Settings of evolution: spos (without it), attentive-nas or ofa.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings of the method that have a name, such as spos.")] = None,
     predictor: Annotated[
-        str | None, typer.Option(help="Of method predictor: mlp, forest or best (without it).")
+        str | None,
+        typer.Option(help="Kind of predictor, of a method that has one; 'snugnet predictor list' shows them."),
     ] = None,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Architectures to evaluate: random, predictor, generator.")
-    ] = None,
-    population: Annotated[int | None, typer.Option(min=1, help="Architectures of a round: evolution, nsga2.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, the first included: evolution, nsga2.")] = None,
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Architectures to evaluate.")] = None,
+    population: Annotated[int | None, typer.Option(min=1, help="Architectures of a round.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, the first included.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     out_folder: Annotated[
         Path | None,
@@ -54,6 +110,9 @@ def search(
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the winner with the head of --group or --classes: .onnx.")
     ] = None,
+    methods: Annotated[
+        bool, typer.Option("--methods", is_eager=True, callback=show_methods, help="Show the methods and exit.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Search a family under any number of budgets, judging architectures on its validation images.
@@ -63,14 +122,20 @@ def search(
     budgets: dict[str, Any] = read_budgets(
         {"madds": madds, "params": params, "latency_ms": latency_ms, "energy_mj": energy_mj}
     )
+    short = {
+        "preset": preset, "evaluations": evaluations, "population": population, "rounds": rounds, "predictor": predictor,
+    }  # fmt: skip
+    chosen = read_method(method, setting, {key: value for key, value in short.items() if value is not None})
     if group is not None and classes is not None:
         raise ConfigError("the classes are given by --group or by --classes, not by both")
     wanted = group if classes is None else read_names(classes)
     if onnx is not None:
         from snugnet.deploy.export import check_format
 
-        if wanted is None or method == "nsga2":
-            raise ConfigError("--onnx writes one network: give --group or --classes, and another method than nsga2")
+        if wanted is None or chosen.gives_front:
+            raise ConfigError(
+                f"--onnx writes one network: give --group or --classes, and a method that gives no front, got {method}"
+            )
         check_folder(check_format(onnx).parent)
     if out_folder is not None:
         check_folder(out_folder)
@@ -82,9 +147,6 @@ def search(
 
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
     prepared = FamilySearch.make(loaded, wanted, **budgets)
-    chosen = prepared.method(
-        method, preset=preset, evaluations=evaluations, population=population, rounds=rounds, predictor=predictor
-    )
     try:
         searched = prepared.run(
             chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(prepared))
@@ -102,6 +164,8 @@ def search(
         emit({**searched.to_json(), "files": [str(path) for path in files]})
         return
     show(searched)
+    if searched.result.shortfall:
+        say(searched.result.shortfall)
     for path in files:
         say(f"wrote {path}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from dataclasses import asdict
 from decimal import Decimal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, emit, out, read_assignments
+from snugnet.cli.common import Json, emit, out, read_assignments, show_known
 
 if TYPE_CHECKING:
     from snugnet.spaces import SearchSpace
@@ -30,18 +29,9 @@ class Network(StrEnum):
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the spaces."""
-    from snugnet.spaces import list_spaces, space_class
+    from snugnet.spaces.space import SPACES
 
-    spaces = {name: (inspect.getdoc(space_class(name)) or "").split("\n")[0] for name in list_spaces()}
-    if as_json:
-        emit([{"name": name, "description": text} for name, text in spaces.items()])
-        return
-    from rich.table import Table
-
-    table = Table("space", "what it is")
-    for row in spaces.items():
-        table.add_row(*row)
-    out().print(table)
+    show_known(SPACES, "space", as_json)
 
 
 @app.command()

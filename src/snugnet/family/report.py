@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snugnet.costs import parse_budget
+from snugnet.costs import resolve_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
 from snugnet.family.record import Family, Specialized
+from snugnet.family.text_table import TextTable, human
 from snugnet.files import json_text, write_atomically
 from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
 from snugnet.progress import progress_bar
@@ -98,7 +99,8 @@ class Report:
         write_atomically(paths[2], self.figure())
         return paths
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
+    def text_table(self) -> TextTable:
+        """A line a scenario, then the averages over the groups."""
         others = [name for name in self.rows[0].costs if name != self.budget]
         header = ["group", f"{self.budget} budget", "accuracy", "all classes", self.budget, *others, "ms"]
         body = [
@@ -117,26 +119,15 @@ class Report:
         for each in self.mean():
             cells = ["mean", human(each["budget"]), f"{each['accuracy']:.1%}", f"{each['accuracy_all']:.1%}"]
             body.append([*cells, human(each[self.budget]), *blanks])
-        return header, body
+        return TextTable(f"{self.family}: specialised networks on test images", header, body, CAPTION)
 
     def table(self) -> Table:
         """For people."""
-        from rich.table import Table
-
-        header, body = self._cells()
-        table = Table(title=f"{self.family}: specialised networks on test images", caption=" ".join(CAPTION.split()))
-        for i, name in enumerate(header):
-            table.add_column(name, justify="left" if i == 0 else "right")
-        for i, cells in enumerate(body):
-            ends = i + 1 == len(body) or body[i + 1][0] != cells[0]
-            table.add_row(*cells, end_section=ends)
-        return table
+        return self.text_table().rich()
 
     def markdown(self) -> str:
         """The table as Markdown."""
-        header, body = self._cells()
-        lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---", *["--:"] * (len(header) - 1)], *body]]
-        return "\n".join([*lines, "", CAPTION.replace("\n", " "), ""])
+        return "\n".join([*self.text_table().markdown(), "", CAPTION, ""])
 
     def figure(self) -> bytes:
         """Accuracy over cost, a curve a group and their mean, as PNG."""
@@ -165,17 +156,17 @@ class Report:
 
 
 CAPTION = (
-    "accuracy: the specialised network, on its group's test images; all classes: the same architecture with every class\n"
-    "in its head, on the same images; madds: multiply-accumulates of convolutions and linear layers, once each;\n"
+    "accuracy: the specialised network, on its group's test images; all classes: the same architecture with every class "
+    "in its head, on the same images; madds: multiply-accumulates of convolutions and linear layers, once each; "
     "ms: one image through ONNX Runtime, one thread, this CPU"
 )
 
 
 def spread_budgets(family: Family, budgets: int | Sequence[float | str]) -> list[float]:
-    """Budgets to report on: as given, or so many evenly spaced strictly between the smallest and largest cost."""
-    if not isinstance(budgets, int):
-        return [parse_budget(budget) for budget in budgets]
+    """Budgets to report on: as given (shares are of the range), or so many evenly spaced strictly between the smallest and largest cost."""
     low, high = family.cost_range(family.budget_name)
+    if not isinstance(budgets, int):
+        return [resolve_budget(budget, (low, high)) for budget in budgets]
     return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
 
 
@@ -254,14 +245,6 @@ def _mean(values: Sequence[float]) -> float:
     """Mean of what is a number: a group without test images has no accuracy."""
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def human(value: float) -> str:
-    """1234567 -> 1.23M."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def family_figures(family: Family, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,14 @@ from torch import Tensor
 from snugnet.errors import BudgetError, SearchError
 from snugnet.family.record import Family, Group, Specialized
 from snugnet.files import json_text, plain_number, write_atomically
-from snugnet.predictors import MINIMUM_ROWS, list_predictors
-from snugnet.search.driver import SearchResult, run_search
-from snugnet.search.evolution import PRESETS
+from snugnet.search.driver import run_search
 from snugnet.search.image_scorer import ImageScorer
-from snugnet.search.method import Method, Proposals, RandomSearch
-from snugnet.search.nsga2 import NSGA2, pareto_front
-from snugnet.search.predictor_search import PredictorSearch, fitted
+from snugnet.search.method import Method, make_method
 from snugnet.search.problem import Problem
+from snugnet.search.result import SearchResult
 from snugnet.spaces import Population
 from snugnet.training.memory import keep_freed_memory
 
-METHODS = ("random", "evolution", "nsga2", "predictor", "generator")
 EVALUATED = "evaluated.csv"
 CHUNK = 8
 """Candidates between two moments at which a checkpoint may be written."""
@@ -72,88 +69,15 @@ class FamilySearch:
         if unknown:
             raise BudgetError(f"{family.name} has no cost {unknown[0]!r}; costs: {', '.join(family.tables)}")
         classes = max(map(len, indices))
-        tables = {name: family.table(name, classes) for name in family.tables}
+        names = sorted(family.tables, key=lambda name: name != family.budget_name)  # the generator's own first
+        tables = {name: family.table(name, classes) for name in names}
         scorer = ImageScorer(
             family.supernet.eval(), family.calibration_batches, family.validation, indices, family.mean, family.std
         )
         keep_freed_memory()
         columns = tuple(each if isinstance(each, str) else ",".join(each) for each in wanted)
-        return cls(family, group, Problem(family.space, scorer, tables, budgets, columns))  # type: ignore[arg-type]
-
-    def method(
-        self,
-        name: str,
-        *,
-        preset: str | None = None,
-        evaluations: int | None = None,
-        population: int | None = None,
-        rounds: int | None = None,
-        predictor: str | None = None,
-    ) -> Method:
-        """A method by its name.
-
-        Args:
-            name: one of :data:`METHODS`.
-            preset: of the evolution; one of :data:`snugnet.search.evolution.PRESETS`, spos by default.
-            evaluations: architectures to evaluate: of random, generator and predictor.
-            population: of a round: of evolution and nsga2.
-            rounds: of evolution and nsga2, the first one included.
-            predictor: kind of predictor: mlp, forest, or best (the default).
-
-        Raises:
-            SearchError: there is no such method, preset or predictor, or a setting is not one of the method's.
-        """
-        counts = {"evaluations": evaluations, "population": population, "rounds": rounds}
-        given = {**counts, "preset": preset, "predictor": predictor}
-        taken = {
-            "evolution": ("population", "rounds", "preset"),
-            "nsga2": ("population", "rounds"),
-            "predictor": ("evaluations", "predictor"),
-        }.get(name, ("evaluations",))
-        foreign = [key for key, value in given.items() if value is not None and key not in taken]
-        if name not in METHODS:
-            raise SearchError(f"there is no method {name!r}; methods: {', '.join(METHODS)}")
-        if foreign:
-            raise SearchError(f"{name} takes no {foreign[0]}; it takes {', '.join(taken)}")
-        for key, value in counts.items():
-            if value is not None and value < 1:
-                raise SearchError(f"{key} is a whole number of at least 1, got {value}")
-        match name:
-            case "random":
-                return RandomSearch(evaluations or 1000)
-            case "generator":
-                return Proposals(evaluations or 100, self.generated, self._generator_id())
-            case "predictor":
-                total = evaluations or 520
-                top = max(1, total // 26)
-                kind = predictor or "best"
-                if kind not in list_predictors():
-                    raise SearchError(f"there is no predictor {kind!r}; predictors: {', '.join(list_predictors())}")
-                if total - top < MINIMUM_ROWS:
-                    raise SearchError(
-                        f"predictor: evaluations is at least {MINIMUM_ROWS + 1} ({MINIMUM_ROWS} to fit on, one to check), "
-                        f"got {total}"
-                    )
-                return PredictorSearch(fitted(kind), total - top, top, predictor=kind)
-            case "nsga2":
-                costs = tuple(self.problem.limits) or (self.family.budget_name,)
-                return NSGA2(costs, population or 50, (rounds or 20) - 1)
-        preset = preset or "spos"
-        if preset not in PRESETS:
-            raise SearchError(f"there is no preset {preset!r}; presets: {', '.join(PRESETS)}")
-        return PRESETS[preset].resized(population, rounds)
-
-    def generated(self, n: int, rng: np.random.Generator) -> Population:
-        """Architectures that the family's generator proposes under the limits: its mode, and samples; (n, d)."""
-        group: Group = list(self.family.classes) if self.group is None else self.group
-        classes = len(self.family.class_indices(group))
-        limits = {}
-        for name, limit in self.problem.limits.items():  # of a network with a narrower head than this group's
-            # by the least that the wider head costs: that of the smallest network
-            wider = self.family.table(name, classes)(self.family.space.smallest)
-            limits[name] = limit + float(wider[0] - self.problem.tables[name](self.family.space.smallest)[0])
-        networks = self.family.specialize_many([(group, limits)] * n, noise=True, seed=int(rng.integers(2**31)))
-        return np.stack([network.row for network in networks])
+        proposer = GeneratorProposer(family, group)
+        return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer))  # type: ignore[arg-type]
 
     def run(
         self,
@@ -168,7 +92,7 @@ class FamilySearch:
         """Run the search, or go on with it where the folder holds its checkpoint.
 
         Args:
-            method: see :meth:`method`.
+            method: see :func:`snugnet.search.method.make_method`.
             seed: of every draw.
             folder: for the checkpoint, ``search.json`` and ``evaluated.csv``.
             progress: whether to show a bar.
@@ -176,8 +100,10 @@ class FamilySearch:
             on_start: called once all is checked, before any work.
 
         Raises:
-            SearchError: the folder belongs to another search, or the front of NSGA-II has fewer than two points.
+            SearchError: the method does not fit the problem, the folder belongs to another search, or a front has fewer than
+                two points.
         """
+        method = method.on(self.problem)
         result = run_search(
             self.problem, method, seed=seed, folder=folder, scorer=self._scorer_id(), chunk=CHUNK, progress=progress,
             fresh=fresh, on_start=on_start,
@@ -185,8 +111,7 @@ class FamilySearch:
         searched = Searched(self, method, seed, result, np.array([result.best]))
         if folder is not None:  # also where there turns out to be no front
             write_atomically(folder / EVALUATED, searched.table().encode())
-        if isinstance(method, NSGA2):
-            searched = replace(searched, places=pareto_front(result, method.costs))
+        searched = replace(searched, places=method.winners(result))
         if folder is not None:
             searched.save(folder)
         return searched
@@ -197,10 +122,36 @@ class FamilySearch:
         tensors = [*self.family.supernet.state_dict().values(), *(t for s in sets for t in (s.images, s.labels))]
         return _digest([self.problem.columns, self.family.name], tensors)
 
-    def _generator_id(self) -> str:
-        """Hash of what :meth:`generated` depends on, beside the limits and the scorer: the generator, and its budget."""
+
+@dataclass(frozen=True)
+class GeneratorProposer:
+    """What a family's architecture generator proposes: its mode, and samples.
+
+    Attributes:
+        family: whose generator it is.
+        group: that is searched for; None for all superclasses.
+    """
+
+    family: Family
+    group: Group | None
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of what the proposals depend on, beside limits and weights: the generator, and its budget."""
         generator = self.family.generator
         return _digest([self.family.budget_name, generator.options], generator.state_dict().values())
+
+    def __call__(self, problem: Problem, n: int, rng: np.random.Generator) -> Population:
+        family, smallest = self.family, self.family.space.smallest
+        group: Group = list(family.classes) if self.group is None else self.group
+        classes = len(family.class_indices(group))
+        limits = {}
+        for name, limit in problem.limits.items():  # of a network with a narrower head than this group's
+            # by the least that the wider head costs: that of the smallest network
+            wider = family.table(name, classes)(smallest)
+            limits[name] = limit + float(wider[0] - problem.tables[name](smallest)[0])
+        networks = family.specialize_many([(group, limits)] * n, noise=True, seed=int(rng.integers(2**31)))
+        return np.stack([network.row for network in networks])
 
 
 @dataclass(frozen=True)
@@ -212,7 +163,7 @@ class Searched:
         method: how.
         seed: of it.
         result: all that was evaluated.
-        places: of the winners in the archive: one, or the front of NSGA-II.
+        places: of the winners in the archive: one, or a front.
     """
 
     search: FamilySearch
@@ -264,6 +215,7 @@ class Searched:
             "settings": self.method.settings(),
             "seed": self.seed,
             "evaluated": len(self.result.archive),
+            "shortfall": self.result.shortfall or None,
             "seconds": round(self.result.seconds, 3),
             "winners": self.winners(),
         }
@@ -305,16 +257,16 @@ def search_family(
 
     Args:
         family: on the device where candidates are to be run.
-        method: one of :data:`METHODS`, with its settings (see :meth:`FamilySearch.method`); or a method itself.
+        method: the name of one of :data:`snugnet.search.method.METHODS`, with its settings; or a method itself.
         group: the name of a superclass, or a list of class names; without it one search for all superclasses.
         budgets: by cost, of the network that is handed out; several hold at once.
         seed: of every draw.
         folder: for checkpoint and results; the same search in the same folder goes on.
         progress: whether to show a bar.
-        **settings: of the method.
+        **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
     """
+    chosen = make_method(method, settings) if isinstance(method, str) else method
     search = FamilySearch.make(family, group, **(budgets or {}))
-    chosen = search.method(method, **settings) if isinstance(method, str) else method
     return search.run(chosen, seed=seed, folder=None if folder is None else Path(folder), progress=progress)
 
 

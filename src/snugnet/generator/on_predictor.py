@@ -1,7 +1,7 @@
 """The architecture generator trained against a predictor alone: no images, no supernet.
 
 Two ways. *Gates*: gradients of the predictor reach the generator through relaxed gates, as EAS (section 3.2) has it with a
-supernet in the predictor's place. *Front*: the predictor is searched at many budgets (:func:`snugnet.search.optimisers.ascent.ascend`),
+supernet in the predictor's place. *Front*: the predictor is searched at many budgets (:class:`snugnet.search.optimisers.ascent.Ascent`),
 all that was scored makes up one front, and the generator learns, at every budget between, the best that the front has there.
 The second comes much closer to the best architectures (docs/benchmarks.md).
 """
@@ -22,8 +22,8 @@ from snugnet.generator.training import budget_loss
 from snugnet.nn.gates import option_scores, relax
 from snugnet.predictors import MLPPredictor
 from snugnet.progress import progress_bar
-from snugnet.search.optimisers.ascent import ascend
-from snugnet.search.problem import Problem
+from snugnet.search.optimisers.ascent import Ascent
+from snugnet.search.optimisers.optimiser import predictor_problem
 from snugnet.spaces import Population, SearchSpace
 from snugnet.training.loop import cosine, seed_step
 
@@ -102,8 +102,8 @@ def search_front(
     found = []
     with progress_bar("front", searches, shown=progress) as advance:
         for i, budget in enumerate(np.linspace(low, high, searches)):
-            problem = Problem(table.space, predictor.predict, {table.name: table}, {table.name: float(budget)})
-            rows, scores = ascend(problem, predictor.gradients, seed=seed + i)
+            problem = predictor_problem(predictor, {table.name: table}, {table.name: float(budget)})
+            rows, scores = Ascent().maximise(problem, seed=seed + i)
             found.append(Front.of(rows, table(rows), scores))
             advance()
     return Front.of(*(np.concatenate([getattr(f, name) for f in found]) for name in ("rows", "costs", "scores")))

@@ -1,50 +1,40 @@
-"""A predictor as a folder: a JSON index with checksums, and safetensors. No pickle."""
+"""How a predictor is a folder: a JSON index with checksums, and its arrays as safetensors. No pickle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from snugnet.bundles import PREDICTOR
-from snugnet.errors import PredictorError
-from snugnet.predictors.predictor import Predictor, predictor_class
-from snugnet.spaces import get_space
 
 ARRAYS = "predictor.safetensors"
 
 
-def save_predictor(predictor: Predictor, folder: Path) -> Path:
-    """Write a predictor.
+def write_folder(folder: Path, index: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Path:
+    """Write a folder; it is made if needed.
 
     Returns:
-        The folder; it is made if needed.
+        The folder.
     """
-    content = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in predictor.arrays().items()})
-    index = {
-        "kind": predictor.kind,
-        "space": predictor.space.to_json(),
-        "targets": list(predictor.targets),
-        "provenance": predictor.provenance,
-    }
+    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     return PREDICTOR.write(folder, index, {ARRAYS: content})
 
 
-def load_predictor(folder: str | Path) -> Predictor:
-    """Read a predictor, checksums first.
+def read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The index, and the arrays as they lie there, both checked against their checksums.
 
     Raises:
-        PredictorError: it is missing, truncated, altered, or of a newer version.
+        PredictorError: the folder is missing, truncated, altered, or of a newer version.
     """
-    folder = Path(folder)
     index, contents = PREDICTOR.read(folder, [ARRAYS])
-    try:
-        space = get_space(index["space"]["name"], **index["space"]["options"])
-        targets = tuple(str(target) for target in index["targets"])
-        predictor = predictor_class(index["kind"]).restore(space, targets, safetensors.numpy.load(contents[ARRAYS]))
-        predictor.provenance = dict(index["provenance"])
-    except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
-        reason = " ".join(str(error).split())[:200]
-        raise PredictorError(f"{folder} holds no whole predictor ({reason})") from error
-    return predictor
+    return index, contents[ARRAYS]
+
+
+def read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays by name."""
+    return safetensors.numpy.load(content)

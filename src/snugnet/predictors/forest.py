@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.errors import PredictorError
-from snugnet.predictors.predictor import MINIMUM_ROWS, Predictor, check_values, levels, register
+from snugnet.predictors.predictor import MINIMUM_ROWS, Predictor, check_values, levels
 from snugnet.predictors.trees import LevelWalk, Trees
 from snugnet.spaces import Population, SearchSpace
 
 
-@register
 class ForestPredictor(Predictor):
     """A random forest on one number a choice.
 

@@ -21,16 +21,14 @@ from snugnet.predictors.predictor import (
     Predictor,
     check_values,
     levels,
-    register,
     standardise,
 )
-from snugnet.predictors.thermometer import Steps
+from snugnet.predictors.thermometer import Thermometer
 from snugnet.spaces import Population, SearchSpace
 
 _CHUNK = 256  # rows at a time: their kernel with 1,600 centres takes 3 MB
 
 
-@register
 class GaussianProcessPredictor(Predictor):
     """A Gaussian process with a linear and a squared exponential kernel, and warped values.
 
@@ -60,7 +58,7 @@ class GaussianProcessPredictor(Predictor):
         """
         super().__init__(space, targets, provenance)
         self._arrays = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
-        self._steps = Steps(space)
+        self._steps = Thermometer(space)
         centres = self._arrays["centres"] * self._arrays["scale"]
         self._centres, self._norms = np.ascontiguousarray(centres.T), (centres**2).sum(1) / 2
 
@@ -83,7 +81,7 @@ class GaussianProcessPredictor(Predictor):
         if settings:
             raise PredictorError(f"unknown setting {min(settings)!r} of the predictor {cls.kind}")
         rows, matrix = check_values(space, rows, values, targets, MINIMUM_ROWS)
-        steps = Steps(space)
+        steps = Thermometer(space)
         code = steps(levels(space, rows))
         scaled, mean, std = standardise(matrix)
         shift = code.mean(0)
@@ -123,7 +121,7 @@ class GaussianProcessPredictor(Predictor):
 
     @classmethod
     def restore(cls, space: SearchSpace, targets: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        steps, outputs, m = len(Steps(space).choice), len(targets), len(arrays["centres"])
+        steps, outputs, m = len(Thermometer(space).choice), len(targets), len(arrays["centres"])
         shapes: dict[str, tuple[int, ...]] = {
             "scale": (steps,), "centres": (m, steps), "weights": (m, outputs), "slopes": (steps, outputs),
             **dict.fromkeys(("intercept", "bend", "mean", "std"), (outputs,)),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snugnet.predictors.thermometer import Steps
+from snugnet.predictors.thermometer import Thermometer
 from snugnet.progress import progress_bar
 
 _JITTER = 1e-6
@@ -44,7 +44,7 @@ class Kernel:
 
 
 def maximise(
-    steps: Steps,
+    steps: Thermometer,
     code: NDArray[np.float64],
     values: NDArray[np.float64],
     limits: tuple[NDArray[np.float64], NDArray[np.float64]],

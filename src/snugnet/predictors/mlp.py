@@ -19,14 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from snugnet.errors import PredictorError
-from snugnet.predictors.predictor import MINIMUM_ROWS, Predictor, check_values, register, standardise
+from snugnet.predictors.predictor import MINIMUM_ROWS, Predictor, check_values, standardise
 from snugnet.progress import progress_bar
 from snugnet.spaces import Population, SearchSpace
 
 _CHUNK = 512  # rows at a time: their activations stay in cache
 
 
-@register
 class MLPPredictor(Predictor):
     """An MLP on one-hot codes.
 
@@ -38,6 +37,7 @@ class MLPPredictor(Predictor):
     """
 
     kind = "mlp"
+    differentiable = True
 
     def __init__(
         self,
@@ -98,15 +98,6 @@ class MLPPredictor(Predictor):
         return values
 
     def gradients(self, rows: Population, output: int = 0) -> NDArray[np.float32]:
-        """How an output rises with each entry of the one-hot code, at given architectures.
-
-        Args:
-            rows: canonical, shape ``(n, d)``.
-            output: position of the target.
-
-        Returns:
-            Shape ``(n, sum of options)``.
-        """
         *layers, (weight, _) = self._layers
         hidden, active = self.space.one_hot(rows), []
         for inner, shift in layers:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.errors import ConfigError, PredictorError
-from snugnet.spaces import Population, SearchSpace
+from snugnet.predictors.disk import read_arrays, read_folder, write_folder
+from snugnet.registry import Registry
+from snugnet.spaces import Population, SearchSpace, get_space
 
 MINIMUM_ROWS = 20
 """Fewer measured architectures than this say nothing about a space."""
@@ -27,6 +29,10 @@ class Predictor(ABC):
     """
 
     kind: ClassVar[str]
+    minimum_rows: ClassVar[int] = MINIMUM_ROWS
+    """So many measured architectures are needed."""
+    differentiable: ClassVar[bool] = False
+    """Whether there are :meth:`gradients`."""
 
     def __init__(
         self, space: SearchSpace, targets: Sequence[str] = ("accuracy",), provenance: Mapping[str, Any] | None = None
@@ -88,6 +94,21 @@ class Predictor(ABC):
         values = self.outputs(rows)
         return values[:, 0] if len(self.targets) == 1 else values
 
+    def gradients(self, rows: Population, output: int = 0) -> NDArray[np.float32]:
+        """How an output rises with each entry of the one-hot code, at given architectures.
+
+        Args:
+            rows: canonical, shape ``(n, d)``.
+            output: position of the target.
+
+        Returns:
+            Shape ``(n, sum of options)``.
+
+        Raises:
+            PredictorError: the kind is not :attr:`differentiable`.
+        """
+        raise PredictorError(f"a predictor of kind {self.kind} has no gradients; one of kind mlp has")
+
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What :meth:`restore` needs, as plain arrays."""
@@ -107,34 +128,33 @@ class Predictor(ABC):
         Returns:
             The folder.
         """
-        from snugnet.predictors.disk import save_predictor
+        index = {
+            "kind": self.kind,
+            "space": self.space.to_json(),
+            "targets": list(self.targets),
+            "provenance": self.provenance,
+        }
+        return write_folder(Path(folder), index, self.arrays())
 
-        return save_predictor(self, Path(folder))
 
-
-_REGISTRY: dict[str, type[Predictor]] = {}
-
-
-def register(predictor: type[Predictor]) -> type[Predictor]:
-    """Class decorator: make a predictor known by its ``kind``."""
-    _REGISTRY[predictor.kind] = predictor
-    return predictor
+PREDICTORS: Registry[type[Predictor]] = Registry(
+    "snugnet.predictors",
+    "kind of predictor",
+    ConfigError,
+    lambda thing: isinstance(thing, type) and issubclass(thing, Predictor),
+    key="kind",
+    homes={
+        "best": "snugnet.predictors.gaussian:GaussianProcessPredictor",
+        "forest": "snugnet.predictors.forest:ForestPredictor",
+        "mlp": "snugnet.predictors.mlp:MLPPredictor",
+    },
+)
+"""Predictors by kind, imported when they are asked for; installed packages bring theirs through entry points."""
 
 
 def list_predictors() -> list[str]:
     """The kinds of predictors."""
-    return sorted(_REGISTRY)
-
-
-def predictor_class(kind: str) -> type[Predictor]:
-    """The class of a kind.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if kind not in _REGISTRY:
-        raise ConfigError(f"unknown kind of predictor {kind!r}; known: {', '.join(list_predictors())}")
-    return _REGISTRY[kind]
+    return PREDICTORS.names()
 
 
 def fit_predictor(
@@ -154,7 +174,25 @@ def fit_predictor(
         ConfigError: there is no such kind.
         PredictorError: the samples cannot be used.
     """
-    return predictor_class(kind).fit(space, rows, values, targets=targets, seed=seed, progress=progress, **settings)
+    return PREDICTORS[kind].fit(space, rows, values, targets=targets, seed=seed, progress=progress, **settings)
+
+
+def load_predictor(folder: str | Path) -> Predictor:
+    """Read a predictor, checksums first.
+
+    Raises:
+        PredictorError: it is missing, truncated, altered, or of a newer version.
+    """
+    index, content = read_folder(Path(folder))
+    try:
+        space = get_space(index["space"]["name"], **index["space"]["options"])
+        targets = tuple(str(target) for target in index["targets"])
+        predictor = PREDICTORS[index["kind"]].restore(space, targets, read_arrays(content))
+        predictor.provenance = dict(index["provenance"])
+    except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
+        reason = " ".join(str(error).split())[:200]
+        raise PredictorError(f"{folder} holds no whole predictor ({reason})") from error
+    return predictor
 
 
 def check_values(

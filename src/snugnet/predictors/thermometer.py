@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from snugnet.spaces import SearchSpace
 
 
-class Steps:
+class Thermometer:
     """A thermometer code: one entry for each step up, so that neighbouring options are near each other.
 
     A choice whose options are numbers, smallest first, has an entry "at least this option" for each option (for the first

@@ -20,43 +20,12 @@ from snugnet.files import write_atomically
 from snugnet.search.archive import Archive, keys
 from snugnet.search.method import Method, Round
 from snugnet.search.problem import Problem
+from snugnet.search.result import SearchResult
 from snugnet.spaces import Population
 
 CHECKPOINT = "search.npz"
 _DRAWS = 2  # version of how rounds draw: a search does not go on with other draws than it began with
 _STOCK = 4096  # samples drawn at once, for as many rounds as they suffice
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search has found.
-
-    Attributes:
-        problem: what was searched.
-        archive: every architecture that was evaluated.
-        survivors: places in the archive that the last round left.
-        seconds: spent, those before a resumption included.
-    """
-
-    problem: Problem
-    archive: Archive
-    survivors: NDArray[np.intp]
-    seconds: float
-
-    @property
-    def best(self) -> int:
-        """Place in the archive of the architecture with the highest score; of equals, the one found first."""
-        return int(self.archive.scores.argmax())
-
-    @property
-    def row(self) -> NDArray[np.int16]:
-        """The best architecture, (d,)."""
-        return self.archive.rows[self.best]
-
-    @property
-    def score(self) -> float:
-        """Its score."""
-        return float(self.archive.scores[self.best])
 
 
 def run_search(
@@ -89,9 +58,12 @@ def run_search(
         on_start: called once all is checked, before any work.
 
     Raises:
-        SearchError: the checkpoint belongs to another search or is damaged, or a score is not finite.
+        SearchError: the method does not fit the problem, the checkpoint belongs to another search or is damaged, or a score
+            is not finite.
     """
-    return _Run(problem, method, seed, folder, scorer, chunk, checkpoint_seconds).run(progress, fresh, on_start)
+    return _Run(problem, method.on(problem), seed, folder, scorer, chunk, checkpoint_seconds).run(
+        progress, fresh, on_start
+    )
 
 
 @dataclass
@@ -128,7 +100,7 @@ class _Run:
         if not len(self.archive):
             raise SearchError(f"{self.method.name}: there was nothing to evaluate")
         self._save()
-        return SearchResult(self.problem, self.archive, self.survivors, self._seconds())
+        return SearchResult(self.problem, self.archive, self.survivors, self._seconds(), self.method.evaluations)
 
     def _round(self, advance: Callable[..., None] | None) -> None:
         rng = np.random.default_rng((self.seed, self.done))
@@ -199,7 +171,7 @@ class _Run:
                     "space": self.problem.space.to_json(),
                     "costs": tables.hexdigest()[:16],
                     "budgets": self.problem.limits,
-                    "settings": self.method.settings(),
+                    "settings": self.method.depends_on(self.problem),
                     "seed": self.seed,
                     "draws": _DRAWS,
                     "scorer": self.scorer,

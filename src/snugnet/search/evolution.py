@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from snugnet.spaces import Population
 
 @dataclass(frozen=True)
 class Evolution(Method):
-    """Evolution as SPOS (Algorithm 1), OFA and AttentiveNAS have it: they differ in numbers only (:data:`PRESETS`).
+    """Evolution as SPOS (Algorithm 1), OFA and AttentiveNAS have it: they differ in numbers only, which are its presets.
 
     The parents of a round are the best of all that was evaluated before; every child meets all limits.
 
@@ -29,6 +30,7 @@ class Evolution(Method):
     """
 
     name: ClassVar[str] = "evolution"
+    sizes: ClassVar[tuple[str, ...]] = ("population", "rounds")
     initial: int = 50
     mutated: int = 25
     crossed: int = 25
@@ -43,15 +45,20 @@ class Evolution(Method):
         if not 0 < self.probability <= 1:
             raise SearchError(f"evolution: probability is above 0 and at most 1, got {self.probability!r}")
 
-    def resized(self, population: int | None = None, rounds: int | None = None) -> Evolution:
+    @classmethod
+    def presets(cls) -> Mapping[str, Method]:
+        return PRESETS
+
+    def resized(self, **sizes: int) -> Self:
         """The same settings with another number of architectures or of rounds, in the same proportions.
 
         Args:
-            population: children of each round; the first round and the parents grow with it.
-            rounds: the first one included.
+            **sizes: ``population``, the children of each round (the first round and the parents grow with it), and
+                ``rounds``, the first one included.
         """
         result = self
-        if population is not None:
+        if "population" in sizes:
+            population = sizes["population"]
             factor = population / (self.mutated + self.crossed)
             mutated = round(self.mutated * factor)
             result = replace(
@@ -61,7 +68,7 @@ class Evolution(Method):
                 crossed=population - mutated,
                 parents=max(1, round(self.parents * factor)),
             )
-        return result if rounds is None else replace(result, generations=rounds - 1)
+        return replace(result, generations=sizes["rounds"] - 1) if "rounds" in sizes else result
 
     @property
     def rounds(self) -> int:

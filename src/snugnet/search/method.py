@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.costs import sample
 from snugnet.errors import SearchError
+from snugnet.registry import Registry
 from snugnet.search.archive import Archive, keys
 from snugnet.search.problem import Problem
+from snugnet.search.result import SearchResult
+from snugnet.search.settings import check_settings, setting_types
 from snugnet.spaces import Population
 
 Breed = Callable[[int, np.random.Generator], Population]
@@ -94,9 +98,38 @@ class Round:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Settings of a method. Round after round it proposes rows, which are evaluated, and selects survivors."""
+    """Settings of a method, its fields: plain data. Round after round it proposes rows, which are evaluated, and selects
+    survivors."""
 
     name: ClassVar[str]
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """Which of ``evaluations``, ``population`` and ``rounds`` :meth:`resized` takes."""
+    gives_front: ClassVar[bool] = False
+    """Whether the winners are a front, and not one architecture."""
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Method]:
+        """Settings that have a name."""
+        return {}
+
+    def resized(self, **sizes: int) -> Self:
+        """The same settings at another size.
+
+        Args:
+            **sizes: those of :attr:`sizes` that are given; whole numbers of at least 1.
+
+        Raises:
+            SearchError: the method makes no sense at that size.
+        """
+        return replace(self, **sizes)
+
+    def on(self, problem: Problem) -> Self:
+        """The method with what its settings leave open decided for a problem.
+
+        Raises:
+            SearchError: it does not fit the problem.
+        """
+        return self
 
     @property
     @abstractmethod
@@ -121,9 +154,18 @@ class Method(ABC):
         """
         return pool[:0]
 
+    def winners(self, result: SearchResult) -> NDArray[np.intp]:
+        """Places in the archive of what has been searched for, (n,): the best architecture."""
+        return np.array([result.best])
+
     def settings(self) -> dict[str, Any]:
-        """What the course of a search depends on, as JSON: a checkpoint is of one method with one setting."""
+        """The method's name and settings, as JSON."""
         return {"method": self.name, **asdict(self)}
+
+    def depends_on(self, problem: Problem) -> dict[str, Any]:
+        """What the course of a search depends on beside space, costs and limits, as JSON: a checkpoint is of one method with
+        one setting."""
+        return self.settings()
 
 
 def check_counts(method: Method, **least: int) -> None:
@@ -144,13 +186,21 @@ class RandomSearch(Method):
 
     Attributes:
         samples: how many.
+        at_least: share of the first budget that they cost at least, so that architectures are compared at equal cost.
     """
 
     name: ClassVar[str] = "random"
+    sizes: ClassVar[tuple[str, ...]] = ("evaluations",)
     samples: int = 1000
+    at_least: float = 0.0
 
     def __post_init__(self) -> None:
         check_counts(self, samples=1)
+        if isinstance(self.at_least, bool) or not 0 <= self.at_least <= 1:
+            raise SearchError(f"random: at_least is a share from 0 to 1, got {self.at_least!r}")
+
+    def resized(self, **sizes: int) -> Self:
+        return replace(self, samples=sizes["evaluations"])
 
     @property
     def rounds(self) -> int:
@@ -161,26 +211,41 @@ class RandomSearch(Method):
         return self.samples
 
     def propose(self, now: Round) -> Population:
-        return now.samples(self.samples)
+        if not self.at_least:
+            return now.samples(self.samples)
+        problem = now.problem
+        if not problem.limits:
+            raise SearchError("random: at_least is a share of a budget, and there is none")
+        name, limit = next(iter(problem.limits.items()))
+        limit = min(limit, problem.tables[name].range[1])
+        rows = sample(problem.tables[name], self.samples, now.rng, budget=limit, at_least=self.at_least * limit)
+        return now.fresh(rows[problem.feasible(rows)], self.samples, set())
 
 
 @dataclass(frozen=True)
 class Proposals(Method):
-    """The best of what something else proposes, such as a family's architecture generator (EAS section 3.2, best of n).
+    """The best of what the family's architecture generator proposes (EAS section 3.2, best of n).
 
     Attributes:
         candidates: how many.
-        source: from that number and a generator of random numbers to canonical rows within all limits, (n, d).
-        source_id: what the source is, in a few words or as a hash, for the checkpoint.
     """
 
     name: ClassVar[str] = "generator"
-    candidates: int
-    source: Callable[[int, np.random.Generator], Population]
-    source_id: str = ""
+    sizes: ClassVar[tuple[str, ...]] = ("evaluations",)
+    candidates: int = 100
 
     def __post_init__(self) -> None:
         check_counts(self, candidates=1)
+
+    def resized(self, **sizes: int) -> Self:
+        return replace(self, candidates=sizes["evaluations"])
+
+    def on(self, problem: Problem) -> Self:
+        if problem.proposer is None:
+            raise SearchError(
+                f"{self.name}: nothing proposes architectures here; search a family, or by another method"
+            )
+        return self
 
     @property
     def rounds(self) -> int:
@@ -191,7 +256,53 @@ class Proposals(Method):
         return self.candidates
 
     def propose(self, now: Round) -> Population:
-        return now.fresh(self.source(self.candidates, now.rng), self.candidates, set())
+        return now.fresh(now.problem.propose(self.candidates, now.rng), self.candidates, set())
 
-    def settings(self) -> dict[str, Any]:
-        return {"method": self.name, "candidates": self.candidates, "source": self.source_id}
+    def depends_on(self, problem: Problem) -> dict[str, Any]:
+        return {**self.settings(), "source": "" if problem.proposer is None else problem.proposer.id}
+
+
+METHODS: Registry[type[Method]] = Registry(
+    "snugnet.search_methods",
+    "search method",
+    SearchError,
+    lambda thing: isinstance(thing, type) and issubclass(thing, Method),
+    homes={
+        "random": "snugnet.search.method:RandomSearch",
+        "evolution": "snugnet.search.evolution:Evolution",
+        "nsga2": "snugnet.search.nsga2:NSGA2",
+        "predictor": "snugnet.search.predictor_search:PredictorSearch",
+        "generator": "snugnet.search.method:Proposals",
+    },
+)
+"""Search methods by name, imported when they are asked for; installed packages bring theirs through entry points."""
+
+
+def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """A method by its name.
+
+    Args:
+        name: one of :data:`METHODS`.
+        settings: its fields, and beside them ``preset`` (one of its presets, which the other settings then change) and its
+            :attr:`Method.sizes`, as they are read from YAML.
+
+    Raises:
+        SearchError: there is no such method or preset, a setting is not one of the method's, or makes no sense.
+        ConfigError: a value is not of its setting's type.
+    """
+    if name not in METHODS:
+        raise SearchError(f"there is no method {name!r}; methods: {', '.join(METHODS.names())}")
+    kind, given = METHODS[name], dict(settings or {})
+    presets, own = kind.presets(), setting_types(kind)
+    base = {}
+    if presets and (preset := given.pop("preset", None)) is not None:
+        if preset not in presets:
+            raise SearchError(f"there is no preset {preset!r} of {name}; presets: {', '.join(presets)}")
+        base = {key: getattr(presets[preset], key) for key in own}
+    sizes = {key: given.pop(key) for key in kind.sizes if key in given and key not in own}
+    for key, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SearchError(f"{key} is a whole number of at least 1, got {value!r}")
+    others = [*kind.sizes, *(["preset"] if presets else [])]
+    made = kind(**{**base, **check_settings(name, kind, given, others)})
+    return made.resized(**sizes) if sizes else made

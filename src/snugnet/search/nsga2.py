@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import SearchError
 from snugnet.search.archive import Archive
-from snugnet.search.driver import SearchResult
 from snugnet.search.method import Method, Round, check_counts
 from snugnet.search.problem import Problem
+from snugnet.search.result import SearchResult
 from snugnet.spaces import Population
 
 
@@ -24,24 +24,39 @@ class NSGA2(Method):
     canonical, and draws are a function of seed and round, so that a search can be resumed.
 
     Attributes:
-        costs: names of the costs to minimise.
+        costs: names of the costs to minimise; without them those that are limited, or else the first cost.
         population: so many survive a round, and as many children are evaluated.
         generations: rounds after the first.
         probability: of drawing a choice of a child anew.
     """
 
     name: ClassVar[str] = "nsga2"
-    costs: tuple[str, ...]
+    sizes: ClassVar[tuple[str, ...]] = ("rounds",)
+    gives_front: ClassVar[bool] = True
+    costs: tuple[str, ...] | None = None
     population: int = 50
     generations: int = 19
     probability: float = 0.05
 
     def __post_init__(self) -> None:
         check_counts(self, population=2, generations=0)
-        if not self.costs:
+        if self.costs is not None and not self.costs:
             raise SearchError("nsga2: costs is empty; name at least one cost to minimise besides the accuracy")
         if not 0 < self.probability <= 1:
             raise SearchError(f"nsga2: probability is above 0 and at most 1, got {self.probability!r}")
+
+    def resized(self, **sizes: int) -> Self:
+        return replace(self, generations=sizes["rounds"] - 1)
+
+    def on(self, problem: Problem) -> Self:
+        return replace(self, costs=self._minimised(problem))
+
+    def _minimised(self, problem: Problem) -> tuple[str, ...]:
+        costs = self.costs or tuple(problem.limits) or tuple(problem.tables)[:1]
+        if not costs:
+            raise SearchError("nsga2: there is no cost to minimise besides the accuracy")
+        check_costs(problem, costs)
+        return costs
 
     @property
     def rounds(self) -> int:
@@ -71,6 +86,9 @@ class NSGA2(Method):
     def select(self, now: Round, pool: NDArray[np.intp]) -> NDArray[np.intp]:
         return self._places(pool, self._ranked(now, pool))
 
+    def winners(self, result: SearchResult) -> NDArray[np.intp]:
+        return pareto_front(result, self._minimised(result.problem))
+
     def _places(self, pool: NDArray[np.intp], ranked: Any) -> NDArray[np.intp]:
         """Places in the archive of those that :meth:`_ranked` gave, in its order."""
         return pool[ranked.get("place").astype(np.intp)]
@@ -81,7 +99,7 @@ class NSGA2(Method):
         from pymoo.core.problem import Problem as Objectives
         from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-        values = objectives(now.problem, now.archive, self.costs)[pool]
+        values = objectives(now.problem, now.archive, self._minimised(now.problem))[pool]
         individuals = Individuals.new("F", values, "place", np.arange(len(pool)))
         return RankAndCrowding().do(
             Objectives(n_var=1, n_obj=values.shape[1]), individuals, n_survive=min(self.population, len(pool)),
@@ -102,8 +120,8 @@ def _tournament() -> Any:
     return TournamentSelection(func_comp=better)
 
 
-def objectives(problem: Problem, archive: Archive, costs: tuple[str, ...]) -> NDArray[np.float64]:
-    """What is minimised, (n, 1 + costs): the score's negative, and the costs.
+def check_costs(problem: Problem, costs: tuple[str, ...]) -> None:
+    """Refuse costs that the problem does not have.
 
     Raises:
         SearchError: there is no such cost.
@@ -111,6 +129,15 @@ def objectives(problem: Problem, archive: Archive, costs: tuple[str, ...]) -> ND
     for name in costs:
         if name not in problem.tables:
             raise SearchError(f"nsga2: there is no cost {name!r}; costs: {', '.join(problem.tables)}")
+
+
+def objectives(problem: Problem, archive: Archive, costs: tuple[str, ...]) -> NDArray[np.float64]:
+    """What is minimised, (n, 1 + costs): the score's negative, and the costs.
+
+    Raises:
+        SearchError: there is no such cost.
+    """
+    check_costs(problem, costs)
     return np.stack([-archive.scores, *(problem.tables[name](archive.rows) for name in costs)], axis=1)
 
 

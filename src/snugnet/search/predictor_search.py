@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from snugnet.costs import sample
 from snugnet.errors import BudgetError, SearchError
-from snugnet.predictors import MINIMUM_ROWS, fit_predictor
+from snugnet.predictors import PREDICTORS, fit_predictor
 from snugnet.search.driver import run_search
-from snugnet.search.evolution import PRESETS
+from snugnet.search.evolution import Evolution
 from snugnet.search.method import Method, Round, check_counts
-from snugnet.search.optimisers.climb import climb
-from snugnet.spaces import Population, SearchSpace
-
-Predict = Callable[[Population], NDArray[np.floating]]
-Fit = Callable[[SearchSpace, Population, NDArray[np.float64], int], Predict]
-"""From a space, canonical rows (n, d), their scores (n,) and a seed to a function that predicts scores of rows."""
+from snugnet.search.optimisers.optimiser import OPTIMISERS, make_optimiser, predictor_problem
+from snugnet.search.problem import Problem
+from snugnet.spaces import Population
 
 _WINDOWS = 8  # of the first cost; the sample is spread evenly over them
 
@@ -31,24 +26,43 @@ class PredictorSearch(Method):
     """Search on a predictor that is fitted on the way (OFA section 3.4).
 
     Attributes:
-        fit: makes the predictor.
         samples: architectures it is fitted on, spread over the cost.
         top: so many of its best are evaluated for real.
-        optimiser: ``climb`` (:mod:`snugnet.search.optimisers.climb`), or ``evolution`` with OFA's settings.
-        predictor: the predictor's name, for the checkpoint.
+        optimiser: of the predictor; one of :data:`snugnet.search.optimisers.optimiser.OPTIMISERS`.
+        predictor: its kind; one of :data:`snugnet.predictors.PREDICTORS`.
     """
 
     name: ClassVar[str] = "predictor"
-    fit: Fit
+    sizes: ClassVar[tuple[str, ...]] = ("evaluations",)
     samples: int = 500
     top: int = 20
-    optimiser: Literal["climb", "evolution"] = "climb"
-    predictor: str = ""
+    optimiser: str = "climb"
+    predictor: str = "best"
 
     def __post_init__(self) -> None:
         check_counts(self, samples=2, top=1)
-        if self.optimiser not in ("climb", "evolution"):
-            raise SearchError(f"predictor: optimiser is climb or evolution, got {self.optimiser!r}")
+        for known, name in ((OPTIMISERS, self.optimiser), (PREDICTORS, self.predictor)):
+            if name not in known:
+                raise SearchError(f"predictor: there is no {known.noun} {name!r}; known: {', '.join(known.names())}")
+
+    def resized(self, **sizes: int) -> Self:
+        total = sizes["evaluations"]
+        top, least = max(1, total // 26), PREDICTORS[self.predictor].minimum_rows
+        if total - top < least:
+            raise SearchError(
+                f"predictor: evaluations is at least {least + 1} ({least} to fit on, one to check), got {total}"
+            )
+        return replace(self, samples=total - top, top=top)
+
+    def on(self, problem: Problem) -> Self:
+        kind, optimiser = PREDICTORS[self.predictor], OPTIMISERS[self.optimiser]
+        if self.samples < kind.minimum_rows:
+            raise SearchError(
+                f"predictor: {self.predictor} is fitted on {kind.minimum_rows} samples at least, got {self.samples}"
+            )
+        if optimiser.needs_gradients and not kind.differentiable:
+            raise SearchError(f"predictor: {self.optimiser} needs gradients, and {self.predictor} has none; mlp has")
+        return self
 
     @property
     def rounds(self) -> int:
@@ -58,31 +72,26 @@ class PredictorSearch(Method):
     def evaluations(self) -> int:
         return self.samples + self.top
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "method": self.name, "samples": self.samples, "top": self.top, "optimiser": self.optimiser,
-            "predictor": self.predictor,
-        }  # fmt: skip
-
     def propose(self, now: Round) -> Population:
         if now.number == 0:
             return spread(now, self.samples)
-        if len(now.archive) < min(self.samples, MINIMUM_ROWS):  # no more are within the limits: the best is among them
+        if (
+            len(now.archive) < PREDICTORS[self.predictor].minimum_rows
+        ):  # no more are within the limits: the best is among them
             return now.archive.rows[:0]
         return self._predicted_best(now)
 
     def _predicted_best(self, now: Round) -> Population:
-        """The best that were not evaluated yet, by the predictor: (top, d) or fewer."""
-        seed = int(now.rng.integers(2**31))
-        predict = self.fit(now.problem.space, now.archive.rows, now.archive.scores, seed)
-        predicted = replace(now.problem, score=predict, columns=())
-        searched = run_search(
-            predicted, PRESETS["ofa" if self.optimiser == "evolution" else "spos"], seed=seed, progress=False
-        )
-        rows, scores = searched.archive.rows, searched.archive.scores
-        if self.optimiser == "climb":
-            climbed, heights = climb(predicted, seed=seed)
-            rows, scores = np.concatenate([climbed, rows]), np.concatenate([heights, scores])
+        """The best that were not evaluated yet, by the predictor: (top, d) or fewer.
+
+        What the optimiser finds may be few, so a short evolution finds more beside it.
+        """
+        seed, problem = int(now.rng.integers(2**31)), now.problem
+        predictor = fit_predictor(self.predictor, problem.space, now.archive.rows, now.archive.scores, seed=seed)
+        predicted = predictor_problem(predictor, problem.tables, problem.limits)
+        evolved = run_search(predicted, Evolution(), seed=seed, progress=False).archive
+        found = make_optimiser(self.optimiser).maximise(predicted, seed=seed)
+        rows, scores = np.concatenate([found.rows, evolved.rows]), np.concatenate([found.scores, evolved.scores])
         return now.fresh(rows[np.argsort(-scores, kind="stable")], self.top, set())
 
 
@@ -107,12 +116,3 @@ def spread(now: Round, n: int) -> Population:
         found.append(now.fresh(rows[problem.feasible(rows)], n // _WINDOWS, taken))
     rows = np.concatenate([*found, np.zeros((0, problem.space.d), dtype=np.int16)])
     return np.concatenate([rows, now.samples(n - len(rows), taken)])
-
-
-def fitted(kind: str) -> Fit:
-    """How a predictor of a kind is fitted: see :func:`snugnet.predictors.fit_predictor`."""
-
-    def fit(space: SearchSpace, rows: Population, values: NDArray[np.float64], seed: int) -> Predict:
-        return fit_predictor(kind, space, rows, values, seed=seed).predict
-
-    return fit

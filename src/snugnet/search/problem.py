@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, decode, make_sampler, parse_budget, sample
+from snugnet.costs import CostTable, decode, make_sampler, resolve_budget, sample
 from snugnet.costs.exact.automaton import make_automaton
-from snugnet.errors import BudgetError
+from snugnet.errors import BudgetError, SearchError
 from snugnet.spaces import Population, SearchSpace
 
 Score = Callable[[Population], NDArray[np.floating]]
 """From canonical rows (n, d) to what they are worth, (n,), higher is better; or (n, 1 + k): what they are worth, and k
 values that are kept beside it."""
 
+Gradients = Callable[[Population], NDArray[np.floating]]
+"""From canonical rows (n, d) to what the score gains by each entry of their one-hot code: (n, sum of options)."""
+
 _TRIES = 8  # batches drawn before what is still missing is decoded
 _MOST = 2**16  # rows in one of them
 _DECODED = 64  # scenarios decoded at once where several budgets bind
+
+
+class Proposer(Protocol):
+    """Proposes architectures that are likely to be good, such as a family's architecture generator does."""
+
+    @property
+    def id(self) -> str:
+        """What it is, in a few words or as a hash: a checkpoint with the proposals of another is refused."""
+        ...
+
+    def __call__(self, problem: Problem, n: int, rng: np.random.Generator) -> Population:
+        """So many canonical rows within all limits of the problem, (n, d); they may repeat."""
+        ...
 
 
 @dataclass
@@ -30,8 +47,10 @@ class Problem:
         space: what is searched.
         score: see :data:`Score`.
         tables: costs by name, or none; NSGA-II may minimise any of them.
-        limits: upper budgets by the cost's name; given as numbers or as text such as ``"40M"``.
+        limits: upper budgets by the cost's name; given as numbers or as text such as ``"40M"``, or ``"40%"`` of the range.
         columns: names of the k values that the score gives besides what an architecture is worth.
+        proposer: of architectures, where somebody knows where good ones are.
+        gradients: of the score, where it has any.
     """
 
     space: SearchSpace
@@ -39,6 +58,8 @@ class Problem:
     tables: Mapping[str, CostTable]
     limits: Mapping[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    proposer: Proposer | None = None
+    gradients: Gradients | None = None
     _binding: list[tuple[CostTable, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +72,7 @@ class Problem:
         for name in self.limits:
             if name not in self.tables:
                 raise BudgetError(f"there is no cost {name!r}; costs: {', '.join(self.tables) or 'none'}")
-        self.limits = {name: parse_budget(value) for name, value in self.limits.items()}
+        self.limits = {name: resolve_budget(value, self.tables[name].range) for name, value in self.limits.items()}
         for name, limit in self.limits.items():
             self.tables[name].check_budget(limit)
         # What the dearest architecture meets binds nothing. The limit that leaves the fewest architectures comes first.
@@ -96,6 +117,16 @@ class Problem:
             for part in np.split(scores, range(_DECODED, len(scores), _DECODED))
         ]
         return np.concatenate(parts)
+
+    def propose(self, n: int, rng: np.random.Generator) -> Population:
+        """So many architectures as the proposer gives them, (n, d).
+
+        Raises:
+            SearchError: there is none.
+        """
+        if self.proposer is None:
+            raise SearchError("nothing proposes architectures in this search; take another method")
+        return self.proposer(self, n, rng)
 
     def sample(self, n: int, rng: np.random.Generator) -> Population:
         """Draw architectures within all limits: canonical rows, (n, d); they may repeat.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.errors import SpaceError
+from snugnet.registry import Registry
 from snugnet.spaces.blueprint import Block, Blueprint
 
 Population = NDArray[np.int16]
@@ -359,29 +360,32 @@ class SearchSpace(ABC):
         return {"smallest": self.smallest, "centroid": self.centroid, "largest": self.largest}
 
 
-_REGISTRY: dict[str, type[SearchSpace]] = {}
+SPACES: Registry[type[SearchSpace]] = Registry(
+    "snugnet.spaces",
+    "space",
+    SpaceError,
+    lambda thing: isinstance(thing, type) and issubclass(thing, SearchSpace),
+)
+"""Search spaces by name; installed packages bring theirs through entry points."""
 
 
 def register(space: type[SearchSpace]) -> type[SearchSpace]:
     """Class decorator: make a space known by its ``name``; tests cover every registered space."""
-    _REGISTRY[space.name] = space
-    return space
+    return SPACES.add(space.name, space)
 
 
 def list_spaces() -> list[str]:
-    """Names of the registered spaces."""
-    return sorted(_REGISTRY)
+    """Names of the registered spaces; nothing of an installed package is imported."""
+    return SPACES.names()
 
 
 def space_class(name: str) -> type[SearchSpace]:
     """The registered space of that name.
 
     Raises:
-        SpaceError: there is none.
+        SpaceError: there is none, or the package that brings it cannot be imported.
     """
-    if name not in _REGISTRY:
-        raise SpaceError(f"unknown space {name!r}; known: {', '.join(list_spaces())}")
-    return _REGISTRY[name]
+    return SPACES[name]
 
 
 def get_space(name: str, /, **options: Any) -> SearchSpace:

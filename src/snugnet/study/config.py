@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from snugnet.config import Config, read_config
+from snugnet.errors import ConfigError, SnugnetError
+from snugnet.predictors import PREDICTORS
 from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
+from snugnet.search.method import Method, make_method
 
 
-class Method(Config):
-    """One line of a table: how architectures are found on one of the supernets.
+class Entry(Config):
+    """One line of a table: a way to find architectures on one of the supernets.
 
     Attributes:
         name: of the line.
         supernet: that is searched.
-        search: ``random`` (one architecture of the budget's cost a scenario), ``predictor`` (OFA's way: evaluate many
-            architectures, fit an accuracy predictor, search on it), ``generator`` (EAS).
+        search: a registered search method. In a study ``random`` is one architecture of the budget's cost a scenario, and
+            ``generator`` EAS's, one decode for all scenarios, unless the settings say otherwise; ``predictor`` is OFA's way,
+            an evolution on the study's predictor with the preset and generations that stand there.
+        settings: of the method.
+        score: what is searched on: validation ``images``, or the study's ``predictor`` of accuracies on them.
         per_superclass: an architecture for each superclass; otherwise one for all of them (OFA-V, EAS-V).
         generator: changes to the recipe's generator section, such as ``{encoding: multi-path}``.
     """
 
     name: str = Field(min_length=1)
     supernet: str
-    search: Literal["random", "predictor", "generator"]
+    search: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    score: Literal["images", "predictor"] = "images"
     per_superclass: bool = True
     generator: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def asks_predictor(self) -> bool:
+        """Whether it is searched on the study's predictor."""
+        return self.search == "predictor" or self.score == "predictor"
+
     @model_validator(mode="after")
-    def _used(self) -> Method:
+    def _used(self) -> Entry:
+        if self.search == "predictor" and self.settings:
+            raise ValueError(f"{self.name}: the settings of search: predictor stand in the study's section predictor")
         if self.generator and self.search != "generator":
             raise ValueError(f"{self.name}: generator settings are for search: generator")
         if "budget" in self.generator:
@@ -46,19 +62,55 @@ class PredictorConfig(Config):
     Attributes:
         architectures: sampled, uniform over the cost, and evaluated on validation images; each gives the accuracy of every
             superclass at once.
-        kind: of predictor: mlp, forest, best.
-        preset: whose settings the evolution on it has: ofa, spos, attentive-nas.
-        generations: of the evolution, if others than the preset's.
+        kind: of predictor, any that is registered: mlp, forest, best, ...
+        settings: of the kind: named arguments of its ``fit``.
+        preset: whose settings the evolution of ``search: predictor`` has: ofa, spos, attentive-nas.
+        generations: of that evolution, if others than the preset's.
     """
 
     architectures: int = Field(default=200, ge=25)
-    kind: Literal["mlp", "forest", "best"] = "mlp"
-    preset: Literal["ofa", "spos", "attentive-nas"] = "ofa"
+    kind: str = "mlp"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    preset: str = "ofa"
     generations: int | None = Field(default=None, ge=1)
+
+    @property
+    def evolution(self) -> dict[str, Any]:
+        """Settings of the evolution of ``search: predictor``."""
+        return {"preset": self.preset} | ({} if self.generations is None else {"generations": self.generations})
+
+    def check(self) -> None:
+        """Refuse what only shows once the kind is looked up.
+
+        Raises:
+            ConfigError: there is no such kind, it has no such setting, or it needs more architectures.
+        """
+        kind = PREDICTORS[self.kind]
+        named = [each.name for each in signature(kind.fit).parameters.values() if each.kind is each.KEYWORD_ONLY]
+        own = [name for name in named if name not in _FITTED_WITH]
+        foreign = [name for name in self.settings if name not in own]
+        if foreign:
+            raise ConfigError(
+                f"predictor: {self.kind} takes no {foreign[0]}; it takes {', '.join(own) or 'no settings'}"
+            )
+        if (few := fitted_on(self.architectures)) < kind.minimum_rows:
+            raise ConfigError(
+                f"predictor.architectures is {self.architectures}: {self.kind} is judged when fitted on {few} of them, and "
+                f"needs {kind.minimum_rows}"
+            )
+
+
+_FITTED_WITH = ("targets", "seed", "progress")
+"""What a study decides about the fit of a predictor."""
+
+
+def fitted_on(architectures: int) -> int:
+    """How many of the evaluated architectures the predictor that is judged is fitted on: it is judged on the others."""
+    return architectures * 4 // 5
 
 
 class StudyConfig(Config):
-    """A comparison of methods, every one over all seeds, superclasses and budgets.
+    """A comparison of entries, every one over all seeds, superclasses and budgets.
 
     Attributes:
         name: of the study.
@@ -68,7 +120,8 @@ class StudyConfig(Config):
             faster than one of two.
         report: what accuracies are of: ``test``, once; while something is still being chosen, ``validation``: the half of its
             images that nothing was searched on, and the training images that ``train_rows`` leaves out.
-        budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves.
+        budgets: how many, evenly spaced strictly inside the range of costs; or the budgets themselves, amounts or shares of that range
+            (``40%``).
         recipe: the recipe that every supernet is a change of, as in a recipe's own file (name, output, seed and the budgets of
             the evaluation come from here, and a study exports nothing). The first stage, where it trains the largest network alone, is run once a seed and shared.
         supernets: by name, the changes: dotted keys to values (``training.superclass_dropout: 0``).
@@ -86,7 +139,7 @@ class StudyConfig(Config):
     budgets: int | tuple[float | str, ...] = 4
     recipe: dict[str, Any]
     supernets: dict[str, dict[str, Any]] = Field(min_length=1)
-    methods: tuple[Method, ...] = Field(min_length=1)
+    methods: tuple[Entry, ...] = Field(min_length=1)
     tables: dict[str, tuple[str, ...]] = Field(min_length=1)
     baseline: str | None = None
     predictor: PredictorConfig = PredictorConfig()
@@ -115,7 +168,7 @@ class StudyConfig(Config):
             raise ValueError(f"baseline: no method {self.baseline!r}; methods: {', '.join(names)}")
         return self
 
-    def recipe_of(self, supernet: str, seed: int, method: Method | None = None) -> Recipe:
+    def recipe_of(self, supernet: str, seed: int, method: Entry | None = None) -> Recipe:
         """The whole recipe of one supernet, with the generator of one of the methods.
 
         Raises:
@@ -133,6 +186,36 @@ class StudyConfig(Config):
         if method.search == "generator" and not method.per_superclass:
             put(content, "generator.shared", True)
         return parse_recipe(content, f"method {method.name}")
+
+    def method_of(self, entry: Entry) -> Method:
+        """The search method of an entry, with its settings.
+
+        Raises:
+            ConfigError: there is no such method, or a setting is none of its own or makes no sense.
+        """
+        name, settings = entry.search, {**_ALONE.get(entry.search, {}), **entry.settings}
+        if name == "predictor":
+            name, settings = "evolution", self.predictor.evolution
+        try:
+            return make_method(name, settings)
+        except SnugnetError as error:
+            raise ConfigError(f"method {entry.name}: {error}") from error
+
+    def check_searches(self) -> None:
+        """Refuse a search that cannot be made, before anything is trained.
+
+        Raises:
+            ConfigError: there is no such search method or kind of predictor, or a setting is wrong.
+        """
+        for entry in self.methods:
+            self.method_of(entry)
+        if any(entry.asks_predictor for entry in self.methods):
+            self.predictor.check()
+
+
+_ALONE: dict[str, dict[str, Any]] = {"random": {"samples": 1, "at_least": 0.95}, "generator": {"candidates": 1}}
+"""Settings of methods that a study, where they are not given, asks for one architecture, not scored; a random one is compared
+at equal cost."""
 
 
 def slug(title: str) -> str:
@@ -170,4 +253,5 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         study.recipe_of(supernet, study.seeds[0])
     for method in study.methods:
         study.recipe_of(method.supernet, study.seeds[0], method)
+    study.check_searches()
     return study

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from snugnet.family.report import human
+from snugnet.family.text_table import TextTable, human
 from snugnet.files import json_text, write_atomically
 from snugnet.plots import architecture_figure, front_figure, line_figure, mean_similarity, scatter_figure
 from snugnet.spaces import SearchSpace, get_space
@@ -232,18 +232,16 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} holds no study's results ({' '.join(str(error).split())[:120]})") from error
 
-    def _cells(self, title: str) -> tuple[list[str], list[list[str]]]:
-        methods = self.config["tables"][title]
+    def _table(self, title: str) -> TextTable:
         header = ["method", *(f"{self.cost} <= {human(budget)}" for budget in self.budgets)]
         body = []
-        for method in methods:
-            cells = [
-                f"{line.accuracy:.2f} ± {line.deviation:.2f} ({human(line.cost)})" for line in self.lines([method])
-            ]
+        for method in self.config["tables"][title]:
+            lines = self.lines([method])
+            cells = [f"{line.accuracy:.2f} ± {line.deviation:.2f} ({human(line.cost)})" for line in lines]
             body.append([method, *cells])
-        return header, body
+        return TextTable(title, header, body, self.caption())
 
-    def _ahead_cells(self, title: str) -> tuple[list[str], list[list[str]]]:
+    def _ahead_table(self, title: str) -> TextTable:
         baseline = self.config["baseline"]
         header = [f"against {baseline}", *(f"{self.cost} <= {human(budget)}" for budget in self.budgets)]
         body = [
@@ -251,40 +249,34 @@ class Results:
             for method in self.config["tables"][title]
             if method != baseline
         ]
-        return header, body
+        return TextTable(f"{title}: points ahead, seed by seed", header, body, self.caption())
 
-    def _time_cells(self) -> tuple[list[str], list[list[str]]]:
-        header = ["method", "teacher", "supernet", "search: preparation", f"search: {self._scenarios()} scenarios"]
+    def _time_table(self) -> TextTable:
+        scenarios = len(self.groups) * len(self.budgets)
+        header = ["method", "teacher", "supernet", "search: preparation", f"search: {scenarios} scenarios"]
+        body = [
+            [method["name"], *(f"{spent:.3g} s" for spent in self.seconds(method["name"]).values())]
+            for method in self.config["methods"]
+        ]
+        return TextTable("training and search cost", header, body, "mean over seeds")
+
+    def _group_table(self, title: str) -> TextTable:
+        header = ["method", f"{self.cost} <=", *self.groups]
         body = []
-        for method in self.config["methods"]:
-            spent = self.seconds(method["name"])
-            body.append(
-                [method["name"], *(f"{spent[key]:.3g} s" for key in ("teacher", "supernet", "preparation", "search"))]
-            )
-        return header, body
-
-    def _scenarios(self) -> int:
-        return len(self.groups) * len(self.budgets)
+        for method in self.config["tables"][title]:
+            for budget in self.budgets:
+                cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in self.by_group(method, budget).values()]
+                body.append([method, human(budget), *cells])
+        return TextTable(f"{title}, superclass by superclass", header, body, self.caption())
 
     def rich_tables(self) -> list[Table]:
         """For people."""
-        from rich.table import Table
-
         tables = []
         for title in self.config["tables"]:
-            tables.append((title, *self._cells(title)))
+            tables.append(self._table(title))
             if self.config.get("baseline"):
-                tables.append((f"{title}: points ahead, seed by seed", *self._ahead_cells(title)))
-        tables.append(("training and search cost", *self._time_cells()))
-        made = []
-        for title, header, body in tables:
-            table = Table(title=title, caption=self.caption())
-            for i, name in enumerate(header):
-                table.add_column(name, justify="left" if i == 0 else "right")
-            for cells in body:
-                table.add_row(*cells)
-            made.append(table)
-        return made
+                tables.append(self._ahead_table(title))
+        return [table.rich() for table in [*tables, self._time_table()]]
 
     def caption(self) -> str:
         """What the numbers are."""
@@ -298,19 +290,12 @@ class Results:
         """All tables as Markdown, the superclasses of the first table's methods included."""
         parts = [f"# {self.config['name']}", "", self.caption() + ".", ""]
         for title in self.config["tables"]:
-            parts += [f"## {title}", "", *_markdown(*self._cells(title)), ""]
+            parts += [f"## {title}", "", *self._table(title).markdown(), ""]
             if self.config.get("baseline"):
-                parts += ["Points ahead, seed by seed:", "", *_markdown(*self._ahead_cells(title)), ""]
-        parts += ["## Training and search cost", "", *_markdown(*self._time_cells()), ""]
-        first = next(iter(self.config["tables"]))
-        header = ["method", f"{self.cost} <=", *self.groups]
-        body = []
-        for method in self.config["tables"][first]:
-            for budget in self.budgets:
-                cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in self.by_group(method, budget).values()]
-                body.append([method, human(budget), *cells])
-        parts += [f"## {first}, superclass by superclass", "", *_markdown(header, body), ""]
-        return "\n".join(parts)
+                parts += ["Points ahead, seed by seed:", "", *self._ahead_table(title).markdown(), ""]
+        parts += ["## Training and search cost", "", *self._time_table().markdown(), ""]
+        groups = self._group_table(next(iter(self.config["tables"])))
+        return "\n".join([*parts, f"## {groups.title}", "", *groups.markdown(), ""])
 
     def figures(self) -> dict[str, bytes]:
         """PNG by name: a front for each table, the similarity of architectures where there are several superclasses, block
@@ -360,7 +345,3 @@ class Results:
 
 def _deviation(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _markdown(header: list[str], body: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---", *["--:"] * (len(header) - 1)], *body]]

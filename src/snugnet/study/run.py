@@ -20,9 +20,10 @@ from snugnet.files import locked
 from snugnet.progress import progress_bar
 from snugnet.study.config import StudyConfig
 from snugnet.study.images import StudyImages
+from snugnet.study.job import Job
+from snugnet.study.outcomes import find_outcomes
 from snugnet.study.results import JSON, MARKDOWN, Results
-from snugnet.study.supernet_run import SupernetRun, teacher_folder, teacher_of
-from snugnet.training.device import make_fabric
+from snugnet.study.teacher import teacher_folder, teacher_recipe, train_teacher
 
 
 def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True) -> Results:
@@ -50,7 +51,7 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
         outcomes = []
         for seed in config.seeds:
             for name in config.supernets:
-                outcomes += _runs(config, name, seed, images, progress).outcomes()
+                outcomes += find_outcomes(_job(config, name, seed, images, progress))
     return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
 
 
@@ -58,23 +59,24 @@ def _check(config: StudyConfig, images: StudyImages, fresh: bool) -> None:
     """Refuse what would only fail after hours, or would compare what cannot be compared.
 
     Raises:
-        SnugnetError: the recipe of a supernet cannot be run.
+        SnugnetError: the recipe of a supernet cannot be run, or there is no such search.
         ConfigError: supernets have other superclasses, or budgets of another cost or range.
     """
+    config.check_searches()
+    of_range = isinstance(config.budgets, int) or any("%" in str(budget) for budget in config.budgets)
     first: tuple[str, Any] | None = None
     for name in config.supernets:
         recipe = config.recipe_of(name, config.seeds[0])
         data = images.of(recipe)
         space = pipeline.make_space(recipe, data)
         pipeline.check_recipe(recipe, space, data, fresh=fresh)
-        low, high = counted_table(space, recipe.generator.budget).range
-        alike = {"superclasses": tuple(data.groups), "generator.budget": recipe.generator.budget} | (
-            {f"range of {recipe.generator.budget}": (low, high)} if isinstance(config.budgets, int) else {}
-        )
+        cost = recipe.generator.budget
+        alike: dict[str, Any] = {"superclasses": tuple(data.groups), "generator.budget": cost}
+        alike |= {f"range of {cost}": counted_table(space, cost).range} if of_range else {}
         first = first or (name, alike)
         differ = [key for key, value in alike.items() if first[1].get(key) != value]
         if differ:
-            hint = "; give the budgets as a list" if differ[0].startswith("range") else ""
+            hint = "; give the budgets as a list of amounts" if differ[0].startswith("range") else ""
             raise ConfigError(f"supernets {first[0]} and {name} have not the same {differ[0]}{hint}")
 
 
@@ -87,11 +89,11 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _runs(config: StudyConfig, name: str, seed: int, images: StudyImages, progress: bool) -> SupernetRun:
-    recipe = config.recipe_of(name, seed)
-    if recipe.threads and config.workers == 1:
-        torch.set_num_threads(recipe.threads)
-    return SupernetRun(config, name, seed, images, make_fabric(recipe), Path(config.output) / f"seed-{seed}", progress)
+def _job(config: StudyConfig, name: str, seed: int, images: StudyImages, progress: bool) -> Job:
+    job = Job.make(config, name, seed, images, progress=progress)
+    if job.recipe.threads and config.workers == 1:
+        torch.set_num_threads(job.recipe.threads)
+    return job
 
 
 def _side_by_side(config: StudyConfig, progress: bool) -> None:
@@ -100,7 +102,7 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
     of_teacher: dict[tuple[int, str | None], list[str]] = {}
     for seed in config.seeds:
         for name in config.supernets:
-            alone = teacher_of(config.recipe_of(name, seed))
+            alone = teacher_recipe(config.recipe_of(name, seed))
             folder = None if alone is None else teacher_folder(alone)
             of_teacher.setdefault((seed, folder), []).append(name)
     total = len(config.seeds) * len(config.supernets) + sum(folder is not None for _, folder in of_teacher)
@@ -115,17 +117,17 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
         after: dict[Future[None], list[tuple[str, int]]] = {}
         for (seed, folder), names in of_teacher.items():
             if folder is not None:
-                after[pool.submit(_job, config, names[0], seed, True)] = [(name, seed) for name in names]
+                after[pool.submit(_work, config, names[0], seed, True)] = [(name, seed) for name in names]
         for (seed, folder), names in of_teacher.items():
             if folder is None:
-                after |= {pool.submit(_job, config, name, seed, False): [] for name in names}
+                after |= {pool.submit(_work, config, name, seed, False): [] for name in names}
         try:
             while after:
                 done, _ = wait(after, return_when=FIRST_COMPLETED)
                 for job in done:
                     job.result()
                     advance()
-                    after |= {pool.submit(_job, config, name, seed, False): [] for name, seed in after.pop(job)}
+                    after |= {pool.submit(_work, config, name, seed, False): [] for name, seed in after.pop(job)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -150,12 +152,12 @@ def _begin_worker(threads: int) -> None:
 _worker_images: StudyImages | None = None
 
 
-def _job(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
+def _work(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
     """In a worker: train what a supernet starts from, or do all that is to be done with the supernet."""
     global _worker_images
     _worker_images = _worker_images or StudyImages(progress=False)
-    run = _runs(config, name, seed, _worker_images, progress=False)
+    job = _job(config, name, seed, _worker_images, progress=False)
     if teacher:
-        _ = run.recipe
+        train_teacher(job)
     else:
-        run.outcomes()
+        find_outcomes(job)

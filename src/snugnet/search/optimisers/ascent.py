@@ -9,37 +9,35 @@ of the proposals meet the budget. The best proposal is the next architecture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.costs.exact.automaton import Automaton, make_automaton
 from snugnet.costs.table import common_automaton
+from snugnet.errors import SearchError
 from snugnet.search.archive import Archive
-from snugnet.search.optimisers.climb import _Climb
-from snugnet.search.problem import Problem
+from snugnet.search.optimisers.flips import SCORED_AT_ONCE, Flips
+from snugnet.search.optimisers.optimiser import Optimiser, Optimum, check_least
+from snugnet.search.problem import Gradients, Problem
 from snugnet.spaces import Population, SearchSpace
-
-Gradients = Callable[[Population], NDArray[np.floating]]
-"""From canonical rows (n, d) to what the score gains by each entry of their one-hot code: (n, sum of options)."""
 
 PROPOSALS = 24  # from each architecture and step
 NOISE = 0.3  # on what an option gains, in units of the mean gain
 CHARGE = 1.6  # at most, for a choice that is changed, in the same units
 SPREAD = 0.3  # of a price, as the standard deviation of its logarithm
 _PRICING = 0.6  # how fast prices follow the share of proposals that meet the budget
-_STEPS = 5
+_STEPS_UP = 5  # from proposal to proposal
 _SAMPLES = 192  # that the starts are the best of
 _PARENTS, _CHILDREN, _CLIMBERS, _ELITE = 24, 150, 8, 4
 _SHAKE = 0.3  # probability of drawing a choice of a child anew
-_BATCH = 4096
 _POLISHED = 3
 
 
 @dataclass
-class _Ascent:
+class _Run:
     """One run: what it has scored so far, and what it has climbed from.
 
     Attributes:
@@ -66,7 +64,7 @@ class _Ascent:
         self.option = np.arange(len(self.column)) - space.offsets[self.column]
         self.prices = np.zeros(len(self.limits))
         self.designs = self._designs()
-        self.climber = _Climb(self.problem)
+        self.flips = Flips(self.problem)
 
     @property
     def space(self) -> SearchSpace:
@@ -91,7 +89,7 @@ class _Ascent:
 
     def evaluate(self, rows: Population) -> NDArray[np.intp]:
         """Places in the archive of rows within all limits: (n,)."""
-        return self.archive.evaluate(rows, self.problem.score, chunk=_BATCH)
+        return self.archive.evaluate(rows, self.problem.score, chunk=SCORED_AT_ONCE)
 
     def best(self, n: int) -> NDArray[np.intp]:
         """Places of the best so far, the best first."""
@@ -128,7 +126,7 @@ class _Ascent:
 
     def climb(self, places: NDArray[np.intp]) -> None:
         """Move each architecture to the best proposal around it while that is better."""
-        for _ in range(_STEPS):
+        for _ in range(_STEPS_UP):
             places = np.array([place for place in np.unique(places) if place not in self.done], dtype=np.intp)
             if not len(places):
                 return
@@ -142,12 +140,12 @@ class _Ascent:
             places = found[np.arange(len(places)), self.archive.scores[found].argmax(1)]
 
     def polish(self, n: int) -> None:
-        """Try flips of two choices, as in :mod:`snugnet.search.optimisers.climb`, on the best, until none of them gets better."""
+        """Try flips of two choices, (:class:`snugnet.search.optimisers.flips.Flips`) on the best, until none of them gets better."""
         for place in self.best(n):
             row, better = self.archive.rows[[place]], True
             while better and int(place) not in self.polished:
                 self.polished.add(int(place))
-                row = self.climber.pairs(row)
+                row = self.flips.pairs(row)
                 (found,) = self.evaluate(row)
                 better, place = found != place, found
 
@@ -160,39 +158,43 @@ class _Ascent:
         return places[np.argsort(-self.archive.scores[places], kind="stable")[:_CLIMBERS]]
 
 
-def ascend(
-    problem: Problem,
-    gradients: Gradients,
-    *,
-    starts: int = 32,
-    rounds: int = 12,
-    patience: int | None = None,
-    seed: int = 0,
-) -> tuple[Population, NDArray[np.float64]]:
-    """Maximise a score that has gradients, under all limits.
+@dataclass(frozen=True)
+class Ascent(Optimiser):
+    """Random linear models of a score that has gradients, solved under all limits.
 
-    Args:
-        problem: its score is asked some thousand times, always for many rows at once.
-        gradients: see :data:`Gradients`; :meth:`snugnet.predictors.MLPPredictor.gradients` is one.
+    It asks the score some thousand times, and gives all that was scored.
+
+    Attributes:
         starts: samples that are climbed from.
         rounds: how often, after that, children of the best are climbed from.
         patience: stop after so many rounds in a row that found nothing better; never without it.
-        seed: of the draws.
-
-    Returns:
-        Canonical rows within all limits, (n, d), the best first, and their scores, (n,): all that were scored.
     """
-    run = _Ascent(problem, gradients, np.random.default_rng((seed, 0)))
-    run.evaluate(problem.sample(max(starts, _SAMPLES), run.rng))
-    run.climb(run.best(starts))
-    best, waited = run.archive.scores.max(), 0
-    for _ in range(rounds):
-        run.climb(run.best(_ELITE))
-        run.climb(run.children())
-        run.polish(_POLISHED)
-        waited = waited + 1 if run.archive.scores.max() <= best else 0
-        best = run.archive.scores.max()
-        if waited == patience:
-            break
-    order = run.best(len(run.archive))
-    return run.archive.rows[order], run.archive.scores[order]
+
+    name: ClassVar[str] = "ascent"
+    needs_gradients: ClassVar[bool] = True
+    starts: int = 32
+    rounds: int = 12
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, starts=1, rounds=0, **({} if self.patience is None else {"patience": 1}))
+
+    def maximise(self, problem: Problem, *, seed: int = 0) -> Optimum:
+        if problem.gradients is None:
+            raise SearchError(
+                "ascent: the score has no gradients; take a predictor of kind mlp, or the optimiser climb"
+            )
+        run = _Run(problem, problem.gradients, np.random.default_rng((seed, 0)))
+        run.evaluate(problem.sample(max(self.starts, _SAMPLES), run.rng))
+        run.climb(run.best(self.starts))
+        best, waited = run.archive.scores.max(), 0
+        for _ in range(self.rounds):
+            run.climb(run.best(_ELITE))
+            run.climb(run.children())
+            run.polish(_POLISHED)
+            waited = waited + 1 if run.archive.scores.max() <= best else 0
+            best = run.archive.scores.max()
+            if waited == self.patience:
+                break
+        order = run.best(len(run.archive))
+        return Optimum(run.archive.rows[order], run.archive.scores[order])
