@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,31 +25,29 @@ def block_table(space: SearchSpace, name: str, unit: str, cost: BlockCost, num_c
         cost: of a block; asked once for every block that some architecture has.
         num_classes: width of the classifier, if another than the space's.
     """
-    last = len(space.parts) - 1
-    tables = [
-        (part.choices, part_costs(space, i, cost, num_classes if i == last else None))
-        for i, part in enumerate(space.parts)
-    ]
-    return CostTable(space, name, unit, tables)
+    parts = range(len(space.parts))
+    return CostTable(space, name, unit, [part_table(space, i, cost, num_classes) for i in parts])
 
 
-def part_costs(space: SearchSpace, part: int, cost: BlockCost, num_classes: int | None = None) -> NDArray[np.float64]:
-    """What a part of the network costs under each combination of the options that it depends on.
+def part_table(
+    space: SearchSpace, part: int, cost: BlockCost, num_classes: int | None = None
+) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """What one part costs: the columns of its choices, and a value for every combination of their options.
 
     Args:
         space: the space.
-        part: its position.
+        part: which; the classifier is in the last.
         cost: of a block.
-        num_classes: of the last part, the width of the classifier, if another than the space's.
+        num_classes: width of the classifier, if another than the space's.
     """
-    resolution, choices = space.column.get("resolution"), space.parts[part].choices
-    values = np.empty(tuple(int(space.num_options[c]) for c in choices))
-    for indices in itertools.product(*map(range, values.shape)):
+    resolution, columns = space.column.get("resolution"), space.parts[part].choices
+    values = np.empty([int(space.num_options[c]) for c in columns])
+    for indices in np.ndindex(*values.shape):
         blueprint = Blueprint(space.part_blocks(part, indices), space.in_channels, space.resolution)
-        if num_classes is not None:
+        if num_classes is not None and part == len(space.parts) - 1:
             blueprint = blueprint.with_classes(num_classes)
-        if resolution in choices:
-            chosen = indices[choices.index(resolution)]
+        if resolution in columns:
+            chosen = indices[columns.index(resolution)]
             blueprint = replace(blueprint, resolution=space.choices[resolution].options[chosen])
         values[indices] = sum(cost(block, blueprint.resolution) for block in blueprint.blocks)
-    return values
+    return columns, values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snugnet.costs.blocks import BlockCost, block_table, part_costs
+from snugnet.costs.blocks import BlockCost, block_table, part_table
 from snugnet.costs.table import CostTable
 from snugnet.errors import SpaceError
 from snugnet.registry import Registry
@@ -46,12 +46,11 @@ class Cost:
         Where a class costs the same in every architecture the two differ by a constant, and share all the rest.
         """
         space, last = table.space, len(table.space.parts) - 1
-        more = part_costs(space, last, self.block, num_classes) - part_costs(space, last, self.block)
+        columns, before = part_table(space, last, self.block)
+        more = part_table(space, last, self.block, num_classes)[1] - before
         if more.min() == more.max():
             return table.shifted(float(more.max()))
-        return CostTable(
-            space, table.name, table.unit, [*table.tables, ((), table.constant), (space.parts[last].choices, more)]
-        )
+        return CostTable(space, table.name, table.unit, [*table.tables, ((), table.constant), (columns, more)])
 
 
 COSTS: Registry[Cost] = Registry("snugnet.costs", "cost", SpaceError, lambda thing: isinstance(thing, Cost))
