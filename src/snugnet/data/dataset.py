@@ -307,9 +307,10 @@ def _duplicates(
     leak = report["train and test"]
     if leak["count"]:
         known, found = leak["first"][0]
+        others = f", {leak['other_class']} of them of another class" if leak["other_class"] else ""
         text = (
-            f"{leak['count']} of {len(sets['test'])} test images are, pixel by pixel, among the training images "
-            f"(first: {found} is {known}); results on them are too good: remove them from one of the two"
+            f"{leak['count']} of {len(sets['test'])} test images are, pixel by pixel, among the training images{others} "
+            f"(first: {found} is {known}); results on them are no test: remove them from one of the two"
         )
         if config.on_leak == "error":
             raise DataError(f"{text}, or set on_leak=warn")

@@ -98,13 +98,15 @@ def _list_images(root: Path, depth: int) -> tuple[list[Path], dict[str, list[str
     members: dict[str, list[str]] = {}
     passed_over = 0
     parents = _folders(root) if depth == 2 else [root]
+    for folder in {root: None, **dict.fromkeys(parents)}:
+        stray = next((entry for entry in _entries(folder) if is_image(entry)), None)
+        if stray is not None:
+            place = folder / "<superclass>" / "<class>" if depth == 2 and folder == root else folder / "<class>"
+            raise DataError(f"image {stray} is not in a class folder; move it into {place}/")
     for parent in parents:
         folders = _folders(parent)
         if not folders:
             raise DataError(f"superclass folder {parent} holds no class folders; add <class>/ folders, or remove it")
-        stray = [entry for entry in _entries(parent) if is_image(entry)]
-        if stray:
-            raise DataError(f"image {stray[0]} is not in a class folder; move it into {parent}/<class>/")
         if depth == 2:
             members[parent.name] = [folder.name for folder in folders]
         for folder in folders:
