@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,10 +149,14 @@ class SpecialisingFamily(FamilyRecord):
 
     def _scores_under(self, asked: _Asked) -> NDArray[np.float32]:
         """The generator's scores for scenarios, (n, sum of options), at the conditions that suit their limits."""
-        place = self._places(asked)
-        pairs, back = np.unique(np.stack([asked.mixture, place]), axis=1, return_inverse=True)
-        conditions = np.linspace(self.generator.low, self.generator.high, CONDITIONS)
-        return self._scores(asked.mixtures[pairs[0]], conditions[pairs[1]])[back.ravel()]
+        different, back = np.unique(asked.mixture * CONDITIONS + self._places(asked), return_inverse=True)
+        mixtures, places = divmod(different, CONDITIONS)
+        return self._scores(asked.mixtures[mixtures], self._conditions[places])[back]
+
+    @cached_property
+    def _conditions(self) -> NDArray[np.float64]:
+        """Budgets at which the generator may be asked: evenly over those that it was trained on."""
+        return np.linspace(self.generator.low, self.generator.high, CONDITIONS)
 
     def _places(self, asked: _Asked) -> NDArray[np.intp]:
         """Place of the condition, of :data:`CONDITIONS`, to ask the generator for in each scenario, (n,).
@@ -166,17 +171,16 @@ class SpecialisingFamily(FamilyRecord):
         ]
         low, high = np.zeros(len(asked), dtype=np.intp), np.full(len(asked), CONDITIONS - 1, dtype=np.intp)
         while (low < high).any():
-            middle = (low + high) // 2
+            middle, open_ = (low + high) // 2, low < high
             for batch, modes in batches:
-                members = batch.members[low[batch.members] < high[batch.members]]
+                still = open_[batch.members]
+                members = batch.members[still]
                 if not len(members):
                     continue
-                pairs, back = np.unique(
-                    np.stack([asked.mixture[members], middle[members]]), axis=1, return_inverse=True
-                )
-                rows = self._most_probable(asked, modes, pairs)
-                costs = np.stack([table(rows) for table in batch.tables], 1)[back.ravel()]
-                outgrown = (costs >= batch.limits[np.isin(batch.members, members)]).any(1)
+                different, back = np.unique(asked.mixture[members] * CONDITIONS + middle[members], return_inverse=True)
+                rows = self._most_probable(asked, modes, different)
+                costs = np.stack([table(rows) for table in batch.tables], 1)[back]
+                outgrown = (costs >= batch.limits[still]).any(1)
                 high[members[outgrown]] = middle[members[outgrown]]
                 low[members[~outgrown]] = middle[members[~outgrown]] + 1
         return low
@@ -194,14 +198,13 @@ class SpecialisingFamily(FamilyRecord):
             self._modes.popitem(last=False)
         return modes
 
-    def _most_probable(self, asked: _Asked, modes: dict[int, _Modes], pairs: NDArray[np.intp]) -> Population:
-        """The most probable architecture for each pair of a mixture and a place, (pairs, d)."""
-        wanted = list(zip(*pairs.tolist(), strict=True))
+    def _most_probable(self, asked: _Asked, modes: dict[int, _Modes], different: NDArray[np.intp]) -> Population:
+        """The most probable architectures, (n, d), of mixtures at places: ``mixture * CONDITIONS + place``, (n,)."""
+        wanted = [divmod(each, CONDITIONS) for each in different.tolist()]
         new = [(m, place) for m, place in wanted if not modes[m].known[place]]
         if new:
             which, places = (np.array(each) for each in zip(*new, strict=True))
-            conditions = np.linspace(self.generator.low, self.generator.high, CONDITIONS)[places]
-            scores = regrets(self._scores(asked.mixtures[which], conditions), self.space)
+            scores = regrets(self._scores(asked.mixtures[which], self._conditions[places]), self.space)
             table = self.table(self.budget_name, len(self.classes))
             for (m, place), row in zip(new, decode([table], scores, np.full(len(new), np.inf)), strict=True):
                 modes[m].rows[place], modes[m].known[place] = row, True
