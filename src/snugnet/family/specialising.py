@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, decode, exact_amount, parse_budget, resolve_budget
+from snugnet.costs import decode
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family.networks import Networks, Specialized
 from snugnet.family.record import FamilyRecord, Group
+from snugnet.family.scenarios import Asked, Scenario
 from snugnet.generator.model import regrets
 from snugnet.spaces import Population
 from snugnet.training.calibration import accuracy
@@ -28,9 +27,6 @@ CONDITIONS = 65
 _AT_ONCE = 2**15  # scenarios: what is held of each while they are decoded stays below 100 MB
 _PASS = 1024  # rows of one pass of the generator: half the time a row that many thousands take, as its states stay in the cache
 _MIXTURES = 4096  # whose most probable architectures are remembered: at most some 25 MB
-
-Scenario = tuple[Group, Mapping[str, float | str]]
-"""A group, and a budget for each cost that is bounded: an amount, or a share of the group's own range such as ``"40%"``."""
 
 
 @dataclass(eq=False)
@@ -71,7 +67,7 @@ class SpecialisingFamily(FamilyRecord):
             FamilyError: the group is unknown.
             SpaceError: the row is no architecture of the family's space.
         """
-        asked = _Asked.read(self, [(group, dict(budgets or {}))])
+        asked = Asked.read(self, [(group, dict(budgets or {}))])
         return self._networks(asked, self.space.rows(row))[0]
 
     def best(self, scenario: Scenario, best_of: int, *, seed: int = 0) -> Specialized:
@@ -108,7 +104,7 @@ class SpecialisingFamily(FamilyRecord):
         """
         if not scenarios:
             return []
-        asked = _Asked.read(self, scenarios)
+        asked = Asked.read(self, scenarios)
         asked.check_feasible()
         rng = np.random.default_rng(seed) if noise else None
         rows = np.zeros((len(scenarios), self.space.d), dtype=np.int16)
@@ -124,7 +120,7 @@ class SpecialisingFamily(FamilyRecord):
                 rows[start + members] = decode(batch.tables, scores[members], batch.limits, cells=CELLS)
         return self._networks(asked, rows)
 
-    def _networks(self, asked: _Asked, rows: Population) -> Networks:
+    def _networks(self, asked: Asked, rows: Population) -> Networks:
         names = list(dict.fromkeys((*self.tables, *asked.names)))
         costs = np.empty((len(rows), len(names)))
         for classes in np.unique(asked.widths):
@@ -147,7 +143,7 @@ class SpecialisingFamily(FamilyRecord):
             parts.append(scores.cpu().numpy())
         return np.concatenate(parts)
 
-    def _scores_under(self, asked: _Asked) -> NDArray[np.float32]:
+    def _scores_under(self, asked: Asked) -> NDArray[np.float32]:
         """The generator's scores for scenarios, (n, sum of options), at the conditions that suit their limits."""
         different, back = np.unique(asked.mixture * CONDITIONS + self._places(asked), return_inverse=True)
         mixtures, places = divmod(different, CONDITIONS)
@@ -158,7 +154,7 @@ class SpecialisingFamily(FamilyRecord):
         """Budgets at which the generator may be asked: evenly over those that it was trained on."""
         return np.linspace(self.generator.low, self.generator.high, CONDITIONS)
 
-    def _places(self, asked: _Asked) -> NDArray[np.intp]:
+    def _places(self, asked: Asked) -> NDArray[np.intp]:
         """Place of the condition, of :data:`CONDITIONS`, to ask the generator for in each scenario, (n,).
 
         What the generator holds most probable there no longer fits the limits, and one place before it still does (the last place
@@ -185,7 +181,7 @@ class SpecialisingFamily(FamilyRecord):
                 low[members[~outgrown]] = middle[members[~outgrown]] + 1
         return low
 
-    def _remembered(self, asked: _Asked, mixtures: NDArray[np.intp]) -> dict[int, _Modes]:
+    def _remembered(self, asked: Asked, mixtures: NDArray[np.intp]) -> dict[int, _Modes]:
         """What is known of the most probable architectures of some mixtures; those used last are kept."""
         modes = {}
         for m in mixtures.tolist():
@@ -198,7 +194,7 @@ class SpecialisingFamily(FamilyRecord):
             self._modes.popitem(last=False)
         return modes
 
-    def _most_probable(self, asked: _Asked, modes: dict[int, _Modes], different: NDArray[np.intp]) -> Population:
+    def _most_probable(self, asked: Asked, modes: dict[int, _Modes], different: NDArray[np.intp]) -> Population:
         """The most probable architectures, (n, d), of mixtures at places: ``mixture * CONDITIONS + place``, (n,)."""
         wanted = [divmod(each, CONDITIONS) for each in different.tolist()]
         new = [(m, place) for m, place in wanted if not modes[m].known[place]]
@@ -217,133 +213,3 @@ class _Modes:
     def __init__(self, d: int) -> None:
         self.rows = np.zeros((CONDITIONS, d), dtype=np.int16)
         self.known = np.zeros(CONDITIONS, dtype=bool)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Scenarios that are decoded together: positions, tables, and limits on these tables' costs, (members, tables)."""
-
-    members: NDArray[np.intp]
-    tables: list[CostTable]
-    limits: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Scenarios as arrays.
-
-    Attributes:
-        family: that is asked.
-        texts, indices: the different groups: as they were written, and their classes.
-        mixtures: the different mixtures of superclasses, (m, groups).
-        names: of all costs that some scenario bounds, and of the generator's own.
-        group, mixture: of each scenario, as positions in these, (n,).
-        widths: classes of each scenario's network, (n,).
-        limits: (n, names); infinite where there is none.
-    """
-
-    family: FamilyRecord
-    texts: list[str]
-    indices: list[tuple[int, ...]]
-    mixtures: NDArray[np.float32]
-    names: list[str]
-    group: NDArray[np.intp]
-    mixture: NDArray[np.intp]
-    widths: NDArray[np.intp]
-    limits: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-    @classmethod
-    def read(cls, family: FamilyRecord, scenarios: Sequence[Scenario]) -> _Asked:
-        """Check every scenario.
-
-        Raises:
-            FamilyError: one has another form, or an unknown group or class.
-            BudgetError: a cost is unknown, or a budget is none.
-        """
-        places: dict[Any, int] = {}
-        texts, indices, group = [], [], np.empty(len(scenarios), dtype=np.intp)
-        columns: dict[str, int] = {}
-        at, of_cost, asked = list[int](), list[int](), list[float]()
-        amounts: dict[tuple[str, int, str], float] = {}
-        for i, scenario in enumerate(scenarios):
-            if len(scenario) != 2 or not isinstance(scenario[1], Mapping):
-                raise FamilyError(f"a scenario is (group, {{cost: budget}}), got {scenario!r}")
-            of, budgets = scenario
-            key = of if isinstance(of, str) else tuple(map(str, of)) if isinstance(of, (list, tuple)) else None
-            place = places.get(key)
-            if place is None or key is None:
-                indices.append(family.class_indices(of))
-                texts.append(of if isinstance(of, str) else ",".join(of))
-                place = places[key] = len(indices) - 1
-            group[i] = place
-            for name, value in budgets.items():
-                if name not in columns:
-                    family.table(name, len(family.classes))  # refuses what is no cost
-                    columns[name] = len(columns)
-                if isinstance(value, str):
-                    known = (name, len(indices[place]), value)
-                    if known not in amounts:
-                        amounts[known] = resolve_budget(value, family.table(name, known[1]).range)
-                    amount = amounts[known]
-                else:
-                    amount = parse_budget(value)
-                at.append(i)
-                of_cost.append(columns[name])
-                asked.append(amount)
-        names = [*columns, *({family.budget_name} - columns.keys())]
-        limits = np.full((len(scenarios), len(names)), np.inf)
-        limits[at, of_cost] = asked
-        weights = np.stack([family.memberships[list(own)].mean(0) for own in indices])
-        mixtures, of_group = np.unique(weights, axis=0, return_inverse=True)
-        widths = np.array([len(own) for own in indices])
-        return cls(family, texts, indices, mixtures, names, group, of_group.ravel()[group], widths[group], limits)
-
-    def part(self, some: slice) -> _Asked:
-        """Some of the scenarios."""
-        arrays = (self.group[some], self.mixture[some], self.widths[some], self.limits[some])
-        return _Asked(self.family, self.texts, self.indices, self.mixtures, self.names, *arrays)
-
-    def check_feasible(self) -> None:
-        """Refuse limits below the smallest network of a group.
-
-        Raises:
-            BudgetError: in the user's numbers and the range of the group's own networks.
-        """
-        for classes in np.unique(self.widths):
-            own = self.widths == classes
-            for name, limits in zip(self.names, self.limits.T, strict=True):
-                low, high = self.family.table(name, int(classes)).range
-                short = np.flatnonzero(own & (limits < low))
-                if len(short):
-                    raise BudgetError(
-                        f"no network of {self.family.name} for {self.texts[self.group[short[0]]]} has {name} <= "
-                        f"{exact_amount(limits[short[0]], math.floor)}; feasible: "
-                        f"{exact_amount(low, math.ceil)} to {exact_amount(high, math.floor)}"
-                    )
-
-    def batches(self) -> list[_Batch]:
-        """Scenarios of one width have the same tables. Where what an architecture costs differs from width to width by the same whole
-        number, or not at all, limits raised by it serve all of these scenarios at once; sums of fractions would be rounded anew."""
-        batches: dict[Any, list[_Batch]] = {}
-        for classes in np.unique(self.widths):
-            own = np.flatnonzero(self.widths == classes)
-            tables = [self.family.table(name, int(classes)) for name in self.names]
-            exact = [table.terms.whole and table.constant.is_integer() for table in tables]
-            key = tuple((id(t.terms), None if whole else t.constant) for t, whole in zip(tables, exact, strict=True))
-            batches.setdefault(key, []).append(_Batch(own, tables, self.limits[own]))
-        return [_together(parts) for parts in batches.values()]
-
-
-def _together(batches: list[_Batch]) -> _Batch:
-    """One batch of several whose tables differ by a constant each: under the first one's tables."""
-    first = [table.constant for table in batches[0].tables]
-    limits = [
-        batch.limits + np.array([a - table.constant for a, table in zip(first, batch.tables, strict=True)])
-        for batch in batches
-    ]
-    members = np.concatenate([batch.members for batch in batches])
-    order = np.argsort(members, kind="stable")
-    return _Batch(members[order], batches[0].tables, np.concatenate(limits)[order])
