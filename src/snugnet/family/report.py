@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -28,29 +28,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One scenario.
+    """One network for a scenario.
 
     Attributes:
         group: superclass.
         budget: in the unit of the cost.
-        accuracy: of the specialised network, on the group's test images.
-        accuracy_all: on the same images, of the same architecture with all classes in its head.
-        costs: of the specialised network.
-        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
-        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
-        images: test images of the group.
-        arch: in the space's JSON form.
+        accuracy: a fraction, on the group's images of the split that is reported; NaN where there are none.
+        costs: of this network, its head included.
+        arch: the architecture, in the space's JSON form or as a row of option indices.
     """
 
     group: str
     budget: float
     accuracy: float
-    accuracy_all: float
     costs: dict[str, float]
+    arch: Any
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """From plain JSON, where an accuracy on no images is null."""
+        return cls(**{**content, "accuracy": math.nan if content["accuracy"] is None else content["accuracy"]})
+
+
+@dataclass(frozen=True)
+class MeasuredRow(Row):
+    """One network for a scenario, also run as it is deployed.
+
+    Attributes:
+        accuracy_all: on the same images, of the same architecture with all classes in its head.
+        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
+        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
+        images: test images of the group.
+    """
+
+    accuracy_all: float
     milliseconds: float
     onnx_difference: float
     images: int
-    arch: dict[str, Any]
 
 
 @dataclass
@@ -67,7 +81,7 @@ class Report:
 
     family: str
     budget: str
-    rows: list[Row]
+    rows: list[MeasuredRow]
     specialize_ms: float
     context: dict[str, Any] = field(default_factory=dict)
 
@@ -221,14 +235,14 @@ def evaluate(
     return Report(family.name, family.budget_name, rows, milliseconds)
 
 
-def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: float) -> Row:
+def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: float) -> MeasuredRow:
     """Measure one specialised network."""
     own = test.of_classes(network.class_indices)
     everything = range(len(family.classes))
     whole = family.build(network.row)
     resolution = network.blueprint.resolution
     content = onnx_bytes(network.module, network.metadata())
-    return Row(
+    return MeasuredRow(
         group=network.group,
         budget=budget,
         accuracy=accuracy(network.module, family.batches(own, network.class_indices, resolution)),
