@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snugnet.costs import CostTable, counted_table, decode, make_sampler
+from snugnet.costs import Allowed, CostTable, counted_table, decode, make_sampler
 from snugnet.spaces import SearchSpace, get_space
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "benchmark-costs.json"
@@ -115,6 +115,24 @@ def decoding(space: SearchSpace, tables: list[CostTable], rng: np.random.Generat
     return results
 
 
+def limits(space: SearchSpace, table: CostTable, rng: np.random.Generator) -> dict[str, float]:
+    """Milliseconds of 50 scenarios with and without limits that are no sums, and of tables that differ by a constant."""
+    forbidden = {choice.name: [7] for choice in space.choices if choice.kind == "kernel_size"}
+    largest = max(values.max() for _, values in table.tables)
+    start = time.perf_counter()
+    allowed = Allowed.without(space, forbidden) & Allowed.at_most(space, table.tables, 0.7 * largest, "largest block")
+    low, high = table.bounds(allowed=allowed)
+    made = time.perf_counter() - start
+    scores = rng.standard_normal((50, int(space.offsets[-1]))).astype(np.float32)
+    budgets = low + rng.random(50) * (high - low)
+    return {
+        "restricted_automaton_ms": made * 1e3,
+        "decode_ms": best_time(lambda: decode([table], scores, budgets), 20) * 1e3,
+        "decode_under_limits_ms": best_time(lambda: decode([table], scores, budgets, allowed=allowed), 20) * 1e3,
+        "shifted_table_us": best_time(lambda: [table.shifted(k) for k in range(1000)], 5) * 1e3,
+    }
+
+
 def expectation(space: SearchSpace, table: CostTable) -> dict[str, float]:
     """Forward and backward in torch, 32 rows of probabilities."""
     logits = [torch.zeros(32, int(k), requires_grad=True) for k in space.num_options]
@@ -145,6 +163,7 @@ def main() -> None:
         "population_costs": population_costs(space, tables[0], rng),
         "sampling": sampling(space, tables[0], rng),
         "decoding": decoding(space, tables, rng),
+        "limits": limits(space, tables[0], rng),
         "expectation": expectation(space, tables[0]),
     }
     text = json.dumps(result, indent=2)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snugnet.costs import exact_amount, format_amount, parse_budget, read_budgets, resolve_budget
@@ -76,6 +76,7 @@ def test_shares_that_cannot_be_read(value):
 
 
 @settings(deadline=None)
+@example(low=6.2, span=0.0, share=98.0)
 @given(low=st.floats(-1e9, 1e9), span=st.floats(0, 1e12), share=st.floats(0, 100))
 def test_shares_stay_in_the_range_and_rise(low, span, share):
     high = low + span

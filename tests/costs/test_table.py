@@ -173,6 +173,7 @@ def test_shifted(ofa):
 @pytest.mark.parametrize("whole", [True, False])
 def test_tables_that_differ_by_a_constant_share_everything_else(space, whole):
     table = random_table(space, np.random.default_rng(6), whole=whole)
+    assert table.range == table.bounds()
     other = table.shifted(3.25)
     assert other.terms is table.terms
     assert other.automaton() is table.automaton()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from choice_space import ChoiceSpace
 from torch import Tensor, nn
 
-from snugnet.costs import counted_table
+from snugnet.costs import counted_table, sample
 from snugnet.deploy import onnx_bytes
 from snugnet.deploy.export import onnx_session
 from snugnet.nn.gated import GatedSupernet
@@ -185,7 +185,7 @@ def test_costs_are_the_blueprints(count: str) -> None:
 def test_a_limit_is_drawn_under_and_searched_exactly() -> None:
     table = counted_table(SPACE, "madds")
     limit = float(np.median(table(ROWS)))
-    drawn = table.sample(2000, np.random.default_rng(0), limit)
+    drawn = sample(table, 2000, np.random.default_rng(0), limit)
     assert len(np.unique(drawn, axis=0)) == (table(ROWS) <= limit).sum()  # each of them, and none above
 
 

@@ -54,7 +54,7 @@ def resolve_budget(value: object, bounds: tuple[float, float]) -> float:
     if not 0 <= share <= 1:
         raise BudgetError(f"a share of the range of a cost is from 0% to 100%, got {value!r}")
     low, high = bounds
-    return (1 - share) * low + share * high if share < 1 else high
+    return min(low + share * (high - low), high) if share < 1 else high  # never outside, by rounding
 
 
 def read_budgets(texts: Iterable[str]) -> dict[str, str]:

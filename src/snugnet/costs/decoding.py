@@ -136,7 +136,7 @@ class _Decoder:
     def _cheapest(self, m: int) -> Population:
         """The cheapest architecture of each scenario under one table; refuses a budget below it."""
         table, budgets = self.tables[m], self.budgets[:, m]
-        rows = np.repeat(table.terms.ends(self.automaton)[:1], len(budgets), axis=0)
+        rows = np.repeat(table.terms.ends(table.automaton(self.allowed))[:1], len(budgets), axis=0)
         some = np.flatnonzero(self.forbidding)
         if len(some):
             rows[some] = table.terms.extreme(self.automaton, ~np.isneginf(self.scores[some]), -1)[0]

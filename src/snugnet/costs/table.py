@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, overload
 
@@ -28,14 +28,12 @@ class CostTable:
     A value: it never changes, and those of equal terms are equal where name, unit and constant are.
 
     Attributes:
-        space: whose architectures have this cost.
         name: of the cost, such as ``"madds"``.
         unit: of the numbers, such as ``"MAdds"`` or ``"ms"``.
         constant: the part that no choice changes.
         terms: the sum of tables.
     """
 
-    space: SearchSpace = field(compare=False)
     name: str
     unit: str
     constant: float
@@ -57,10 +55,15 @@ class CostTable:
             SpaceError: a column does not exist or is named twice, or values have the wrong shape or are not finite.
         """
         terms, constant = Terms.of(space, name, tables)
-        self.__dict__.update(space=space, name=name, unit=unit, constant=constant, terms=terms)
+        self.__dict__.update(name=name, unit=unit, constant=constant, terms=terms)
 
     def __repr__(self) -> str:
         return f"CostTable({self.space.name}, {self.name}, {self.describe_range()})"
+
+    @property
+    def space(self) -> SearchSpace:
+        """Whose architectures have this cost."""
+        return self.terms.space
 
     @property
     def tables(self) -> tuple[Table, ...]:

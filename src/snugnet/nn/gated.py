@@ -84,9 +84,9 @@ class GatedSupernet:
 
     def _position(self, position: Position, state: _State, draw: _Draw) -> _State:
         total: Tensor | None = None
-        for row in position.rows:
+        for row, chance in zip(position.rows, draw.chances(position), strict=True):
             x = with_channels(self._row(row, state, draw), state.archs, position.width)
-            x = scaled(x, draw.mask(row.there))
+            x = scaled(x, chance)
             total = x if total is None else total + x
         assert total is not None
         return _State(total, draw.mask(position.channels), state.archs)
@@ -169,14 +169,22 @@ class _Draw:
         return self._once(columns, lambda: (before[:, :, None] * last[:, None, :]).flatten(1))
 
     def mask(self, effect: Effect) -> Tensor | None:
-        """(P, c): for each channel the probability that it is there; nothing where all are.
-
-        Of a row, which is there (1) or not (0), that is one number: (P, 1).
-        """
+        """(P, c): for each channel the probability that it is there; nothing where all are."""
         if not effect.columns:
             return None
         p = self.joint(effect.columns)
         return self._once(effect, lambda: p @ prefixes(effect.values, p.device, p.dtype))
+
+    def chances(self, position: Position) -> list[Tensor | None]:
+        """(P, 1) a row: the probability that it is there; nothing where that is certain."""
+        uncertain = [row.there for row in position.rows if row.there.columns]
+        found: dict[Effect, Tensor] = {}
+        for columns in dict.fromkeys(there.columns for there in uncertain):
+            alike = [there for there in uncertain if there.columns == columns]  # one product for all of them
+            p = self.joint(columns)
+            each = p @ torch.tensor([there.values for there in alike]).to(p).T
+            found.update(zip(alike, each.split(1, 1), strict=True))
+        return [found.get(row.there) for row in position.rows]
 
     def larger(self, effect: Effect) -> Tensor:
         """(P, m): the probability of each level or a higher one."""

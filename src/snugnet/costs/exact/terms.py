@@ -30,12 +30,10 @@ class Terms:
 
     Attributes:
         space: whose architectures it is of.
-        name: of the cost, for messages.
         tables: at most one a scope, none of them over no choice; their values cannot be written to.
     """
 
     space: SearchSpace
-    name: str
     tables: tuple[Table, ...]
 
     @classmethod
@@ -54,7 +52,7 @@ class Terms:
         constant = float(merged.pop((), np.float64(0)))
         for values in merged.values():
             values.setflags(write=False)
-        return cls(space, name, tuple(merged.items())), constant
+        return cls(space, tuple(merged.items())), constant
 
     @cached_property
     def scopes(self) -> frozenset[Scope]:
@@ -91,7 +89,9 @@ class Terms:
         sizes = [values.size for _, values in fused]
         bases = np.cumsum([0, *sizes])[:-1, None].astype(np.float32)
         if sum(sizes) >= 2**24:
-            raise SpaceError(f"the tables of {self.name} have {sum(sizes):,} entries; at most {2**24:,} are allowed")
+            raise SpaceError(
+                f"the tables of a cost have {sum(sizes):,} entries together; at most {2**24:,} are allowed"
+            )
         flat = np.concatenate([np.zeros(0), *(values.ravel() for _, values in fused)])
         return strides, bases, flat
 

@@ -1,7 +1,7 @@
 """A strong optimiser for scores that are cheap, such as a predictor's: linearise, solve exactly under all budgets, repeat.
 
 Evolution asks a predictor tens of thousands of times. But around one architecture a predictor is nearly a sum of scores of
-options, and the best architecture under such a sum and any budgets is what :func:`snugnet.costs.exact.decode` finds exactly. So:
+options, and the best architecture under such a sum and any budgets is what :func:`snugnet.costs.decode` finds exactly. So:
 score all flips of one choice, decode their sum under several penalties on changes (a trust region, as in sequential linear
 programming), keep the best of what was decoded, and repeat until nothing is better. Last come flips of one choice, and of
 pairs that the sum holds promising, which are tried for what they really score.
