@@ -165,13 +165,13 @@ def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
 
 def test_quickstart_runs_the_recipe_that_the_repository_shows(snugnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from snugnet.cli import quickstart
-    from snugnet.family.report import Report, Row
+    from snugnet.family.report import MeasuredRow, Report
 
     ran = []
 
     def run(recipe: Any, **options: bool) -> Report:
         ran.append((recipe, options))
-        rows = [Row("round", budget, 1.0, 1.0, {}, 1.0, 0.0, 1, {}) for budget in (1e6, 3e6, 2e6)]
+        rows = [MeasuredRow("round", budget, 1.0, {}, {}, 1.0, 1.0, 0.0, 1) for budget in (1e6, 3e6, 2e6)]
         return Report("digits", "madds", rows, 1.0)
 
     monkeypatch.setattr(quickstart, "run", run)

@@ -427,3 +427,16 @@ def test_scores_that_are_no_scores() -> None:
         search(replace(case, score=lambda rows: np.zeros((len(rows), 3))), RandomSearch(3))
     with pytest.raises(SearchError, match="no cost 'c'"):
         search(case, NSGA2(("c",)))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+@pytest.mark.parametrize("shares", [(0.7,), (1.3,), (0.7, 0.8)], ids=["one", "nothing binds", "two"])
+def test_random_samples_near_the_budget(space: SearchSpace, shares: tuple[float, ...]) -> None:
+    """All that cost so much of the first budget, and meet the others; a budget beyond the dearest counts as that."""
+    case = problem(space, shares=shares)
+    rows, table = within(case), case.tables["a"]
+    least = 0.6 * min(case.limits["a"], table.range[1])
+    found = run_search(case, RandomSearch(20_000, at_least=0.6), progress=False).archive
+    assert set(keys(found.rows)) == set(keys(rows[table(rows) >= least]))
+    with pytest.raises(SearchError, match="a share of a budget, and there is none"):
+        run_search(replace(case, limits={}), RandomSearch(5, at_least=0.6), progress=False)

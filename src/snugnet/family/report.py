@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -30,29 +30,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One scenario.
+    """One network for a scenario.
 
     Attributes:
         group: superclass.
         budget: in the unit of the cost.
-        accuracy: of the specialised network, on the group's test images.
-        accuracy_all: on the same images, of the same architecture with all classes in its head.
-        costs: of the specialised network.
-        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
-        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
-        images: test images of the group.
-        arch: in the space's JSON form.
+        accuracy: a fraction, on the group's images of the split that is reported; NaN where there are none.
+        costs: of this network, its head included.
+        arch: the architecture, in the space's JSON form or as a row of option indices.
     """
 
     group: str
     budget: float
     accuracy: float
-    accuracy_all: float
     costs: dict[str, float]
+    arch: Any
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """From plain JSON, where an accuracy on no images is null."""
+        return cls(**{**content, "accuracy": math.nan if content["accuracy"] is None else content["accuracy"]})
+
+
+@dataclass(frozen=True)
+class MeasuredRow(Row):
+    """One network for a scenario, also run as it is deployed.
+
+    Attributes:
+        accuracy_all: on the same images, of the same architecture with all classes in its head.
+        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
+        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
+        images: test images of the group.
+    """
+
+    accuracy_all: float
     milliseconds: float
     onnx_difference: float
     images: int
-    arch: dict[str, Any]
 
 
 @dataclass
@@ -69,7 +83,7 @@ class Report:
 
     family: str
     budget: str
-    rows: list[Row]
+    rows: list[MeasuredRow]
     specialize_ms: float
     context: dict[str, Any] = field(default_factory=dict)
 
@@ -223,7 +237,7 @@ def evaluate(
     return Report(family.name, family.budget_name, rows, milliseconds)
 
 
-def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float) -> Row:
+def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float) -> MeasuredRow:
     """Measure one specialised network.
 
     It is built once, with all classes in its head: the specialised logits are columns of these, from the same weights and the same
@@ -241,7 +255,7 @@ def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSe
             right += int((columns[logits[:, columns].argmax(1)] == labels).sum())
             right_all += int((logits.argmax(1) == labels).sum())
     content = onnx_bytes(module, network.metadata())
-    return Row(
+    return MeasuredRow(
         group=network.group,
         budget=budget,
         accuracy=right / len(own) if len(own) else math.nan,

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from snugnet.family.report import Row
 from snugnet.fingerprint import digest
 from snugnet.progress import progress_bar
 from snugnet.study.config import Entry, slug
 from snugnet.study.job import Job
 from snugnet.study.kept import keep, kept
 from snugnet.study.predictor import FittedPredictor, make_predictor
-from snugnet.study.results import Outcome, Row
+from snugnet.study.results import Outcome
 from snugnet.study.searches import Found, search
 from snugnet.study.supernet import TrainedSupernet, train_supernet
 from snugnet.study.teacher import train_teacher
