@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -50,6 +50,10 @@ class Optimiser(ABC):
         Raises:
             SearchError: the problem is none for this optimiser.
         """
+
+    def settings(self) -> dict[str, Any]:
+        """The optimiser's name and settings, as JSON."""
+        return {"optimiser": self.name, **asdict(self)}
 
 
 OPTIMISERS: Registry[type[Optimiser]] = Registry(
