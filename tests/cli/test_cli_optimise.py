@@ -94,6 +94,7 @@ def test_a_measured_table(snugnet: Any, shared_folder: Path, tmp_path: Path) -> 
             "climb takes no patience; it takes starts",
         ),
         (["--target", "top1", "--set", "starts=0"], "ascent: starts is a whole number of at least 1, got 0"),
+        (["--target", "top1", "--set", "probability=0"], "ascent: probability is above 0 and at most 1, got 0"),
         (["--target", "top1", "--optimiser", "evolution", "--set", "preset=x"], "no preset 'x'"),
         (["--target", "top1", "--budget", "madds=1"], "feasible"),
         (["--target", "top1", "--budget", "watts=1"], "no cost 'watts'; costs: activations, madds, params"),
@@ -113,4 +114,4 @@ def test_a_predictor_without_gradients(snugnet: Any, tmp_path: Path) -> None:
     fit_predictor("forest", space, rows, rows.sum(1), trees=2).save(tmp_path / "forest")
     assert "ascent: the score has no gradients" in snugnet("optimise", "forest", "--optimiser", "ascent").error
     found = snugnet("optimise", "forest", "--set", "rounds=0", "--json").json
-    assert found["settings"] == {"optimiser": "climb", "starts": 12, "rounds": 0}
+    assert found["settings"] == {"optimiser": "climb", "starts": 12, "rounds": 0, "probability": 0.2}

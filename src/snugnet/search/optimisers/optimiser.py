@@ -97,6 +97,17 @@ def check_least(optimiser: Optimiser, **least: int) -> None:
             raise SearchError(f"{optimiser.name}: {name} is a whole number of at least {low}, got {value!r}")
 
 
+def check_probability(optimiser: Optimiser, name: str = "probability") -> None:
+    """Refuse what is no probability above 0.
+
+    Raises:
+        SearchError: with the setting's name.
+    """
+    value = getattr(optimiser, name)
+    if not 0 < value <= 1:
+        raise SearchError(f"{optimiser.name}: {name} is above 0 and at most 1, got {value!r}")
+
+
 def predictor_problem(
     predictor: Predictor,
     tables: Mapping[str, CostTable],
