@@ -12,6 +12,7 @@ from snugnet._version import __version__
 from snugnet.cli.common import STOPPED, say
 from snugnet.cli.cost import cost
 from snugnet.cli.evaluate import evaluate
+from snugnet.cli.optimise import optimise
 from snugnet.cli.plot import plot
 from snugnet.cli.predictor import app as predictor
 from snugnet.cli.quickstart import quickstart
@@ -51,7 +52,7 @@ def _options(
     pass
 
 
-for command in (quickstart, train, specialize, search, evaluate, study, plot):
+for command in (quickstart, train, specialize, search, optimise, evaluate, study, plot):
     app.command()(command)
 app.add_typer(space, name="space")
 app.add_typer(predictor, name="predictor")

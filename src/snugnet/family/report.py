@@ -178,9 +178,14 @@ CAPTION = (
 )
 
 
-def spread_budgets(family: SpecialisingFamily, budgets: int | Sequence[float | str]) -> list[float]:
-    """Budgets to report on: as given (shares are of the range), or so many evenly spaced strictly between the smallest and largest cost."""
-    low, high = family.cost_range(family.budget_name)
+def spread_budgets(family: SpecialisingFamily, budgets: int | Sequence[float | str], cost: str | None = None) -> list[float]:
+    """Budgets to report on: as given (shares are of the range of networks with all classes), or so many evenly spaced strictly
+    between the smallest and largest cost.
+
+    Raises:
+        BudgetError: there is no such cost.
+    """
+    low, high = family.cost_range(cost or family.budget_name)
     if not isinstance(budgets, int):
         return [resolve_budget(budget, (low, high)) for budget in budgets]
     return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
@@ -207,6 +212,7 @@ def evaluate(
     *,
     groups: Sequence[str] | None = None,
     best_of: int = 1,
+    cost: str | None = None,
     progress: bool = True,
 ) -> Report:
     """Specialise to every group of at least two classes under every budget, and measure on test images.
@@ -214,14 +220,16 @@ def evaluate(
     Args:
         family: on the device where the networks are to be run.
         test: images that nothing was chosen on.
-        budgets: of the cost that the generator was trained on; see :func:`spread_budgets`.
+        budgets: see :func:`spread_budgets`.
         groups: to evaluate; all without it.
         best_of: architectures to try on validation images for each scenario.
+        cost: that budgets are of; the one that the generator was trained on without it.
         progress: whether to show a bar.
     """
-    limits = spread_budgets(family, budgets)
+    cost = cost or family.budget_name
+    limits = spread_budgets(family, budgets, cost)
     groups = check_groups(family, groups)
-    scenarios = [(group, {family.budget_name: limit}) for group in groups for limit in limits]
+    scenarios = [(group, {cost: limit}) for group in groups for limit in limits]
     family.specialize_many(scenarios)  # the first call also prepares the tables
     started = time.perf_counter()
     networks = family.specialize_many(scenarios)
@@ -232,9 +240,9 @@ def evaluate(
         for (group, asked), network in zip(scenarios, networks, strict=True):
             if best_of > 1:
                 network = family.best((group, asked), best_of)
-            rows.append(evaluate_one(family, network, test, asked[family.budget_name]))
+            rows.append(evaluate_one(family, network, test, asked[cost]))
             advance()
-    return Report(family.name, family.budget_name, rows, milliseconds)
+    return Report(family.name, cost, rows, milliseconds)
 
 
 def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float) -> MeasuredRow:

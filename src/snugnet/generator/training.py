@@ -32,7 +32,7 @@ from snugnet.training.dropout import cross_entropy
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.supernet import made_with
 
-PHASE = 1000
+GENERATOR_PHASE = 1000
 """Number of this phase, for seeding; the supernet's stages count from 0."""
 
 
@@ -113,7 +113,7 @@ class GeneratorTraining:
                 "generator",
                 step_of,
                 lambda done: self._save(done, optimizer),
-                phase=PHASE,
+                phase=GENERATOR_PHASE,
                 start=start,
                 total=config.steps,
                 seed=self.recipe.seed,
