@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from snugnet.files import LOCK
 from snugnet.recipe import load_recipe
 
 
@@ -42,6 +44,42 @@ def test_train_evaluate_specialize(snugnet: Any, recipe: Path, tmp_path: Path) -
     fresh = snugnet("train", recipe, "output=runs/a", "seed=1", "--fresh")
     assert fresh.code == 0
     assert "going on" not in fresh.err
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[int]:
+    """A process that works in runs/a; gives its number."""
+    hold = "import sys, time\nfrom pathlib import Path\nfrom snugnet.files import locked\nwith locked(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "runs" / "a")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_two_runs_do_not_share_a_folder(snugnet: Any, recipe: Path, tmp_path: Path, busy: int) -> None:
+    for fresh in ([], ["--fresh"]):
+        done = snugnet("train", recipe, "output=runs/a", *fresh)
+        assert done.code == 2
+        line = done.err.splitlines()[-1]
+        assert f"runs/a is in use by process {busy} on " in line
+        assert "since 20" in line
+    assert {path.name for path in (tmp_path / "runs" / "a").iterdir()} == {LOCK}
+
+
+def test_a_run_has_its_folder_to_the_end(
+    snugnet: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snugnet.family.report import Report
+
+    save, there = Report.save, []
+    monkeypatch.setattr(
+        Report, "save", lambda self, folder: there.append((folder / LOCK).exists()) or save(self, folder)
+    )
+    assert snugnet("train", recipe, "output=runs/a").code == 0
+    assert there == [True]
+    assert not (tmp_path / "runs" / "a" / LOCK).exists()
 
 
 def test_it_shows_the_data_and_the_space_before_it_trains(snugnet: Any, recipe: Path) -> None:

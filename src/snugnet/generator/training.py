@@ -14,6 +14,7 @@ from torch import Tensor
 from snugnet.costs import CostTable
 from snugnet.data import GroupedImages, normalise
 from snugnet.errors import DataError, TrainingError
+from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, fingerprint
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.gated import GatedSupernet
@@ -91,14 +92,22 @@ class GeneratorTraining:
         """Train to the end, from the checkpoint if there is one.
 
         Raises:
+            BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
         """
+        with locked(self.folder):
+            remove_temporaries(self.path)
+            return self._run()
+
+    def _run(self) -> ArchitectureGenerator:
         config = self.recipe.generator
         device = self.fabric.device
         self.generator.to(device).train()
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.learning_rate)
         start = self._resume(optimizer)
         self._since = time.monotonic() - self.spent
+        if not self.path.exists():  # so that a run which is killed early knows where its part of the log begins
+            self._save(0, optimizer)
         frozen = [p.requires_grad for p in self.supernet.parameters()]
         with_layout(self.supernet.to(device), torch.contiguous_format).requires_grad_(False)
         gated = GatedSupernet(self.supernet.space, self.supernet.network)

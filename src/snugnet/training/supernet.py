@@ -22,6 +22,7 @@ from snugnet.bundles import PREDICTOR
 from snugnet.costs import counted_table
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import SnugnetError, TrainingError
+from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_digest, fingerprint
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
@@ -62,12 +63,15 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     groups = {name: list(classes) for name, classes in data.groups.items()}
     # a groups file or a folder may have changed under the same name
     images = digest(data.mean, data.std, *(each.labels for each in (data.train, data.validation)))
-    return fingerprint(
-        **content | {"precision": resolve_device(recipe)[1]},
-        classes=list(data.classes),
-        groups=groups,
-        images=images,
-    )
+    device, precision = resolve_device(recipe)  # each draws and rounds in its own way
+    content |= {
+        "device": device,
+        "precision": precision,
+        "classes": list(data.classes),
+        "groups": groups,
+        "images": images,
+    }
+    return fingerprint(**content)
 
 
 def _checksum(key: str, path: Path) -> str:
@@ -118,8 +122,14 @@ class SupernetTraining:
         """Train to the end, from the checkpoint if there is one.
 
         Raises:
+            BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
         """
+        with locked(self.folder):
+            remove_temporaries(self.path)
+            return self._run()
+
+    def _run(self) -> Supernet:
         with_layout(self.supernet.to(self.fabric.device), torch.channels_last)
         stage, step, held = self._resume()
         self._since = time.monotonic() - self.spent
