@@ -27,6 +27,7 @@ def test_defaults() -> None:
         ({"test": 0.0}, "test is 0.0"),
         ({"train_rows": 0}, "train_rows is 0"),
         ({"on_bad_image": "ignore"}, "'error' or 'skip'"),
+        ({"on_leak": "ignore"}, "'warn' or 'error'"),
         ({"ungrouped": "keep"}, "'error' or 'drop'"),
         ({"source": ""}, "source is ''"),
         ({"groups": {"a": "b"}}, "groups"),

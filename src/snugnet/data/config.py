@@ -20,7 +20,8 @@ class DataConfig(Config):
     source: Annotated[str, Field(min_length=1)]
     """``digits``, a parquet file or glob, a folder with ``train.parquet`` / ``test.parquet`` (or ``train-*.parquet``
     shards), a folder ``train/<superclass>/<class>/*.jpg``, a folder written by ``Dataset.save_to_disk``, or the name of
-    a Hugging Face data set. The prefix ``hf:`` forces ``datasets.load_dataset``, for local folders too."""
+    a Hugging Face data set. The prefix ``hf:`` forces ``datasets.load_dataset``, for local folders too; not for folders of images
+    (``train/...``), of which it reads splits out of class names."""
 
     resolution: Annotated[int, Field(ge=8)]
     """Images become ``resolution`` x ``resolution`` pixels: the centre square, resized."""
@@ -56,6 +57,9 @@ class DataConfig(Config):
     test_rows: Rows | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     on_bad_image: Literal["error", "skip"] = "error"
+    on_leak: Literal["warn", "error"] = "warn"
+    """What becomes of test images that are, pixel by pixel, training images. They are counted either way."""
+
     ungrouped: Literal["error", "drop"] = "error"
     """What becomes of a class that is in no group."""
 

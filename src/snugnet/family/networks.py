@@ -66,6 +66,7 @@ class Specialized:
             "mean": list(self.family.mean),
             "std": list(self.family.std),
             "input": "RGB of the centre square, 0 to 1, minus mean, divided by std; batch x 3 x height x width",
+            "image_resolution": self.family.space.resolution,
             "resolution": self.blueprint.resolution,
             "space": self.family.space.to_json(),
             "architecture": self.arch,
