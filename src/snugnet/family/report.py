@@ -178,7 +178,9 @@ CAPTION = (
 )
 
 
-def spread_budgets(family: SpecialisingFamily, budgets: int | Sequence[float | str], cost: str | None = None) -> list[float]:
+def spread_budgets(
+    family: SpecialisingFamily, budgets: int | Sequence[float | str], cost: str | None = None
+) -> list[float]:
     """Budgets to report on: as given (shares are of the range of networks with all classes), or so many evenly spaced strictly
     between the smallest and largest cost.
 
