@@ -143,7 +143,7 @@ class GeneratorConfig(Config):
     """The architecture generator and its training (EAS section 3.2).
 
     Attributes:
-        budget: the cost that budgets are of: madds, params or activations.
+        budget: the cost that budgets are of: madds, params, activations, or one that an installed package brings.
         budgets: K, how many budgets have an embedding, evenly spaced between the smallest and the largest cost.
         embedding_size: of each superclass and each budget.
         hidden_size: of the LSTM.

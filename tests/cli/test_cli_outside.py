@@ -163,3 +163,14 @@ def test_a_method(process: Any, family: Path) -> None:
     assert dear["evaluated"] == 2
     assert dear["winners"][0]["costs"]["madds"] > cheap["winners"][0]["costs"]["madds"]
     assert "ends takes no evaluations; it takes count, dearest" in process(*arguments, "--evaluations", 5, code=2)
+
+
+def test_a_budget_of_the_cost(process: Any, family: Path) -> None:
+    arguments = ("--group", "round", "--budget", "watts=50%", "--json")
+    made = process("specialize", family, *arguments)
+    assert made["costs"]["watts"] <= made["budgets"]["watts"]
+    found = process("search", family, "--method", "random", "--evaluations", "3", *arguments)
+    assert all(winner["costs"]["watts"] <= found["budgets"]["watts"] for winner in found["winners"])
+    report = process("evaluate", family, "--cost", "watts", "--budgets", "1", "--group", "round", "--json")
+    assert report["budget"] == "watts"
+    assert all(row["costs"]["watts"] <= row["budget"] for row in report["rows"])
