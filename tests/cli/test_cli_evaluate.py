@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from snugnet.bundles import index_checksum
+from snugnet.data.images import decode_images as decode
 
 
 @pytest.fixture
@@ -71,6 +72,25 @@ def test_budgets_of_another_cost_as_shares(snugnet: Any, family: Path) -> None:
     assert done["budget"] == "params"
     assert [row["budget"] for row in done["rows"]] == pytest.approx([low + s * (high - low) for s in (0.1, 0.5)])
     assert all(row["costs"]["params"] <= row["budget"] for row in done["rows"])
+
+
+def test_budgets_as_shares_of_the_range(snugnet: Any, family: Path) -> None:
+    from snugnet.family import load_family
+
+    low, high = load_family(family).cost_range("madds")
+    done = snugnet("evaluate", family, "--group", "round", "--budgets", "25%,50%", "--json").json
+    assert [row["budget"] for row in done["rows"]] == [low + (high - low) / 4, low + (high - low) / 2]
+
+
+def test_only_test_images_are_decoded(snugnet: Any, family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snugnet.data import dataset
+
+    decoded = []
+    monkeypatch.setattr(
+        dataset, "decode_images", lambda *given, **options: decoded.append(len(given[1])) or decode(*given, **options)
+    )
+    done = snugnet("evaluate", family, "--budgets", "1", "--json").json
+    assert decoded == [done["context"]["data"]["rows"]["test"]]
 
 
 def test_images_that_lie_elsewhere_with_classes_in_another_order(snugnet: Any, family: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,15 +121,9 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
         DataError: see `DataConfig` for what can be wrong; the message says what and where.
         ConfigError: settings that do not go with this source.
     """
-    source = open_source(config)
-    notes = list(source.notes)
-    classes = _classes(source, notes)
-    groups, dropped = select_groups(
-        _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
-    )
-    labels = {name: split.labels.recode(groups.classes) for name, split in source.splits.items()}
-    rows = _choose_rows(source, labels, config, groups)
-    sets, skipped, rows = _decode_splits(source, labels, rows, config, progress)
+    chosen = _Chosen.by_labels(config)
+    source, groups, notes, labels = chosen.source, chosen.groups, chosen.notes, chosen.labels
+    sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, progress)
 
     counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
     for name, count in zip(groups.classes, counts, strict=True):
@@ -148,13 +142,69 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
         "skipped_images": skipped,
         "duplicates": _duplicates(source, sets, rows, config),
         "dropped_ungrouped": {
-            "classes": list(dropped),
+            "classes": list(chosen.dropped),
             "rows": {name: int((of_split < 0).sum()) for name, of_split in labels.items()},
         },
         "one_class_groups": list(groups.one_class),
         "notes": notes,
     }
     return GroupedImages(sets["train"], sets["validation"], sets["test"], groups.classes, groups, mean, std, report)
+
+
+def load_split(config: DataConfig, name: str, *, progress: bool = True) -> tuple[ImageSet, tuple[str, ...]]:
+    """The images of one split, the same that `load_data` gives; those of the others are not decoded.
+
+    So nothing is said about images that stand in two splits.
+
+    Args:
+        config: what to load.
+        name: ``train``, ``validation`` or ``test``.
+        progress: as in `load_data`.
+
+    Returns:
+        The images, and the classes that their labels are places in.
+
+    Raises:
+        DataError: as in `load_data`.
+        ConfigError: as in `load_data`.
+    """
+    chosen = _Chosen.by_labels(config)
+    rows = {name: chosen.rows[name]}
+    sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, progress)
+    return sets[name], chosen.groups.classes
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What is decided by labels alone, before any image is decoded.
+
+    Attributes:
+        source: that is read.
+        groups: superclasses, and the classes in label order.
+        dropped: classes in no group.
+        labels: of every row of every split of the source; negative for dropped classes.
+        rows: for train, validation and test the split of the source, and rows of that.
+        notes: for the report.
+    """
+
+    source: Source
+    groups: Groups
+    dropped: tuple[str, ...]
+    labels: dict[str, Index]
+    rows: dict[str, tuple[str, Index]]
+    notes: list[str]
+
+    @classmethod
+    def by_labels(cls, config: DataConfig) -> Self:
+        """Read the labels, and choose."""
+        source = open_source(config)
+        notes = list(source.notes)
+        classes = _classes(source, notes)
+        groups, dropped = select_groups(
+            _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
+        )
+        labels = {name: split.labels.recode(groups.classes) for name, split in source.splits.items()}
+        return cls(source, groups, tuple(dropped), labels, _choose_rows(source, labels, config, groups), notes)
 
 
 def _classes(source: Source, notes: list[str]) -> tuple[str, ...]:
@@ -258,14 +308,16 @@ def _decode_splits(
     config: DataConfig,
     progress: bool,
 ) -> tuple[dict[str, ImageSet], dict[str, Any], dict[str, tuple[str, Index]]]:
-    """Decode each split of the source once; report what was skipped, and which rows were not."""
+    """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not."""
     import torch
 
     sets: dict[str, ImageSet] = {}
     skipped: dict[str, Any] = {}
     decoded_rows: dict[str, tuple[str, Index]] = {}
     for origin, split in source.splits.items():
-        names = [name for name in _SPLITS if rows[name][0] == origin]
+        names = [name for name in _SPLITS if name in rows and rows[name][0] == origin]
+        if not names:
+            continue
         wanted = np.concatenate([rows[name][1] for name in names])
         decoded = decode_images(
             split.read(np.sort(wanted)),

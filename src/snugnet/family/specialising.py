@@ -25,6 +25,7 @@ CELLS = 512
 CONDITIONS = 65
 """Budgets at which the generator's most probable architectures may be looked up, for each mixture of superclasses."""
 _AT_ONCE = 2**15  # scenarios: what is held of each while they are decoded stays below 100 MB
+_PASS = 1024  # rows of one pass of the generator: half the time a row that many thousands take, as its states stay in the cache
 _MIXTURES = 4096  # whose most probable architectures are remembered: at most some 25 MB
 
 Scenario = tuple[Group, Mapping[str, float | str]]
@@ -137,11 +138,13 @@ class SpecialisingFamily(FamilyRecord):
 
     def _scores(self, weights: NDArray[np.float32], asked: NDArray[np.float64]) -> NDArray[np.float32]:
         """The generator's log-probabilities, (n, sum of options), for mixtures of groups and budgets."""
-        device = self.device
-        scores = self.generator.scores(
-            torch.from_numpy(weights).to(device), torch.from_numpy(asked).to(device, torch.float32)
-        )
-        return scores.cpu().numpy()
+        device, parts = self.device, []
+        for start in range(0, len(asked), _PASS):
+            some = slice(start, start + _PASS)
+            mixtures, budgets = torch.from_numpy(weights[some]), torch.from_numpy(asked[some])
+            scores = self.generator.scores(mixtures.to(device), budgets.to(device, torch.float32))
+            parts.append(scores.cpu().numpy())
+        return np.concatenate(parts)
 
     def _scores_under(self, asked: _Asked) -> NDArray[np.float32]:
         """The generator's scores for scenarios, (n, sum of options), at the conditions that suit their limits."""
