@@ -104,7 +104,7 @@ def test_a_file_is_of_readable_length() -> None:
         "snugnet.search.method",
         "snugnet.search.optimisers.optimiser",
         "snugnet.cli.main",
-    ],  # fmt: skip
+    ],
 )
 def test_no_torch_at_import(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
