@@ -322,20 +322,20 @@ class _Asked:
                     )
 
     def batches(self) -> list[_Batch]:
-        """Scenarios of one width have the same tables. Where a class costs the same whole number in every architecture, the tables
-        of all widths differ by that alone, and limits raised by it serve all scenarios at once."""
+        """Scenarios of one width have the same tables. Where what an architecture costs differs from width to width by the same whole
+        number, or not at all, limits raised by it serve all of these scenarios at once; sums of fractions would be rounded anew."""
         batches: dict[Any, list[_Batch]] = {}
         for classes in np.unique(self.widths):
             own = np.flatnonzero(self.widths == classes)
             tables = [self.family.table(name, int(classes)) for name in self.names]
-            whole = all(float(table.constant).is_integer() for table in tables)
-            key = tuple(id(table.terms) for table in tables) if whole else int(classes)
+            exact = [table.terms.whole and table.constant.is_integer() for table in tables]
+            key = tuple((id(t.terms), None if whole else t.constant) for t, whole in zip(tables, exact, strict=True))
             batches.setdefault(key, []).append(_Batch(own, tables, self.limits[own]))
         return [_together(parts) for parts in batches.values()]
 
 
 def _together(batches: list[_Batch]) -> _Batch:
-    """One batch of several whose tables differ by whole numbers: under the first one's tables."""
+    """One batch of several whose tables differ by a constant each: under the first one's tables."""
     first = [table.constant for table in batches[0].tables]
     limits = [
         batch.limits + np.array([a - table.constant for a, table in zip(first, batch.tables, strict=True)])

@@ -59,6 +59,11 @@ class Terms:
         """The sets of choices that tables are over."""
         return frozenset(scope for scope, _ in self.tables)
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers: their sums are exact."""
+        return all(bool((values == np.rint(values)).all()) for _, values in self.tables)
+
     def sums(self, archs: Population, constant: float) -> NDArray[np.float64]:
         """The sum and a constant, for rows of shape ``(n, d)`` that need not be canonical: shape ``(n,)``."""
         strides, bases, flat = self._gather
