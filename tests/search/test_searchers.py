@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.svm import SVR
 from toys import ALL, SPACES, random_table
 
-from snugnet.errors import BudgetError, SearchError
+from snugnet.errors import BudgetError, BusyError, SearchError
 from snugnet.predictors import PREDICTORS, Predictor
 from snugnet.search.archive import Archive, keys
 from snugnet.search.driver import CHECKPOINT, run_search
@@ -174,6 +176,22 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"PK damaged")
     with pytest.raises(SearchError, match="no checkpoint that can be read"):
         search(case, method, folder=tmp_path)
+
+
+def test_another_search_in_the_same_folder_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
+    """And what a killed one left of a checkpoint is removed."""
+    case, refused = problem(SPACES[0]), []
+    (tmp_path / f".{CHECKPOINT}.0123.tmp").write_bytes(b"half")
+
+    def score(rows: Population) -> NDArray[np.float64]:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(BusyError, match="in use by") as caught:
+            pool.submit(search, case, RandomSearch(8), folder=tmp_path).result()
+        refused.append(caught.value)
+        return case.score(rows)
+
+    search(replace(case, score=score), RandomSearch(8), folder=tmp_path)
+    assert refused
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 @pytest.mark.parametrize(

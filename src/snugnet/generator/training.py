@@ -174,10 +174,11 @@ class GeneratorTraining:
         return groups, self.images[index], self.labels[index]
 
     def _made_with(self) -> Fingerprint:
-        """What the checkpoint must have been made with: the generator's recipe and the very weights it is trained on."""
+        """What the checkpoint must have been made with: the generator's recipe, and the very costs and weights it is trained on."""
         section = self.recipe.generator.model_dump(mode="json", exclude_defaults=True)
         weights = digest(*self.supernet.state_dict().values())
-        return fingerprint(generator=section, supernet=made_with(self.recipe, self.data), weights=weights)
+        costs = digest(*self.table.arrays().values())
+        return fingerprint(generator=section, costs=costs, supernet=made_with(self.recipe, self.data), weights=weights)
 
     def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         tensors = {f"generator.{name}": t for name, t in self.generator.state_dict().items()}
