@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always. 0: done; 2: wrong input, one line on standard error says what; 130: interrupted.
     """
+    warnings.formatwarning = _warning_line
     try:
         code = app(args=arguments, prog_name="snugnet", standalone_mode=False)
     except SnugnetError as error:
@@ -83,6 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _explain_usage(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One line, as errors have it, instead of Python's two with a place in our source."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _explain_usage(error: Exception) -> int:
