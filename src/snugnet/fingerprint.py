@@ -66,7 +66,7 @@ def _differences(made: Any, own: Any, where: str) -> Iterator[str]:
         pairs = dict(enumerate(zip(made, own, strict=True)))
     else:
         if made != own or type(made) is not type(own):
-            yield where or "all of it"
+            yield where or "format of the checkpoint"
         return
     for key, (there, here) in pairs.items():
         yield from _differences(there, here, f"{where}.{key}" if where else str(key))

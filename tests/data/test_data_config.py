@@ -31,6 +31,9 @@ def test_defaults() -> None:
         ({"ungrouped": "keep"}, "'error' or 'drop'"),
         ({"source": ""}, "source is ''"),
         ({"groups": {"a": "b"}}, "groups"),
+        ({"groups": {"a": ["b", 7]}}, "groups has the name 7; names are strings: put it in quotes"),
+        ({"groups": {"a": [False]}}, "name False; names are strings: put it in quotes"),
+        ({"groups": {None: ["b"]}}, "name None; names are strings: put it in quotes"),
         ({"groups": "digits", "group_column": "superclass"}, "remove one of them"),
     ],
 )

@@ -223,6 +223,11 @@ def test_parquet_shards_as_on_the_hub(parquet: Path) -> None:
     (parquet / "test.parquet").rename(parquet / "data" / "test-00000-of-00001.parquet")
     assert load(parquet).report["rows"]["test"] == 12
     says("has no x.parquet; it has: test-0.*set train_split", parquet, train_split="x")
+    shutil.copy(parquet / "data" / "test-00000-of-00001.parquet", parquet / "val.parquet")
+    assert "parquet files that are not used: val.parquet" in load(parquet).report["notes"]
+    shard = parquet / "data" / "train-00000-of-00001.parquet"
+    shard.rename(shard.with_name("train-00001-of-00003.parquet"))
+    says("has train-00001-of-00003.parquet but not train-00000-of-00003.parquet; fetch it", parquet)
 
 
 def test_labels_as_strings_and_plain_numbers(

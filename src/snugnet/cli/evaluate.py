@@ -32,9 +32,12 @@ def evaluate(
         str,
         typer.Option(
             metavar="N|A,B,...",
-            help=f"Budgets such as 40M,60M or 20%,40%; or how many (a whole number up to {MOST_BUDGETS}), spread evenly.",
+            help=f"Budgets such as 40M,60M or 20%,80%; or how many (a whole number up to {MOST_BUDGETS}), spread evenly.",
         ),
     ] = "4",
+    cost: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Cost that budgets are of; the generator's own without it.")
+    ] = None,
     best_of: Annotated[
         int, typer.Option(min=1, help="For each network, try so many architectures on validation images.")
     ] = 1,
@@ -62,12 +65,13 @@ def evaluate(
     from snugnet import pipeline
     from snugnet.family import report as reports
 
-    limits = reports.spread_budgets(loaded, asked)
+    cost = cost or loaded.budget_name
+    limits = reports.spread_budgets(loaded, asked, cost)
     groups = reports.check_groups(loaded, group)
-    loaded.specialize_many([(name, {loaded.budget_name: limit}) for name in groups for limit in limits])
+    loaded.specialize_many([(name, {cost: limit}) for name in groups for limit in limits])
     images = test_images(loaded, changes)
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of)
+    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of, cost=cost)
     report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
     files = [] if out_folder is None else report.save(out_folder)
     if as_json:
@@ -78,7 +82,7 @@ def evaluate(
         say(f"wrote {path}")
 
 
-def read_budget_list(text: str) -> int | list[str]:
+def read_budget_list(text: str) -> int | list[float | str]:
     """How many budgets, or the budgets themselves, each checked to be an amount or a share.
 
     Raises:
@@ -90,7 +94,7 @@ def read_budget_list(text: str) -> int | list[str]:
         if int(text) == 0:
             raise ConfigError("--budgets: at least one budget is evaluated, got 0")
         return int(text)
-    budgets = read_names(text)
+    budgets: list[float | str] = [*read_names(text)]
     for budget in budgets:
         resolve_budget(budget, (0.0, 1.0))
     return budgets

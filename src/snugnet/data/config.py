@@ -1,6 +1,6 @@
 """What data to load and how to augment it, as checked, printable configurations. No torch in here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
@@ -62,6 +62,16 @@ class DataConfig(Config):
 
     ungrouped: Literal["error", "drop"] = "error"
     """What becomes of a class that is in no group."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_strings(cls, values: Any) -> Any:
+        groups = values.get("groups") if isinstance(values, dict) else None
+        for group, classes in groups.items() if isinstance(groups, dict) else ():
+            for name in (group, *(classes if isinstance(classes, list) else ())):
+                if not isinstance(name, str):  # YAML reads 7, no, null and 2012-01-01 as other things
+                    raise ValueError(f"groups has the name {name!r}; names are strings: put it in quotes")
+        return values
 
     @model_validator(mode="after")
     def _one_source_of_groups(self) -> "DataConfig":
