@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from snugnet.family.networks import Networks, Specialized
     from snugnet.family.record import FamilyRecord, Group
     from snugnet.family.report import Report, evaluate
+    from snugnet.family.scenarios import Scenario
     from snugnet.family.search import FamilySearch, Searched, search_family
-    from snugnet.family.specialising import Scenario, SpecialisingFamily
+    from snugnet.family.specialising import SpecialisingFamily
 
 __all__ = [
     "Family",
@@ -37,8 +38,9 @@ _HOME = {
     "networks": ("Networks", "Specialized"),
     "record": ("FamilyRecord", "Group"),
     "report": ("Report", "evaluate"),
+    "scenarios": ("Scenario",),
     "search": ("FamilySearch", "Searched", "search_family"),
-    "specialising": ("Scenario", "SpecialisingFamily"),
+    "specialising": ("SpecialisingFamily",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

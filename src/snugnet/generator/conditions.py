@@ -90,8 +90,9 @@ class ConditionedGenerator:
         mixture, place = np.empty(n, dtype=np.intp), np.empty(n, dtype=np.intp)
         for batch in batches:
             mixture[batch.members], place[batch.members] = batch.mixture, self._places(mixtures, batch)
-        pairs, back = np.unique(np.stack([mixture, place]), axis=1, return_inverse=True)
-        scores = self.scores(mixtures[pairs[0]], self.conditions[pairs[1]])[back.ravel()] + noise
+        different, back = np.unique(mixture * CONDITIONS + place, return_inverse=True)
+        which, places = divmod(different, CONDITIONS)
+        scores = self.scores(mixtures[which], self.conditions[places])[back] + noise
         scores = regrets(scores, self.generator.space)
         rows = np.empty((n, self.generator.space.d), dtype=np.int16)
         for batch in batches:
@@ -104,9 +105,9 @@ class ConditionedGenerator:
         low, high = np.zeros(len(batch.members), dtype=np.intp), np.full(len(batch.members), CONDITIONS - 1)
         while len(open_ := np.flatnonzero(low < high)):
             middle = (low[open_] + high[open_]) // 2
-            pairs, back = np.unique(np.stack([batch.mixture[open_], middle]), axis=1, return_inverse=True)
-            rows = self._most_probable(mixtures, modes, pairs)
-            costs = np.stack([table(rows) for table in batch.tables], 1)[back.ravel()]
+            different, back = np.unique(batch.mixture[open_] * CONDITIONS + middle, return_inverse=True)
+            rows = self._most_probable(mixtures, modes, different)
+            costs = np.stack([table(rows) for table in batch.tables], 1)[back]
             outgrown = (costs >= batch.limits[open_]).any(1)
             high[open_[outgrown]] = middle[outgrown]
             low[open_[~outgrown]] = middle[~outgrown] + 1
@@ -125,10 +126,10 @@ class ConditionedGenerator:
         return modes
 
     def _most_probable(
-        self, mixtures: NDArray[np.float32], modes: dict[int, _Modes], pairs: NDArray[np.intp]
+        self, mixtures: NDArray[np.float32], modes: dict[int, _Modes], different: NDArray[np.intp]
     ) -> Population:
-        """The most probable architecture for each pair of a mixture and a condition, (pairs, d)."""
-        wanted = list(zip(*pairs.tolist(), strict=True))
+        """The most probable architectures, (n, d), of mixtures at conditions: ``mixture * CONDITIONS + place``, (n,)."""
+        wanted = [divmod(each, CONDITIONS) for each in different.tolist()]
         new = [(m, place) for m, place in wanted if not modes[m].known[place]]
         if new:
             which, places = (np.array(each) for each in zip(*new, strict=True))
