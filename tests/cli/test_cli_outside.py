@@ -58,6 +58,20 @@ class Ends(Method):
         costs = next(iter(now.problem.tables.values()))(rows)
         return rows[np.argsort(-costs if self.dearest else costs)][:self.count]
 '''
+UNTYPED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+from snugnet.search.method import RandomSearch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+@dataclass(frozen=True)
+class Untyped(RandomSearch):
+    name: ClassVar[str] = "untyped"
+    weights: Sequence[int] = ()
+"""
 PREDICTOR = '''
 import numpy as np
 from snugnet.predictors import Predictor
@@ -86,12 +100,13 @@ COST = """
 from snugnet.costs import Cost
 
 WATTS = Cost("watts", "W", "half a watt a layer", lambda block, resolution: 0.5 * len(block.layers))
+LUMENS = Cost("lumens", "lm", "of blocks that it has not heard of", lambda block, resolution: {}[block.name])
 """
 BRINGS = {
     "snugnet.spaces": {"brick": "outside_space:Brick", "ruin": "outside_ruin:Ruin"},
-    "snugnet.search_methods": {"ends": "outside_method:Ends"},
+    "snugnet.search_methods": {"ends": "outside_method:Ends", "untyped": "outside_untyped:Untyped"},
     "snugnet.predictors": {"mean": "outside_predictor:Mean"},
-    "snugnet.costs": {"watts": "outside_cost:WATTS"},
+    "snugnet.costs": {"watts": "outside_cost:WATTS", "lumens": "outside_cost:LUMENS"},
 }
 
 
@@ -99,7 +114,7 @@ BRINGS = {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modules = {
         "outside_space": SPACE, "outside_method": METHOD, "outside_predictor": PREDICTOR, "outside_cost": COST,
-        "outside_ruin": "import no_such_module",
+        "outside_ruin": "import no_such_module", "outside_untyped": UNTYPED,
     }  # fmt: skip
     return install(tmp_path_factory.mktemp("site"), "outside", modules, BRINGS)
 
@@ -115,7 +130,9 @@ def process(site: Path, tmp_path: Path) -> Any:
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
         assert done.returncode == code, done.stderr
-        return json.loads(done.stdout) if code == 0 else done.stderr
+        if code:
+            return done.stderr
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
     return run
 
@@ -174,3 +191,11 @@ def test_a_budget_of_the_cost(process: Any, family: Path) -> None:
     report = process("evaluate", family, "--cost", "watts", "--budgets", "1", "--group", "round", "--json")
     assert report["budget"] == "watts"
     assert all(row["costs"]["watts"] <= row["budget"] for row in report["rows"])
+
+
+def test_what_fails_later_stops_only_who_asks_for_it(process: Any, family: Path) -> None:
+    says = "cost 'lumens' cannot be computed for the block stem (KeyError: 'stem')"
+    assert says in process("specialize", family, "--group", "round", "--budget", "lumens=50%", code=2)
+    says = "search method 'untyped' cannot be loaded from outside_untyped:Untyped (NameError: name 'Sequence' is not"
+    assert says in process("search", family, "--method", "untyped", code=2)
+    assert "ends" in process("search", "--methods")

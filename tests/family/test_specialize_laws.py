@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from snugnet.costs import COSTS, Cost, CostTable, counted_table, register_cost
 from snugnet.data import ImageSet
 from snugnet.errors import BudgetError
 from snugnet.family import Family, Networks, Scenario, specialising
+from snugnet.generator import conditions
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.spaces import Block, get_space
 from snugnet.supernets import Supernet
@@ -171,13 +173,13 @@ def test_what_is_done_in_chunks_is_done_alike(family: Family, monkeypatch: pytes
     scenarios = scenarios_of(family, [*asked, *[("a", {"madds": place / 30}) for place in range(10)]], 3)
     expected = family.specialize_many(scenarios)
     assert isinstance(expected, Networks)
-    for name, value in (("_AT_ONCE", 7), ("_PASS", 5), ("_MIXTURES", 3)):
-        monkeypatch.setattr(specialising, name, value)
-    family._modes.clear()
+    for module, name, value in ((specialising, "_AT_ONCE", 7), (conditions, "_PASS", 5), (conditions, "MIXTURES", 3)):
+        monkeypatch.setattr(module, name, value)
+    family._conditioned._modes.clear()
     found = family.specialize_many(scenarios)
     assert isinstance(found, Networks)
     assert (found.rows == expected.rows).all()
-    assert len(family._modes) <= 3
+    assert len(family._conditioned._modes) <= 3
 
 
 def test_networks_are_a_sequence(family: Family) -> None:
@@ -192,3 +194,14 @@ def test_networks_are_a_sequence(family: Family) -> None:
         networks[8]
     assert len(family.specialize_many([])) == 0
     assert all(isinstance(cost, int) for cost in (networks[0].costs["madds"], networks[0].costs["params"]))
+
+
+def test_threads_ask_one_family_at_once(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while what is remembered is thrown away under them."""
+    monkeypatch.setattr(conditions, "MIXTURES", 2)
+    rng = np.random.default_rng(1)
+    lists = [sorted(rng.choice(CLASSES, 4, replace=False).tolist()) for _ in range(40)]
+    alone = [family.specialize(group, madds="50%").row for group in lists]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda group: family.specialize(group, madds="50%").row, lists))
+    assert all((a == b).all() for a, b in zip(alone, together, strict=True))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -157,16 +157,19 @@ def known(registry: Registry[T]) -> Iterator[tuple[str, str, T | None]]:
             yield name, (inspect.getdoc(thing) or "").split("\n")[0], thing
 
 
-def counted_costs() -> dict[str, Cost]:
-    """Every cost that can be computed from a blueprint; for one that cannot be imported a line says why it is left out."""
+def by_cost(value: Callable[[Cost], T]) -> dict[str, T]:
+    """A value for every cost that is known; for one that cannot be imported or computed a line says why it is left out."""
     from snugnet.costs import COSTS
 
     found = {}
     for name, text, cost in known(COSTS):
-        if cost is None:
-            say(text)
-        else:
-            found[name] = cost
+        try:
+            if cost is None:
+                say(text)
+            else:
+                found[name] = value(cost)
+        except SnugnetError as error:
+            say(str(error))
     return found
 
 

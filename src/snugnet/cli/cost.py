@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, SpaceOption, counted_costs, emit, out, read_assignments, read_json
+from snugnet.cli.common import Json, SpaceOption, by_cost, emit, out, read_assignments, read_json
 from snugnet.errors import ConfigError, SnugnetError
 from snugnet.files import plain_number
 
 if TYPE_CHECKING:
-    from snugnet.costs import Cost
+    from snugnet.spaces import Blueprint
 
 
 def cost(
@@ -41,11 +41,12 @@ def cost(
     if not isinstance(content, dict):
         raise ConfigError(f"{arch} holds a {type(content).__name__}; an architecture is a JSON object")
     several = bool(content) and all(isinstance(value, dict) for value in content.values())
-    counted = counted_costs()
-    costs = {
-        name: _costs(counted, space, each, options, f"{arch}: {name}" if several else str(arch))
+    networks = {
+        name: _blueprint(space, each, options, f"{arch}: {name}" if several else str(arch))
         for name, each in (content if several else {"": content}).items()
     }
+    counted = by_cost(lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()})
+    costs = {name: {key: each[name] for key, each in counted.items()} for name in networks}
     if as_json:
         emit(costs if several else costs[""])
         return
@@ -59,9 +60,7 @@ def cost(
     out().print(table)
 
 
-def _costs(
-    counted: Mapping[str, Cost], space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str
-) -> dict[str, float]:
+def _blueprint(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str) -> Blueprint:
     from snugnet.spaces import space_class
 
     kind = space_class(space)
@@ -73,7 +72,6 @@ def _costs(
             raise ConfigError(f"{where}: {key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
     try:
         made = kind.create(**{**stated, **options})
-        blueprint = made.blueprint(made.from_dict(arch))
+        return made.blueprint(made.from_dict(arch))
     except SnugnetError as error:
         raise ConfigError(f"{where}: {error}") from error
-    return {name: plain_number(cost.of(blueprint)) for name, cost in counted.items()}

@@ -11,8 +11,8 @@ import typer
 from snugnet.cli.common import (
     BudgetOption,
     Json,
+    by_cost,
     check_folder,
-    counted_costs,
     emit,
     known,
     out,
@@ -123,7 +123,7 @@ def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dic
     """
     from snugnet.costs import load_ofa_latency
 
-    tables = {name: cost.table(space) for name, cost in counted_costs().items()}
+    tables = by_cost(lambda cost: cost.table(space))
     for path in files:
         table = load_ofa_latency(path, space)
         if table.name in tables:

@@ -13,7 +13,7 @@ import typer
 from snugnet.cli.common import (
     Json,
     SpaceOption,
-    counted_costs,
+    by_cost,
     emit,
     known_as_json,
     known_as_table,
@@ -110,11 +110,9 @@ def tables(space: SearchSpace) -> list[Any]:
 
 def _costs_of_extremes(space: SearchSpace) -> dict[str, dict[str, float]]:
     """What the smallest, middle and largest network cost, by every cost that is known."""
-    counted = counted_costs()
-    return {
-        name: {key: plain_number(cost.of(space.blueprint(row))) for key, cost in counted.items()}
-        for name, row in space.extremes().items()
-    }
+    networks = {name: space.blueprint(row) for name, row in space.extremes().items()}
+    costs = by_cost(lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()})
+    return {name: {key: each[name] for key, each in costs.items()} for name in networks}
 
 
 def _kinds(space: SearchSpace) -> Counter[tuple[str, tuple[Any, ...]]]:

@@ -10,21 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, exact_amount, parse_budget, resolve_budget
+from snugnet.costs import exact_amount, parse_budget, resolve_budget
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family.record import FamilyRecord, Group
+from snugnet.generator.conditions import Batch
 
 Scenario = tuple[Group, Mapping[str, float | str]]
 """A group, and a budget for each cost that is bounded: an amount, or a share of the group's own range such as ``"40%"``."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Scenarios that are decoded together: positions, tables, and limits on these tables' costs, (members, tables)."""
-
-    members: NDArray[np.intp]
-    tables: list[CostTable]
-    limits: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ class Asked:
             tables = [self.family.table(name, int(classes)) for name in self.names]
             exact = [table.terms.whole and table.constant.is_integer() for table in tables]
             key = tuple((id(t.terms), None if whole else t.constant) for t, whole in zip(tables, exact, strict=True))
-            batches.setdefault(key, []).append(Batch(own, tables, self.limits[own]))
+            batches.setdefault(key, []).append(Batch(own, self.mixture[own], tables, self.limits[own]))
         return [_together(parts) for parts in batches.values()]
 
 
@@ -145,4 +137,5 @@ def _together(batches: list[Batch]) -> Batch:
     ]
     members = np.concatenate([batch.members for batch in batches])
     order = np.argsort(members, kind="stable")
-    return Batch(members[order], batches[0].tables, np.concatenate(limits)[order])
+    mixture = np.concatenate([batch.mixture for batch in batches])
+    return Batch(members[order], mixture[order], batches[0].tables, np.concatenate(limits)[order])

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from snugnet.costs import decode
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family.networks import Networks, Specialized
 from snugnet.family.record import FamilyRecord, Group
 from snugnet.family.scenarios import Asked, Scenario
-from snugnet.generator.model import regrets
+from snugnet.generator.conditions import ConditionedGenerator
 from snugnet.spaces import Population
 from snugnet.training.calibration import accuracy
-from snugnet.training.threads import side_by_side
 
-CELLS = 512
-"""Of the decode's grid: half of its default, which is twice as fast and changes no accuracy that we could measure."""
-CONDITIONS = 65
-"""Budgets at which the generator's most probable architectures may be looked up, for each mixture of superclasses."""
 _AT_ONCE = 2**15  # scenarios: what is held of each while they are decoded stays below 100 MB
-_PASS = 1024  # rows of one pass of the generator: half the time a row that many thousands take, as its states stay in the cache
-_MIXTURES = 4096  # whose most probable architectures are remembered: at most some 25 MB
 
 
 @dataclass(eq=False)
 class SpecialisingFamily(FamilyRecord):
     """A family that hands out networks."""
-
-    _modes: OrderedDict[bytes, _Modes] = field(default_factory=OrderedDict, repr=False)
 
     def specialize(self, group: Group, *, best_of: int = 1, seed: int = 0, **budgets: float | str) -> Specialized:
         """The network for a group of classes under budgets.
@@ -107,19 +95,21 @@ class SpecialisingFamily(FamilyRecord):
             return []
         asked = Asked.read(self, scenarios)
         asked.check_feasible()
-        rng = np.random.default_rng(seed) if noise else None
+        rng = np.random.default_rng(seed)
         rows = np.zeros((len(scenarios), self.space.d), dtype=np.int16)
         for start in range(0, len(rows), _AT_ONCE):
             some = asked.part(slice(start, start + _AT_ONCE))
-            scores = self._scores_under(some)
-            if rng is not None:
+            added: NDArray[np.float32] | float = 0.0
+            if noise:
+                added = np.zeros((len(some), int(self.space.offsets[-1])), dtype=np.float32)
                 first = 1 if start == 0 else 0
-                scores[first:] += rng.gumbel(size=scores[first:].shape).astype(np.float32)
-            scores = regrets(scores, self.space)
-            for batch in some.batches():
-                members = batch.members
-                rows[start + members] = decode(batch.tables, scores[members], batch.limits, cells=CELLS)
+                added[first:] = rng.gumbel(size=added[first:].shape)
+            rows[start : start + len(some)] = self._conditioned.decode(some.mixtures, some.batches(), added)
         return self._networks(asked, rows)
+
+    @cached_property
+    def _conditioned(self) -> ConditionedGenerator:
+        return ConditionedGenerator(self.generator, self.table(self.budget_name, len(self.classes)))
 
     def _networks(self, asked: Asked, rows: Population) -> Networks:
         names = list(dict.fromkeys((*self.tables, *asked.names)))
@@ -131,89 +121,3 @@ class SpecialisingFamily(FamilyRecord):
         by_name = dict(zip(names, costs.T, strict=True))
         budgets = dict(zip(asked.names, asked.limits.T, strict=True))
         return Networks(self, groups, asked.group, rows, by_name, budgets)
-
-    # -- the generator -------------------------------------------------------------------------------------------------
-
-    def _scores(self, weights: NDArray[np.float32], asked: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The generator's log-probabilities, (n, sum of options), for mixtures of groups and budgets."""
-        device = self.device
-
-        def scores(start: int) -> NDArray[np.float32]:
-            some = slice(start, start + _PASS)
-            mixtures, budgets = torch.from_numpy(weights[some]), torch.from_numpy(asked[some])
-            return self.generator.scores(mixtures.to(device), budgets.to(device, torch.float32)).cpu().numpy()
-
-        starts = range(0, len(asked), _PASS)
-        with side_by_side(device, len(starts)) as mapped:
-            return np.concatenate(list(mapped(scores, starts)))
-
-    def _scores_under(self, asked: Asked) -> NDArray[np.float32]:
-        """The generator's scores for scenarios, (n, sum of options), at the conditions that suit their limits."""
-        different, back = np.unique(asked.mixture * CONDITIONS + self._places(asked), return_inverse=True)
-        mixtures, places = divmod(different, CONDITIONS)
-        return self._scores(asked.mixtures[mixtures], self._conditions[places])[back]
-
-    @cached_property
-    def _conditions(self) -> NDArray[np.float64]:
-        """Budgets at which the generator may be asked: evenly over those that it was trained on."""
-        return np.linspace(self.generator.low, self.generator.high, CONDITIONS)
-
-    def _places(self, asked: Asked) -> NDArray[np.intp]:
-        """Place of the condition, of :data:`CONDITIONS`, to ask the generator for in each scenario, (n,).
-
-        What the generator holds most probable there no longer fits the limits, and one place before it still does (the last place
-        where all fit). The decode then trims that network down to the limits. Asking for the budget itself can leave a third of
-        it unused, because the most probable architecture is often cheaper than the average one; and it says nothing about budgets
-        of another cost. The place is found by bisection, so that a scenario of its own looks up seven conditions, not all.
-        """
-        batches = [
-            (batch, self._remembered(asked, np.unique(asked.mixture[batch.members]))) for batch in asked.batches()
-        ]
-        low, high = np.zeros(len(asked), dtype=np.intp), np.full(len(asked), CONDITIONS - 1, dtype=np.intp)
-        while (low < high).any():
-            middle, open_ = (low + high) // 2, low < high
-            for batch, modes in batches:
-                still = open_[batch.members]
-                members = batch.members[still]
-                if not len(members):
-                    continue
-                different, back = np.unique(asked.mixture[members] * CONDITIONS + middle[members], return_inverse=True)
-                rows = self._most_probable(asked, modes, different)
-                costs = np.stack([table(rows) for table in batch.tables], 1)[back]
-                outgrown = (costs >= batch.limits[still]).any(1)
-                high[members[outgrown]] = middle[members[outgrown]]
-                low[members[~outgrown]] = middle[members[~outgrown]] + 1
-        return low
-
-    def _remembered(self, asked: Asked, mixtures: NDArray[np.intp]) -> dict[int, _Modes]:
-        """What is known of the most probable architectures of some mixtures; those used last are kept."""
-        modes = {}
-        for m in mixtures.tolist():
-            key = asked.mixtures[m].tobytes()
-            if key not in self._modes:
-                self._modes[key] = _Modes(self.space.d)
-            self._modes.move_to_end(key)
-            modes[m] = self._modes[key]
-        while len(self._modes) > _MIXTURES:
-            self._modes.popitem(last=False)
-        return modes
-
-    def _most_probable(self, asked: Asked, modes: dict[int, _Modes], different: NDArray[np.intp]) -> Population:
-        """The most probable architectures, (n, d), of mixtures at places: ``mixture * CONDITIONS + place``, (n,)."""
-        wanted = [divmod(each, CONDITIONS) for each in different.tolist()]
-        new = [(m, place) for m, place in wanted if not modes[m].known[place]]
-        if new:
-            which, places = (np.array(each) for each in zip(*new, strict=True))
-            scores = regrets(self._scores(asked.mixtures[which], self._conditions[places]), self.space)
-            table = self.table(self.budget_name, len(self.classes))
-            for (m, place), row in zip(new, decode([table], scores, np.full(len(new), np.inf)), strict=True):
-                modes[m].rows[place], modes[m].known[place] = row, True
-        return np.stack([modes[m].rows[place] for m, place in wanted])
-
-
-class _Modes:
-    """What a generator holds most probable for one mixture of superclasses, condition by condition, as far as it was looked up."""
-
-    def __init__(self, d: int) -> None:
-        self.rows = np.zeros((CONDITIONS, d), dtype=np.int16)
-        self.known = np.zeros(CONDITIONS, dtype=bool)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from snugnet.costs import Cost, decode
+from snugnet.costs import Cost, block_table, decode
 from snugnet.spaces import SearchSpace
 from snugnet.testing.contract import holds, works
 from snugnet.testing.problems import small_space
@@ -36,7 +36,7 @@ def check_cost(cost: Cost, space: SearchSpace | None = None, *, seed: int = 0) -
         holds(isinstance(value, str) and value.strip(), what, f"{key} is text", repr(value))
     holds(not set(cost.name) & set(" =,/%"), what, "the name can stand in --budget NAME=N", cost.name)
     with works(what, "block(block, resolution) gives a number for every block of a space"):
-        table = cost.table(space)
+        block_table(space, cost.name, cost.unit, cost.block)  # its own error, as its author wants to see it
     rows = np.concatenate([*space.extremes().values(), space.sample(ROWS, rng)])
     for classes in (None, CLASSES):
         with works(what, "has a table for networks of fewer classes"):

@@ -15,7 +15,7 @@ from snugnet.errors import SearchError
 from snugnet.predictors import Predictor
 from snugnet.registry import Registry
 from snugnet.search.problem import Problem
-from snugnet.search.settings import check_settings
+from snugnet.search.settings import check_settings, has_settings
 from snugnet.spaces import Population
 
 
@@ -60,7 +60,7 @@ OPTIMISERS: Registry[type[Optimiser]] = Registry(
     "snugnet.optimisers",
     "optimiser",
     SearchError,
-    lambda thing: isinstance(thing, type) and issubclass(thing, Optimiser),
+    has_settings(Optimiser),
     homes={
         "climb": "snugnet.search.optimisers.climb:Climb",
         "ascent": "snugnet.search.optimisers.ascent:Ascent",
