@@ -14,7 +14,7 @@ from typing import Any
 
 Fingerprint = dict[str, Any]
 
-_SHOWN = 4  # names in a refusal
+_NAMES_SHOWN = 4  # names in a refusal
 _ABSENT = object()
 
 
@@ -54,8 +54,8 @@ def differences(made: Any, own: Fingerprint) -> list[str]:
 def describe_differences(made: Any, own: Fingerprint) -> str:
     """The names of what differs, for a message; empty where nothing does."""
     names = differences(made, own)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _differences(made: Any, own: Any, where: str) -> Iterator[str]:

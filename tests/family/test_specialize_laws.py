@@ -173,7 +173,11 @@ def test_what_is_done_in_chunks_is_done_alike(family: Family, monkeypatch: pytes
     scenarios = scenarios_of(family, [*asked, *[("a", {"madds": place / 30}) for place in range(10)]], 3)
     expected = family.specialize_many(scenarios)
     assert isinstance(expected, Networks)
-    for module, name, value in ((specialising, "_AT_ONCE", 7), (conditions, "_PASS", 5), (conditions, "MIXTURES", 3)):
+    for module, name, value in (
+        (specialising, "_SCENARIOS_AT_ONCE", 7),
+        (conditions, "_PASS", 5),
+        (conditions, "MIXTURES", 3),
+    ):
         monkeypatch.setattr(module, name, value)
     family._conditioned._modes.clear()
     found = family.specialize_many(scenarios)

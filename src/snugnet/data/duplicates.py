@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 Index = NDArray[np.int64]
-_SHOWN = 5  # places that a report names, for each pair of splits
+_PLACES_NAMED = 5  # places that a report names, for each pair of splits
 
 
 def pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -77,7 +77,7 @@ def report_duplicates(
     report: dict[str, Any] = {}
     for one, other in [(split, split) for split in hashes] + list(combinations(hashes, 2)):
         known, found = equal_pairs(hashes[one], None if one == other else hashes[other])
-        shown = zip(names(one, known[:_SHOWN]), names(other, found[:_SHOWN]), strict=True)
+        shown = zip(names(one, known[:_PLACES_NAMED]), names(other, found[:_PLACES_NAMED]), strict=True)
         report[one if one == other else f"{one} and {other}"] = {
             "count": len(found),
             "other_class": int((labels[one][known] != labels[other][found]).sum()),

@@ -17,7 +17,7 @@ from snugnet.generator.conditions import ConditionedGenerator
 from snugnet.spaces import Population
 from snugnet.training.calibration import accuracy
 
-_AT_ONCE = 2**15  # scenarios: what is held of each while they are decoded stays below 100 MB
+_SCENARIOS_AT_ONCE = 2**15  # scenarios: what is held of each while they are decoded stays below 100 MB
 
 
 @dataclass(eq=False)
@@ -97,8 +97,8 @@ class SpecialisingFamily(FamilyRecord):
         asked.check_feasible()
         rng = np.random.default_rng(seed)
         rows = np.zeros((len(scenarios), self.space.d), dtype=np.int16)
-        for start in range(0, len(rows), _AT_ONCE):
-            some = asked.part(slice(start, start + _AT_ONCE))
+        for start in range(0, len(rows), _SCENARIOS_AT_ONCE):
+            some = asked.part(slice(start, start + _SCENARIOS_AT_ONCE))
             added: NDArray[np.float32] | float = 0.0
             if noise:
                 added = np.zeros((len(some), int(self.space.offsets[-1])), dtype=np.float32)

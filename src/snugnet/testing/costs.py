@@ -11,7 +11,7 @@ from snugnet.spaces import SearchSpace
 from snugnet.testing.contract import holds, works
 from snugnet.testing.problems import small_space
 
-ROWS = 40
+ARCHITECTURES = 40
 CLASSES = 3
 
 
@@ -37,7 +37,7 @@ def check_cost(cost: Cost, space: SearchSpace | None = None, *, seed: int = 0) -
     holds(not set(cost.name) & set(" =,/%"), what, "the name can stand in --budget NAME=N", cost.name)
     with works(what, "block(block, resolution) gives a number for every block of a space"):
         block_table(space, cost.name, cost.unit, cost.block)  # its own error, as its author wants to see it
-    rows = np.concatenate([*space.extremes().values(), space.sample(ROWS, rng)])
+    rows = np.concatenate([*space.extremes().values(), space.sample(ARCHITECTURES, rng)])
     for classes in (None, CLASSES):
         with works(what, "has a table for networks of fewer classes"):
             table = cost.table(space, classes)
