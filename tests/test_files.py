@@ -144,3 +144,17 @@ print(taken)
     results = [process.communicate(timeout=60) for process in processes]
     assert [error for _, error in results] == [""] * 3, time.monotonic() - started
     assert sum(int(taken) for taken, _ in results) > 3
+
+
+def test_a_folder_that_was_removed_and_taken_by_another_stays_locked(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with locked(folder):
+        (folder / LOCK).unlink()
+        folder.rmdir()
+        other = holder(folder)
+    try:
+        with pytest.raises(BusyError, match=f"process {other.pid}"), locked(folder):
+            pass
+    finally:
+        other.kill()
+        other.wait()

@@ -85,8 +85,9 @@ def locked(folder: Path) -> Iterator[None]:
             if held.times > 1:
                 _held[own] = held._replace(times=held.times - 1)
             elif held.file is not None:
-                (own / LOCK).unlink(missing_ok=True)
-                held.file.close()
+                with held.file:
+                    if _is_at(held.file, own / LOCK):  # else the folder was removed, and may be somebody else's by now
+                        (own / LOCK).unlink(missing_ok=True)
 
 
 def _take(folder: Path) -> IO[str] | None:
