@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -261,3 +262,15 @@ def test_an_index_leads_nowhere_else(tmp_path: Path, stored: Any) -> None:
         FAMILY.read(tmp_path / "family", list(NEW))
     save(tmp_path / "family", OLD, "old")
     assert (tmp_path / "secret").read_text() == "keep"
+
+
+def test_a_save_over_an_altered_index_removes_nothing_else(tmp_path: Path) -> None:
+    save(tmp_path, {"a.bin": b"1"}, "old")
+    (tmp_path / "notes.txt").write_text("mine")
+    index = json.loads((tmp_path / FAMILY.index).read_text())
+    index["files"] |= {"notes.txt": {}, FAMILY.index: {}}
+    (tmp_path / FAMILY.index).write_text(json.dumps(index))
+    FAMILY.write(tmp_path, {}, {"a.bin": b"2"})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert FAMILY.read(tmp_path, ["a.bin"])[1] == {"a.bin": b"2"}
+    assert len(list(tmp_path.glob("a-*.bin"))) == 1

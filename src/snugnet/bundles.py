@@ -88,11 +88,11 @@ class Bundle:
         return folder
 
     def _listed(self, folder: Path) -> list[str]:
-        """Files of the thing that is there now."""
+        """Files of the thing that is there now; of an index that was altered none, as it may list what is not ours."""
         try:
-            files = json.loads((folder / self.index).read_text(encoding="utf-8"))["files"]
+            files = self.read_index(folder)["files"]
             return [str(each.get("file", name)) for name, each in files.items()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        except (self.error, OSError, KeyError, TypeError, AttributeError):  # none, or a damaged one
             return []
 
     def _clear(self, folder: Path, before: list[str], contents: Mapping[str, bytes], keep: set[str]) -> None:
