@@ -140,3 +140,10 @@ def test_what_has_made_itself_known_is_no_second_one(site: Path) -> None:
         warnings.simplefilter("error")
         assert registry.names() == ["wheel"]
     assert registry["wheel"] is wheel
+
+
+def test_what_a_package_prints_when_it_is_imported_is_no_result(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(site, "wheels", {"good_wheels": f"print('hello'){GOOD}"}, {GROUP: {"wheel": "good_wheels:Wheel"}})
+    assert make()["wheel"].__name__ == "Wheel"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "hello\n")

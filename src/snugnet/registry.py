@@ -15,6 +15,7 @@ import difflib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from importlib import metadata
 from typing import Generic, TypeVar
 
@@ -108,7 +109,8 @@ class Registry(Generic[T]):
 
     def _load(self, point: metadata.EntryPoint) -> T:
         try:
-            thing = point.load()
+            with redirect_stdout(sys.stderr):  # which is for results
+                thing = point.load()
             fits = self._fits(thing)
         except (Exception, SystemExit) as error:  # whatever somebody else's package does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
