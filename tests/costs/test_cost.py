@@ -71,3 +71,12 @@ def test_a_cost_of_an_installed_package():
     assert counted_table(space, "layers")(rows).tolist() == expected
     with pytest.raises(SpaceError, match="is no cost, it is 3"):
         counted_table(space, "no-cost")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "3", None])
+def test_a_cost_that_gives_no_number(value):
+    space = SPACES[0]
+    cost = Cost("broken", "u", "no number", lambda block, _: value)
+    for ask in (lambda: cost.of(space.blueprint(space.smallest[0])), lambda: cost.table(space)):
+        with pytest.raises(SpaceError, match="cost 'broken'"):
+            ask()

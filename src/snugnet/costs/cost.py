@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from snugnet.costs.blocks import BlockCost, block_table, part_table
@@ -31,15 +32,19 @@ class Cost:
         """What one block costs, as :attr:`block` says.
 
         Raises:
-            SpaceError: it cannot say.
+            SpaceError: it cannot say, or gives no finite number.
         """
         try:
-            return self.block(block, resolution)
+            value = self.block(block, resolution)
+            finite = math.isfinite(value)
         except SnugnetError:
             raise
         except Exception as error:  # whatever somebody else's cost does with layers that it was not made for
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise SpaceError(f"cost {self.name!r} cannot be computed for the block {block.name} ({reason})") from error
+        if not finite:
+            raise SpaceError(f"cost {self.name!r} of the block {block.name} is {value}, not a finite number")
+        return value
 
     def of(self, blueprint: Blueprint) -> float:
         """What one network costs."""
