@@ -92,6 +92,9 @@ def test_the_same_search_goes_on_and_another_is_refused(snugnet: Any, family: Pa
     [
         (("--method", "luck"), ("no method 'luck'", "nsga2")),
         (("--preset", "best"), ("no preset 'best'", "attentive-nas")),
+        (("--set", "preset=[1]"), ("no preset [1]", "attentive-nas")),
+        (("--method", "random", "--set", "at_least=0.5"), ("at_least is a share of a budget", "there is none")),
+        (("--budget", "family=3"), ("no cost 'family'", "madds")),
         (("--method", "random", "--preset", "ofa"), ("random takes no preset", "evaluations")),
         (("--group", "square"), ("no group 'square'", "round")),
         (("--group", "round", "--classes", "0,1"), ("--group", "--classes")),

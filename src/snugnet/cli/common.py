@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_TRIED = 10_000
+"""Architectures that may be tried for one network, as in recipes."""
+
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, check_folder, emit, load_family, out, read_assignments, read_names, say
+from snugnet.cli.common import MOST_TRIED, Json, check_folder, emit, load_family, out, read_assignments, read_names, say
 from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError, DataError
 
@@ -39,7 +39,8 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Cost that budgets are of; the generator's own without it.")
     ] = None,
     best_of: Annotated[
-        int, typer.Option(min=1, help="For each network, try so many architectures on validation images.")
+        int,
+        typer.Option(min=1, max=MOST_TRIED, help="For each network, try so many architectures on validation images."),
     ] = 1,
     data: Annotated[
         list[str] | None,

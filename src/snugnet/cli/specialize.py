@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import (
+    MOST_TRIED,
     BudgetOption,
     Json,
     ShortBudget,
@@ -42,7 +43,8 @@ def specialize(
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
     best_of: Annotated[
-        int, typer.Option(min=1, help="Try so many architectures on validation images and keep the best.")
+        int,
+        typer.Option(min=1, max=MOST_TRIED, help="Try so many architectures on validation images and keep the best."),
     ] = 1,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the network: .onnx, or .pt2 for torch.export.")
@@ -66,7 +68,7 @@ def specialize(
         check_folder(check_format(out_file).parent)
     loaded = load_family(family)
     started = time.perf_counter()
-    network = loaded.specialize(wanted, best_of=best_of, **budgets)
+    network = loaded.best((wanted, budgets), best_of)
     if out_file is not None:
         network.export(out_file)
     milliseconds = 1e3 * (time.perf_counter() - started)

@@ -50,7 +50,7 @@ class FamilySearch:
     problem: Problem
 
     @classmethod
-    def make(cls, family: SpecialisingFamily, group: Group | None = None, **budgets: float | str) -> FamilySearch:
+    def make(cls, family: SpecialisingFamily, group: Group | None = None, /, **budgets: float | str) -> FamilySearch:
         """Check everything before any work.
 
         Args:

@@ -202,6 +202,11 @@ class RandomSearch(Method):
     def resized(self, **sizes: int) -> Self:
         return replace(self, samples=sizes["evaluations"])
 
+    def on(self, problem: Problem) -> Self:
+        if self.at_least and not problem.limits:
+            raise SearchError("random: at_least is a share of a budget, and there is none")
+        return self
+
     @property
     def rounds(self) -> int:
         return 1
@@ -214,8 +219,6 @@ class RandomSearch(Method):
         if not self.at_least:
             return now.samples(self.samples)
         problem = now.problem
-        if not problem.limits:
-            raise SearchError("random: at_least is a share of a budget, and there is none")
         name, limit = next(iter(problem.limits.items()))
         limit = min(limit, problem.tables[name].range[1])
         rows = sample(problem.tables[name], self.samples, now.rng, budget=limit, at_least=self.at_least * limit)
@@ -296,7 +299,7 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     presets, own = kind.presets(), setting_types(kind)
     base = {}
     if presets and (preset := given.pop("preset", None)) is not None:
-        if preset not in presets:
+        if not isinstance(preset, str) or preset not in presets:
             raise SearchError(f"there is no preset {preset!r} of {name}; presets: {', '.join(presets)}")
         base = {key: getattr(presets[preset], key) for key in own}
     sizes = {key: given.pop(key) for key in kind.sizes if key in given and key not in own}
