@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snugnet.costs import COSTS, Cost, format_amount, register_cost
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family import Family
+from snugnet.family.report import spread_budgets
 
 
 def test_costs_are_those_of_the_network_handed_out(family: Family) -> None:
@@ -143,3 +145,50 @@ def test_what_is_no_group(family: Family, group: object) -> None:
         family.specialize(group, madds=1e9)  # type: ignore[arg-type]
     with pytest.raises(FamilyError, match="a scenario is"):
         family.specialize_many([("round", 1e6)])  # type: ignore[list-item]
+
+
+def test_budgets_that_no_network_meets_together_are_named_as_they_were_given(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the tables of another width serve the scenario, and whatever its place among others is."""
+    monkeypatch.setattr(COSTS, "_own", dict(COSTS._own))
+    kernels = register_cost(
+        Cost(
+            "thin",
+            "u",
+            "the less, the larger the kernels",
+            lambda block, _: sum(9 - x.kernel for x in block.all_layers),
+        )
+    )
+    table, params = family.table(kernels.name, 4), family.table("params", 4)
+    large = family.space.rows(family.space.largest)
+    asked = {"params": params.range[0] + 10, "thin": table.range[0] + 1}
+    assert asked["params"] < params(large)[0]
+    scenarios = [("curvy", {}), (["0", "1"], {"thin": 1e9}), ("round", asked), ("straight", {"params": "90%"})]
+    for some in (scenarios, scenarios[2:3]):
+        with pytest.raises(BudgetError) as caught:
+            family.specialize_many(some)
+        said = str(caught.value)
+        assert said.startswith("round: no architecture of ")
+        assert all(f"{name} <= {format_amount(limit)}" in said for name, limit in asked.items())
+
+
+def test_scenarios_may_be_drawn_one_by_one(family: Family) -> None:
+    assert len(family.specialize_many((name, {}) for name in family.groups)) == len(family.groups)
+    with pytest.raises(FamilyError, match="a scenario is"):
+        family.specialize_many([7])  # type: ignore[list-item]
+
+
+def test_a_group_is_looked_at_whatever_came_before(family: Family) -> None:
+    with pytest.raises(FamilyError, match="a list of class names"):
+        family.specialize_many([(["1", "3"], {}), ([1, 3], {})])  # type: ignore[list-item]
+
+
+def test_budgets_of_a_cost_in_fractions_are_spread_between_its_ends(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(COSTS, "_own", dict(COSTS._own))
+    register_cost(Cost("joule", "J", "little", lambda block, _: 1e-7 * sum(layer.params for layer in block.all_layers)))
+    low, high = family.cost_range("joule")
+    assert np.allclose(spread_budgets(family, 3, "joule"), np.linspace(low, high, 5)[1:-1])
+    assert all(limit.is_integer() for limit in spread_budgets(family, 3, "madds"))

@@ -182,7 +182,7 @@ def spread_budgets(
     family: SpecialisingFamily, budgets: int | Sequence[float | str], cost: str | None = None
 ) -> list[float]:
     """Budgets to report on: as given (shares are of the range of networks with all classes), or so many evenly spaced strictly
-    between the smallest and largest cost.
+    between the smallest and largest cost; whole where those are.
 
     Raises:
         BudgetError: there is no such cost.
@@ -190,7 +190,8 @@ def spread_budgets(
     low, high = family.cost_range(cost or family.budget_name)
     if not isinstance(budgets, int):
         return [resolve_budget(budget, (low, high)) for budget in budgets]
-    return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
+    spread = [low + (high - low) * (i + 1) / (budgets + 1) for i in range(budgets)]
+    return [float(round(limit)) for limit in spread] if low.is_integer() and high.is_integer() else spread
 
 
 def check_groups(family: SpecialisingFamily, groups: Sequence[str] | None = None) -> list[str]:

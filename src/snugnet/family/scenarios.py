@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import exact_amount, parse_budget, resolve_budget
+from snugnet.costs import decode, exact_amount, parse_budget, resolve_budget
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family.record import FamilyRecord, Group
 from snugnet.generator.conditions import Batch
@@ -60,12 +60,12 @@ class Asked:
         at, of_cost, asked = list[int](), list[int](), list[float]()
         amounts: dict[tuple[str, int, str], float] = {}
         for i, scenario in enumerate(scenarios):
-            if len(scenario) != 2 or not isinstance(scenario[1], Mapping):
+            if not isinstance(scenario, (tuple, list)) or len(scenario) != 2 or not isinstance(scenario[1], Mapping):
                 raise FamilyError(f"a scenario is (group, {{cost: budget}}), got {scenario!r}")
             of, budgets = scenario
-            key = of if isinstance(of, str) else tuple(map(str, of)) if isinstance(of, (list, tuple)) else None
+            key = of if isinstance(of, str) else tuple(map(_name, of)) if isinstance(of, (list, tuple)) else None
             place = places.get(key)
-            if place is None or key is None:
+            if place is None:
                 indices.append(family.class_indices(of))
                 texts.append(of if isinstance(of, str) else ",".join(of))
                 place = places[key] = len(indices) - 1
@@ -115,6 +115,28 @@ class Asked:
                         f"{exact_amount(low, math.ceil)} to {exact_amount(high, math.floor)}"
                     )
 
+    def explain(self) -> None:
+        """Say for which scenario no architecture is within all limits together, if there is one.
+
+        Raises:
+            BudgetError: in the user's numbers, as the tables that serve several widths do not have them.
+        """
+        some = self
+        while len(some) > 1:
+            half = some.part(slice(len(some) // 2))
+            some = half if half._fault() else some.part(slice(len(some) // 2, None))
+        if fault := some._fault():
+            raise BudgetError(f"{self.texts[some.group[0]]}: {fault}")
+
+    def _fault(self) -> str:
+        """Why some scenario, of a single one why it, has no architecture; empty where all have one."""
+        for batch in self.batches():
+            try:
+                decode(batch.tables, np.zeros((len(batch.limits), int(self.family.space.offsets[-1]))), batch.limits)
+            except BudgetError as error:
+                return str(error).removeprefix("scenario 0: ")
+        return ""
+
     def batches(self) -> list[Batch]:
         """Scenarios of one width have the same tables. Where what an architecture costs differs from width to width by the same whole
         number, or not at all, limits raised by it serve all of these scenarios at once; sums of fractions would be rounded anew."""
@@ -126,6 +148,11 @@ class Asked:
             key = tuple((id(t.terms), None if whole else t.constant) for t, whole in zip(tables, exact, strict=True))
             batches.setdefault(key, []).append(Batch(own, self.mixture[own], tables, self.limits[own]))
         return [_together(parts) for parts in batches.values()]
+
+
+def _name(of: object) -> object:
+    """A class's name as a key; what is no name is like no other, so that it is looked at."""
+    return of if isinstance(of, str) else object()
 
 
 def _together(batches: list[Batch]) -> Batch:

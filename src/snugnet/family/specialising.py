@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,7 +78,7 @@ class SpecialisingFamily(FamilyRecord):
         )
 
     def specialize_many(
-        self, scenarios: Sequence[Scenario], *, noise: bool = False, seed: int = 0
+        self, scenarios: Iterable[Scenario], *, noise: bool = False, seed: int = 0
     ) -> Sequence[Specialized]:
         """Networks for many scenarios: the generator once for all that differ, then exact decodes.
 
@@ -90,7 +90,12 @@ class SpecialisingFamily(FamilyRecord):
 
         Returns:
             One network a scenario, in order; each is built when its ``module`` is first used.
+
+        Raises:
+            FamilyError: a scenario has another form, or its group is unknown.
+            BudgetError: a cost is unknown, or no network is within a scenario's budgets; the message says of which group.
         """
+        scenarios = list(scenarios)
         if not scenarios:
             return []
         asked = Asked.read(self, scenarios)
@@ -104,7 +109,11 @@ class SpecialisingFamily(FamilyRecord):
                 added = np.zeros((len(some), int(self.space.offsets[-1])), dtype=np.float32)
                 first = 1 if start == 0 else 0
                 added[first:] = rng.gumbel(size=added[first:].shape)
-            rows[start : start + len(some)] = self._conditioned.decode(some.mixtures, some.batches(), added)
+            try:
+                rows[start : start + len(some)] = self._conditioned.decode(some.mixtures, some.batches(), added)
+            except BudgetError:
+                some.explain()
+                raise
         return self._networks(asked, rows)
 
     @cached_property
