@@ -112,7 +112,9 @@ class Registry(Generic[T]):
             with redirect_stdout(sys.stderr):  # which is for results
                 thing = point.load()
             fits = self._fits(thing)
-        except (Exception, SystemExit) as error:  # whatever somebody else's package does when it is imported
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever somebody else's package does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise self.error(f"{self.noun} {point.name!r} cannot be loaded from {point.value} ({reason})") from error
         if not fits:
