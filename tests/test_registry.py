@@ -83,7 +83,10 @@ def test_an_installed_package_brings_one(site: Path) -> None:
     assert registry["wheel"].__name__ == "Wheel"
 
 
-@pytest.mark.parametrize("source", ["import no_such_module", "1 / 0", "raise SystemExit(3)", "class E(BaseException): ...\nraise E", "x = ("])
+@pytest.mark.parametrize(
+    "source",
+    ["import no_such_module", "1 / 0", "raise SystemExit(3)", "class E(BaseException): ...\nraise E('no')", "x = ("],
+)
 def test_a_broken_package_disturbs_nobody_until_its_name_is_asked_for(site: Path, source: str) -> None:
     install(site, "good", {"good_wheels": GOOD}, {GROUP: {"wheel": "good_wheels:Wheel"}})
     install(site, "broken", {"broken_wheels": source}, {GROUP: {"square": "broken_wheels:Wheel"}})
