@@ -91,7 +91,7 @@ def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]
     Raises:
         ConfigError: a text is something else, or a key stands twice.
     """
-    from snugnet.recipe import read_assignment
+    from snugnet.yaml_content import read_assignment
 
     values: dict[str, Any] = {}
     for text in texts or ():
