@@ -16,6 +16,9 @@ from snugnet.errors import ConfigError
 from snugnet.spaces import SearchSpace
 from snugnet.yaml_content import read_yaml
 
+SPLITTING = ("seed", "test", "validation", "train_split", "test_split", "validation_split")
+"""Keys of the data section that decide which rows are test images: with others, trained-on images could be among them."""
+
 
 class SpaceConfig(Config):
     """The search space: its name, and its options as further keys (``width_mult``, ``stage_strides``, ...)."""

@@ -20,7 +20,7 @@ from snugnet.files import locked
 from snugnet.fingerprint import Fingerprint, digest, fingerprint
 from snugnet.nn.network import build
 from snugnet.pipeline import machine
-from snugnet.recipe import Recipe, ScratchConfig, parse_recipe
+from snugnet.recipe import SPLITTING, Recipe, ScratchConfig, parse_recipe
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
 from snugnet.training.retraining import CHECKPOINT, ClassImages, NetworkTraining
@@ -31,8 +31,6 @@ Start = Literal["inherited", "scratch"]
 
 SECTIONS = ("seed", "device", "precision", "threads", "data", "augment", "retraining")
 """Sections and keys of a family's recipe that a retraining may change; what the family is stands fast."""
-SPLITTING = ("seed", "test", "validation", "train_split", "test_split", "validation_split")
-"""Keys of the data section that decide which rows are test images: with others, trained-on images could be among them."""
 
 
 def retrain(

@@ -30,6 +30,7 @@ class StoredNetwork(Classifier):
         provenance: how it came to be: recipe, settings, accuracies on validation images, time, machine.
     """
 
+    family: Origin
     weights: dict[str, Tensor]
     provenance: dict[str, Any]
 
