@@ -19,7 +19,7 @@ from snugnet.errors import FamilyError
 from snugnet.family.networks import Specialized
 from snugnet.family.specialising import SpecialisingFamily
 from snugnet.family.stored import StoredNetwork
-from snugnet.family.text_table import TextTable, human
+from snugnet.family.text_table import TextTable, human, percent
 from snugnet.files import json_text, write_atomically
 from snugnet.nn.network import with_classes
 from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
@@ -125,8 +125,8 @@ class Report:
             [
                 row.group,
                 human(row.budget),
-                f"{row.accuracy:.1%}",
-                f"{row.accuracy_all:.1%}",
+                percent(row.accuracy),
+                percent(row.accuracy_all),
                 human(row.costs[self.budget]),
                 *[human(row.costs[name]) for name in others],
                 f"{row.milliseconds:.2f}",
@@ -135,9 +135,9 @@ class Report:
         ]
         blanks = [""] * (len(others) + 1)
         for each in self.mean():
-            cells = ["mean", human(each["budget"]), f"{each['accuracy']:.1%}", f"{each['accuracy_all']:.1%}"]
+            cells = ["mean", human(each["budget"]), percent(each["accuracy"]), percent(each["accuracy_all"])]
             body.append([*cells, human(each[self.budget]), *blanks])
-        return TextTable(f"{self.family}: specialised networks on test images", header, body, CAPTION)
+        return TextTable(f"{self.family}: networks on test images", header, body, CAPTION)
 
     def table(self) -> Table:
         """For people."""
@@ -174,7 +174,7 @@ class Report:
 
 
 CAPTION = (
-    "accuracy: the specialised network, on its group's test images; all classes: the same architecture with every class "
+    "accuracy: the network, on its group's test images; all classes: the same architecture with every class "
     "in its head, on the same images; madds: multiply-accumulates of convolutions and linear layers, once each; "
     "ms: one image through ONNX Runtime, one thread, this CPU"
 )
