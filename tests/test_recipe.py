@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from snugnet.errors import ConfigError
-from snugnet.recipe import Recipe, load_recipe, parse_recipe, read_assignment
+from snugnet.recipe import Recipe, load_recipe, parse_recipe
+from snugnet.yaml_content import read_assignment
 
 RECIPES = [
     path

@@ -15,22 +15,35 @@ from snugnet._version import __version__ as __version__
 if TYPE_CHECKING:
     from snugnet.family import Family, Specialized
     from snugnet.family.disk import from_pretrained
-    from snugnet.family.disk import load_family as load
     from snugnet.family.search import search_family
+    from snugnet.family.stored import StoredNetwork, load
     from snugnet.pipeline import train
+    from snugnet.retraining import retrain
     from snugnet.spaces import get_space
 
 _HOMES = {
     "Family": ("snugnet.family", "Family"),
     "Specialized": ("snugnet.family", "Specialized"),
     "from_pretrained": ("snugnet.family.disk", "from_pretrained"),
-    "load": ("snugnet.family.disk", "load_family"),
+    "StoredNetwork": ("snugnet.family.stored", "StoredNetwork"),
+    "load": ("snugnet.family.stored", "load"),
+    "retrain": ("snugnet.retraining", "retrain"),
     "search_family": ("snugnet.family.search", "search_family"),
     "train": ("snugnet.pipeline", "train"),
     "get_space": ("snugnet.spaces", "get_space"),
 }
 
-__all__ = ["Family", "Specialized", "from_pretrained", "get_space", "load", "search_family", "train"]
+__all__ = [
+    "Family",
+    "Specialized",
+    "StoredNetwork",
+    "from_pretrained",
+    "get_space",
+    "load",
+    "retrain",
+    "search_family",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Families and predictors on disk: a folder of files, and a JSON index with their checksums.
+"""Families, networks and predictors on disk: a folder of files, and a JSON index with their checksums.
 
 A save never stands in its own way: files are named after their content and so never replaced, the index that lists them is replaced
 last and at once, and only then do the files go that the old index listed. Whatever ends a save in between (a kill, a full disk,
@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from snugnet._version import __version__
-from snugnet.errors import FamilyError, PredictorError, SnugnetError
+from snugnet.errors import FamilyError, NetworkError, PredictorError, SnugnetError
 from snugnet.files import locked, remove_temporaries, sync_folder, write_atomically
 
 _NAMED = 12  # hexadecimal digits of the content's checksum in its file's name
@@ -193,6 +193,7 @@ class Bundle:
 
 
 FAMILY = Bundle("family", 2, "snugnet train", FamilyError)
+NETWORK = Bundle("network", 1, "snugnet retrain", NetworkError)
 PREDICTOR = Bundle("predictor", 2, "snugnet predictor fit", PredictorError)
 
 

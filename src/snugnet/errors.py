@@ -29,6 +29,10 @@ class FamilyError(SnugnetError, ValueError):
     """A family on disk that is missing, truncated, altered or too new, or a group that it does not know."""
 
 
+class NetworkError(SnugnetError, ValueError):
+    """A network on disk that is missing, truncated, altered or too new, or what cannot be asked of a single network."""
+
+
 class PredictorError(SnugnetError, ValueError):
     """An accuracy predictor on disk that is missing, damaged or too new, or samples that none can be fitted to."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from snugnet.config import Config, read_config
@@ -15,6 +14,10 @@ from snugnet.costs import COSTS, CostTable, counted_table, load_cost_table, reso
 from snugnet.data.config import AugmentConfig, DataConfig
 from snugnet.errors import ConfigError
 from snugnet.spaces import SearchSpace
+from snugnet.yaml_content import read_yaml
+
+SPLITTING = ("seed", "test", "validation", "train_split", "test_split", "validation_split")
+"""Keys of the data section that decide which rows are test images: with others, trained-on images could be among them."""
 
 
 class SpaceConfig(Config):
@@ -37,13 +40,17 @@ class SpaceConfig(Config):
         return self
 
 
+Schedule = Literal["cosine", "linear"]
+
+
 class StageConfig(Config):
     """One stage of the supernet's training.
 
     Attributes:
         name: shown in logs.
         epochs: passes over the training images.
-        learning_rate: at the start; it falls to 0 by a cosine.
+        learning_rate: at the start.
+        schedule: how the learning rate falls to 0: by a ``cosine``, or ``linear`` (SPOS).
         elastic: for each kind of choice, how many options are in use, counted from the largest; ``all`` for every option
             of every choice. Empty: the largest network alone.
         sampling: how architectures are drawn: ``uniform`` over options (SPOS, OFA), ``cost`` (uniform over the cost),
@@ -58,6 +65,7 @@ class StageConfig(Config):
     name: str
     epochs: float = Field(gt=0, le=1e5)
     learning_rate: float = Field(gt=0)
+    schedule: Schedule = "cosine"
     elastic: dict[str, int] | Literal["all"] = Field(default_factory=dict)
     sampling: Literal["uniform", "cost", "best-up", "worst-up"] = "uniform"
     subnets: int = Field(default=1, ge=1)
@@ -139,6 +147,81 @@ class TrainingConfig(Config):
         if self.predictor is not None and not any(stage.sampling in ("best-up", "worst-up") for stage in self.stages):
             raise ValueError("a predictor is asked by sampling best-up or worst-up; no stage has it")
         return self
+
+
+PROTOCOL_BATCH = 1024
+"""Images a step of the papers' protocols; learning rates that are not given are theirs, in proportion to the batch."""
+
+
+class ScratchConfig(Config):
+    """Training one network that was found, from fresh weights, on its classes: the protocol of SPOS (section 4).
+
+    Attributes:
+        epochs: passes over the training images of the network's classes.
+        batch_size: images a step; that of the supernet's training without it.
+        learning_rate: at the start; without it 0.5 for 1024 images a step, and less in proportion for fewer.
+        schedule: how it falls to 0: ``linear`` or by a ``cosine``.
+        warmup_epochs: over which it first rises from 0.
+        distillation: weight of the loss against the family's largest network, beside the loss against the labels; 0 for none.
+        label_smoothing: share of the target spread over the classes.
+        momentum: of SGD, which is Nesterov's.
+        weight_decay: of SGD, on every parameter but biases and batch norm.
+        checkpoint_seconds: at most so much work is lost when a run is stopped.
+        log_every: steps between two lines of the log.
+    """
+
+    epochs: float = Field(default=240.0, gt=0, le=1e5)
+    batch_size: int | None = Field(default=None, ge=2)
+    learning_rate: float | None = Field(default=None, gt=0)
+    schedule: Schedule = "linear"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    distillation: float = Field(default=0.0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=4e-5, ge=0)
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    log_every: int = Field(default=20, ge=1)
+
+    protocol_rate: ClassVar[float] = 0.5
+    """The learning rate at a batch of :data:`PROTOCOL_BATCH`."""
+
+    def resolved(self, batch_size: int) -> Self:
+        """With nothing left open.
+
+        Args:
+            batch_size: of the supernet's training.
+        """
+        batch = self.batch_size or batch_size
+        rate = self.learning_rate or self.protocol_rate * batch / PROTOCOL_BATCH
+        return self.model_copy(update={"batch_size": batch, "learning_rate": rate})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) is more than epochs ({self.epochs})")
+        return self
+
+
+class InheritedConfig(ScratchConfig):
+    """Fine-tuning one network that was found, from the supernet's weights, with the family's largest network as its teacher.
+
+    Attributes:
+        epochs: passes over the training images of the network's classes.
+        learning_rate: at the start; without it 0.16 for 1024 images a step, and less in proportion for fewer.
+        distillation: weight of the loss against the teacher's logits over the network's classes.
+    """
+
+    epochs: float = Field(default=10.0, gt=0, le=1e5)
+    distillation: float = Field(default=1.0, ge=0)
+
+    protocol_rate: ClassVar[float] = 0.16
+
+
+class RetrainingConfig(Config):
+    """How ``snugnet retrain`` trains a network that was found, by what it starts from."""
+
+    scratch: ScratchConfig = ScratchConfig()
+    inherited: InheritedConfig = InheritedConfig()
 
 
 class GeneratorConfig(Config):
@@ -237,6 +320,7 @@ class Recipe(Config):
     space: SpaceConfig = SpaceConfig()
     training: TrainingConfig
     generator: GeneratorConfig = GeneratorConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
@@ -280,26 +364,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return parse_recipe(read_yaml(path, overrides), str(path))
 
 
-def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain content of a YAML file, with ``key=value`` texts applied to it.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no mapping, or a text is no setting.
-    """
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a recipe is a YAML mapping, got {type(content).__name__}")
-    for override in overrides:
-        put(content, *read_assignment(override))
-    return content
-
-
 def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
     """Check a recipe given as plain data.
 
@@ -307,60 +371,3 @@ def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
         ConfigError: a key or a value is wrong.
     """
     return read_config(Recipe, content, where)
-
-
-def read_assignment(text: str) -> tuple[str, Any]:
-    """Split ``key=value``; the value is read as YAML.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    key, sign, value = text.partition("=")
-    key = key.strip()
-    if not sign or not key:
-        raise ConfigError(f"settings are key=value, got {text!r}")
-    try:
-        return key, yaml.load(value, _UniqueKeys)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{key}: {value!r} is not YAML") from error
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML reads ``a: 1`` and a later ``a: 2`` as 2 and says nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def put(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set what a dotted key reaches, in place, making sections that are not there yet.
-
-    Raises:
-        ConfigError: the key leads through a value, or past the end of a list.
-    """
-    place: Any = content
-    *sections, last = key.split(".")
-    for depth, section in enumerate(sections):
-        if isinstance(place, list):
-            place = place[_position(place, section, key)]
-        else:
-            if place.get(section) is None:
-                place[section] = {}
-            place = place[section]
-        if not isinstance(place, (dict, list)):
-            raise ConfigError(f"{key}: {'.'.join(sections[: depth + 1])} is a value, not a section")
-    if isinstance(place, list):
-        place[_position(place, last, key)] = value
-    else:
-        place[last] = value
-
-
-def _position(place: list[Any], text: str, key: str) -> int:
-    if not text.isdecimal() or int(text) >= len(place):
-        raise ConfigError(f"{key}: {text!r} is not a position in a list of {len(place)} (they count from 0)")
-    return int(text)

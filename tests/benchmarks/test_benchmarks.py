@@ -99,3 +99,23 @@ def test_many_scenarios(benchmark_module: Any) -> None:
     scenarios = module.random_scenarios(family, 3, np.random.default_rng(0))
     with pytest.raises(SystemExit, match="superclass 2 under"):
         module.check(family.specialize_many(scenarios[::-1])[1:], scenarios[1:])
+
+
+def test_batch_norm_of_a_retrained_network(benchmark_module: Any, tmp_path: Path) -> None:
+    import snugnet
+    from snugnet import pipeline
+    from snugnet.data import load_data
+    from snugnet.recipe import load_recipe
+    from snugnet.supernets import Supernet
+
+    module = benchmark_module("retraining")
+    small = ["space.width_mult=0.1", "data.resolution=8", "data.train_rows=200"]
+    recipe = load_recipe(FOLDER.parent / "recipes" / "quickstart.yaml", small)
+    data = load_data(recipe.data, progress=False)
+    space = pipeline.make_space(recipe, data)
+    family = pipeline.make_family(recipe, data, Supernet(space), pipeline.make_generator(recipe, space, data), {})
+    network = snugnet.retrain(family, group="round", epochs=1, out=tmp_path, data=data, progress=False)
+    measured = module.measure(family, network, data.validation)
+    assert list(measured) == [name for name in module.MEASURED if name != "seconds"]
+    assert measured["averages"] == network.validation_accuracy
+    assert measured["start"] == network.provenance["validation"]["start"]

@@ -14,7 +14,7 @@ import pytest
 import snugnet as package
 from snugnet.errors import SnugnetError
 
-COMMANDS = ["quickstart", "train", "specialize", "evaluate", "space", "cost"]
+COMMANDS = ["quickstart", "train", "specialize", "retrain", "evaluate", "export", "space", "cost"]
 
 
 def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

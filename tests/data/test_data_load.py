@@ -141,4 +141,7 @@ def test_image_set() -> None:
     of = image_set.of_classes(np.array([0, 2]))
     assert (of.images[:, 0, 0, 0].tolist(), of.labels.tolist()) == ([0, 1, 3, 4], [2, 0, 2, 0])
     assert len(image_set.of_classes([])) == 0
+    among = image_set.among([2, 0])
+    assert torch.equal(among.images, of.images)
+    assert [(2, 0)[place] for place in among.labels.tolist()] == of.labels.tolist()
     assert image_set.to("cpu").labels.device.type == "cpu"

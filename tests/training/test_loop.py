@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from snugnet.errors import TrainingError
-from snugnet.training.loop import Metrics, RunLog, cosine, progress_bar, run_phase, seed_step
+from snugnet.training.loop import Metrics, RunLog, cosine, linear, progress_bar, run_phase, seed_step
 
 
 class Lines:
@@ -159,6 +159,14 @@ def test_warmup_rises_evenly_to_the_start_of_the_cosine() -> None:
     assert values[20] == pytest.approx(0.0)
     assert [cosine(step, 3, warmup=3) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert cosine(0, 0) == 1.0
+
+
+def test_linear() -> None:
+    assert [linear(step, 10) for step in range(11)] == pytest.approx([1 - step / 10 for step in range(11)])
+    values = [linear(step, 20, warmup=4) for step in range(21)]
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values[4:] == pytest.approx([1 - step / 16 for step in range(17)])
+    assert linear(0, 0) == 1.0
 
 
 def test_run_log_appends_json_lines(tmp_path: Path) -> None:

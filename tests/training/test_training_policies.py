@@ -21,6 +21,7 @@ from snugnet.predictors import fit_predictor
 from snugnet.recipe import Recipe, parse_recipe
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
+from snugnet.training import supernet as supernet_training
 from snugnet.training.calibration import calibrate
 from snugnet.training.checkpoint import load_checkpoint, save_checkpoint
 from snugnet.training.device import make_fabric
@@ -380,3 +381,25 @@ def test_only_the_first_stage_trains_the_teacher(tmp_path: Path) -> None:
     assert not recipe(tmp_path, ALL, alone).training.trains_teacher(1)
     # gone on with from a checkpoint, as a study does: the teacher is there
     assert not recipe(tmp_path, alone, ALL, start="x.safetensors").training.trains_teacher(0)
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("linear", 1 / 4), ("cosine", 0.5 * (1 + np.cos(np.pi * 3 / 4)))])
+def test_the_learning_rate_falls_as_the_stage_says(
+    data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch, schedule: str, last: float
+) -> None:
+    rates: list[float] = []
+    real = supernet_training.make_optimizer
+
+    def watched(*arguments: Any) -> torch.optim.SGD:
+        optimizer = real(*arguments)
+        optimizer.register_step_pre_hook(lambda own, *_: rates.append(own.param_groups[0]["lr"]))
+        return optimizer
+
+    monkeypatch.setattr(supernet_training, "make_optimizer", watched)
+    made = recipe(log.folder, {"name": "a", "epochs": 1, "learning_rate": 0.1, "schedule": schedule})
+    epoch = training_of(made, data, log).batches.steps_per_epoch
+    stage = {"name": "a", "epochs": 4 / epoch, "learning_rate": 0.1, "schedule": schedule}
+    run(recipe(log.folder, stage), data, log)
+    assert len(rates) == 4
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(0.1 * last)

@@ -41,6 +41,14 @@ BudgetOption = Annotated[
     ),
 ]
 ShortBudget = Annotated[str | None, typer.Option(metavar="N", help="Short for --budget with that cost.")]
+GroupOption = Annotated[str | None, typer.Option(help="Superclass of the family.")]
+ClassesOption = Annotated[
+    str | None, typer.Option(metavar="A,B,...", help="Any classes of the family, in the order of the outputs.")
+]
+BestOf = Annotated[
+    int,
+    typer.Option(min=1, max=MOST_TRIED, help="Try so many architectures on validation images and keep the best."),
+]
 SpaceOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML: -o resolution=32."),
@@ -94,7 +102,7 @@ def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]
     Raises:
         ConfigError: a text is something else, or a key stands twice.
     """
-    from snugnet.recipe import read_assignment
+    from snugnet.yaml_content import read_assignment
 
     values: dict[str, Any] = {}
     for text in texts or ():
@@ -142,6 +150,17 @@ def read_names(text: str) -> list[str]:
     if not names or not all(names):
         raise ConfigError(f"names have commas between them, got {text!r}")
     return names
+
+
+def read_group(group: str | None, classes: str | None) -> str | list[str] | None:
+    """What ``--group`` or ``--classes`` give: a superclass, a list of classes, or None where neither is given.
+
+    Raises:
+        ConfigError: both are given, or a name is empty.
+    """
+    if group is not None and classes is not None:
+        raise ConfigError("the classes are given by --group or by --classes, one of the two; both are given")
+    return group if classes is None else read_names(classes)
 
 
 def known(registry: Registry[T]) -> Iterator[tuple[str, str, T | None]]:

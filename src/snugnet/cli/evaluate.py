@@ -1,4 +1,4 @@
-"""``snugnet evaluate``: accuracy and cost of a family's networks on its test images."""
+"""``snugnet evaluate``: accuracy and cost of a family's networks, or of one network, on test images."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import MOST_TRIED, Json, check_folder, emit, load_family, out, read_assignments, read_names, say
-from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from snugnet.data import ImageSet
-    from snugnet.family import Family
+    from snugnet.family import Family, Origin
+    from snugnet.family.report import Report
 
 MOST_BUDGETS = 100
-
-
-SPLITTING = ("seed", "test", "validation", "train_split", "test_split", "validation_split")
-"""Keys of the data section that decide which rows are test images: with others, trained-on images could be among them."""
+SPREAD_BUDGETS = "4"
 
 
 def evaluate(
-    family: FamilyArgument,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="DIR", help="Folder of a family, or of a network; or USER/NAME of a family on the hub."),
+    ],
     group: Annotated[
         list[str] | None, typer.Option(help="Superclass to evaluate; may be given several times. All without it.")
     ] = None,
     budgets: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="N|A,B,...",
-            help=f"Budgets such as 40M,60M or 20%,80%; or how many (a whole number up to {MOST_BUDGETS}), spread evenly.",
+            help=f"Budgets such as 40M,60M or 20%,80%; or how many (a whole number up to {MOST_BUDGETS}), spread evenly. "
+            f"{SPREAD_BUDGETS} without it.",
         ),
-    ] = "4",
+    ] = None,
     cost: Annotated[
         str | None, typer.Option(metavar="NAME", help="Cost that budgets are of; the generator's own without it.")
     ] = None,
@@ -51,29 +52,26 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Specialise a family to groups and budgets, and measure every network on the family's test images."""
-    asked = read_budget_list(budgets)
+    """Specialise a family to groups and budgets, and measure every network on the family's test images; or measure one network."""
+    asked = read_budget_list(SPREAD_BUDGETS if budgets is None else budgets)
     changes = read_assignments(data, "-d")
+    from snugnet.recipe import SPLITTING
+
     moved = [key for key in changes if key in SPLITTING]
     if moved:
         raise ConfigError(f"-d cannot change {moved[0]}: images that were trained on could become test images")
     if out_folder is not None:
         check_folder(out_folder)
-    loaded = load_family(family)
+    from snugnet.family.stored import holds_network
 
-    import torch
-
-    from snugnet import pipeline
-    from snugnet.family import report as reports
-
-    cost = cost or loaded.budget_name
-    limits = reports.spread_budgets(loaded, asked, cost)
-    groups = reports.check_groups(loaded, group)
-    loaded.specialize_many([(name, {cost: limit}) for name in groups for limit in limits])
-    images = test_images(loaded, changes)
-    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of, cost=cost)
-    report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
+    if holds_network(source):
+        if group or budgets is not None or cost is not None or best_of > 1:
+            raise ConfigError(
+                f"{source} is one network; --group, --budgets, --cost and --best-of choose networks of a family"
+            )
+        report = evaluate_network(source, changes)
+    else:
+        report = evaluate_family(source, changes, asked, group, best_of, cost)
     files = [] if out_folder is None else report.save(out_folder)
     if as_json:
         emit({**report.to_json(), "files": [str(path) for path in files]})
@@ -81,6 +79,47 @@ def evaluate(
     out().print(report.table())
     for path in files:
         say(f"wrote {path}")
+
+
+def evaluate_family(
+    source: str,
+    changes: dict[str, Any],
+    budgets: int | list[float | str],
+    group: list[str] | None,
+    best_of: int,
+    cost: str | None,
+) -> Report:
+    """Specialised networks of a family on its test images."""
+    loaded = load_family(source)
+
+    import torch
+
+    from snugnet import pipeline
+    from snugnet.family import report as reports
+
+    cost = cost or loaded.budget_name
+    limits = reports.spread_budgets(loaded, budgets, cost)
+    groups = reports.check_groups(loaded, group)
+    loaded.specialize_many([(name, {cost: limit}) for name in groups for limit in limits])
+    images = test_images(loaded, loaded.provenance, changes)
+    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of, cost=cost)
+    report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
+    return report
+
+
+def evaluate_network(source: str, changes: dict[str, Any]) -> Report:
+    """One network on disk on the test images of its classes."""
+    import torch
+
+    from snugnet import pipeline
+    from snugnet.family import report as reports
+    from snugnet.family.stored import load_network
+
+    network = load_network(source, "cuda" if torch.cuda.is_available() else "cpu")
+    report = reports.evaluate_network(network, test_images(network.family, network.provenance, changes))
+    report.context = {**network.provenance, "evaluated": {"on": pipeline.machine()}}
+    return report
 
 
 def read_budget_list(text: str) -> int | list[float | str]:
@@ -101,11 +140,12 @@ def read_budget_list(text: str) -> int | list[float | str]:
     return budgets
 
 
-def test_images(family: Family, changes: dict[str, Any]) -> ImageSet:
+def test_images(family: Family | Origin, provenance: dict[str, Any], changes: dict[str, Any]) -> ImageSet:
     """The test images of a family, labels in the order of its classes; no other image is decoded.
 
     Args:
-        family: whose recipe says where the images are.
+        family: whose classes they are of.
+        provenance: its recipe says where the images are.
         changes: of the recipe's data section.
 
     Raises:
@@ -116,7 +156,7 @@ def test_images(family: Family, changes: dict[str, Any]) -> ImageSet:
 
     from snugnet.data import DataConfig, ImageSet, load_split, read_config
 
-    recipe = family.provenance.get("recipe")
+    recipe = provenance.get("recipe")
     section = recipe.get("data") if isinstance(recipe, dict) else None
     config = read_config(DataConfig, {**(section if isinstance(section, dict) else {}), **changes}, "data")
     if config.resolution != family.space.resolution:

@@ -13,10 +13,12 @@ from snugnet._version import __version__
 from snugnet.cli.common import STOPPED, say
 from snugnet.cli.cost import cost
 from snugnet.cli.evaluate import evaluate
+from snugnet.cli.export import export
 from snugnet.cli.optimise import optimise
 from snugnet.cli.plot import plot
 from snugnet.cli.predictor import app as predictor
 from snugnet.cli.quickstart import quickstart
+from snugnet.cli.retrain import retrain
 from snugnet.cli.search import search
 from snugnet.cli.space import app as space
 from snugnet.cli.specialize import specialize
@@ -53,7 +55,7 @@ def _options(
     pass
 
 
-for command in (quickstart, train, specialize, search, optimise, evaluate, study, plot):
+for command in (quickstart, train, specialize, search, optimise, retrain, evaluate, export, study, plot):
     app.command()(command)
 app.add_typer(space, name="space")
 app.add_typer(predictor, name="predictor")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import (
-    MOST_TRIED,
+    BestOf,
     BudgetOption,
+    ClassesOption,
+    GroupOption,
     Json,
     ShortBudget,
     check_folder,
@@ -18,13 +20,13 @@ from snugnet.cli.common import (
     load_family,
     out,
     read_budgets,
-    read_names,
+    read_group,
     say,
 )
 from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from snugnet.family import Specialized
+    from snugnet.family import Classifier
 
 FamilyArgument = Annotated[
     str, typer.Argument(metavar="FAMILY", help="Folder of a trained family, or USER/NAME on the Hugging Face hub.")
@@ -33,19 +35,14 @@ FamilyArgument = Annotated[
 
 def specialize(
     family: FamilyArgument,
-    group: Annotated[str | None, typer.Option(help="Superclass of the family.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Any classes of the family, in the order of the outputs.")
-    ] = None,
+    group: GroupOption = None,
+    classes: ClassesOption = None,
     budget: BudgetOption = None,
     madds: ShortBudget = None,
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
-    best_of: Annotated[
-        int,
-        typer.Option(min=1, max=MOST_TRIED, help="Try so many architectures on validation images and keep the best."),
-    ] = 1,
+    best_of: BestOf = 1,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the network: .onnx, or .pt2 for torch.export.")
     ] = None,
@@ -58,10 +55,9 @@ def specialize(
     budgets: dict[str, Any] = {
         **read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     }
-    if (group is None) == (classes is None):
-        given = "neither is given" if group is None else "both are given"
-        raise ConfigError(f"the classes are given by --group or by --classes, one of the two; {given}")
-    wanted = group if group is not None else read_names(classes or "")
+    wanted = read_group(group, classes)
+    if wanted is None:
+        raise ConfigError("the classes are given by --group or by --classes, one of the two; neither is given")
     if out_file is not None:
         from snugnet.deploy.export import check_format
 
@@ -73,9 +69,9 @@ def specialize(
         network.export(out_file)
     milliseconds = 1e3 * (time.perf_counter() - started)
     if as_json:
-        emit({**_describe(network), "file": None if out_file is None else str(out_file), "ms": round(milliseconds, 3)})
+        emit({**describe(network), "file": None if out_file is None else str(out_file), "ms": round(milliseconds, 3)})
         return
-    _show(network)
+    show(network)
     if out_file is None:
         say(f"specialised in {milliseconds:.0f} ms; --out net.onnx writes the network")
     else:
@@ -83,7 +79,8 @@ def specialize(
         say(f"wrote {out_file} in {milliseconds:.0f} ms{checked}")
 
 
-def _describe(network: Specialized) -> dict[str, Any]:
+def describe(network: Classifier) -> dict[str, Any]:
+    """A network as plain JSON."""
     return {
         "family": network.family.name,
         "group": network.group,
@@ -94,7 +91,8 @@ def _describe(network: Specialized) -> dict[str, Any]:
     }
 
 
-def _show(network: Specialized) -> None:
+def show(network: Classifier) -> None:
+    """A network as tables: costs beside budgets, and the architecture."""
     from rich.table import Table
 
     console = out()

@@ -65,6 +65,16 @@ class ImageSet:
         wanted = torch.as_tensor(class_indices, dtype=torch.int64, device=self.labels.device)
         return self.take(torch.isin(self.labels, wanted).nonzero().flatten())
 
+    def among(self, class_indices: Sequence[int]) -> ImageSet:
+        """The rows of these classes, in order; the new labels are places in ``class_indices``."""
+        import torch
+
+        own = self.of_classes(class_indices)
+        wanted = torch.as_tensor(class_indices, device=own.labels.device)
+        place = torch.empty(int(wanted.max()) + 1, dtype=torch.int64, device=own.labels.device)
+        place[wanted] = torch.arange(len(wanted), device=place.device)
+        return ImageSet(own.images, place[own.labels])
+
 
 @dataclass(frozen=True)
 class GroupedImages:

@@ -8,39 +8,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snugnet.family.disk import Family, from_pretrained, load_family, save_family
-    from snugnet.family.networks import Networks, Specialized
+    from snugnet.family.networks import Classifier, Networks, Origin, Specialized
     from snugnet.family.record import FamilyRecord, Group
     from snugnet.family.report import Report, evaluate
     from snugnet.family.scenarios import Scenario
     from snugnet.family.search import FamilySearch, Searched, search_family
     from snugnet.family.specialising import SpecialisingFamily
+    from snugnet.family.stored import StoredNetwork, load, load_network
 
 __all__ = [
+    "Classifier",
     "Family",
     "FamilyRecord",
     "FamilySearch",
     "Group",
     "Networks",
+    "Origin",
     "Report",
     "Scenario",
     "Searched",
     "SpecialisingFamily",
     "Specialized",
+    "StoredNetwork",
     "evaluate",
     "from_pretrained",
+    "load",
     "load_family",
+    "load_network",
     "save_family",
     "search_family",
 ]
 
 _HOME = {
     "disk": ("Family", "from_pretrained", "load_family", "save_family"),
-    "networks": ("Networks", "Specialized"),
+    "networks": ("Classifier", "Networks", "Origin", "Specialized"),
     "record": ("FamilyRecord", "Group"),
     "report": ("Report", "evaluate"),
     "scenarios": ("Scenario",),
     "search": ("FamilySearch", "Searched", "search_family"),
     "specialising": ("SpecialisingFamily",),
+    "stored": ("StoredNetwork", "load", "load_network"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

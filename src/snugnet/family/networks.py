@@ -1,7 +1,8 @@
-"""What a family hands out: one network, or very many of them."""
+"""One network with its classes; what a family hands out: one of them, or very many."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,30 @@ from numpy.typing import NDArray
 from snugnet.family.record import FamilyRecord
 from snugnet.files import plain_number
 from snugnet.nn.network import Network
-from snugnet.spaces import Blueprint, Population
+from snugnet.spaces import Blueprint, Population, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a network on disk still knows of the family that it comes from.
+
+    Attributes:
+        name: of the family.
+        space: of the family, with all its classes.
+        classes: of the family.
+        mean, std: of its images, 0 to 1, a channel each.
+    """
+
+    name: str
+    space: SearchSpace
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 @dataclass(eq=False)
-class Specialized:
-    """One network of a family: an architecture for a group of classes, built when it is first used.
+class Classifier(ABC):
+    """One network with its classes: specialised from a family, or kept on disk by itself.
 
     Attributes:
         family: where it comes from.
@@ -30,7 +49,7 @@ class Specialized:
         budgets: what was asked for, by cost.
     """
 
-    family: FamilyRecord
+    family: FamilyRecord | Origin
     group: str
     class_indices: tuple[int, ...]
     row: NDArray[np.int16]
@@ -54,8 +73,12 @@ class Specialized:
 
     @cached_property
     def module(self) -> Network:
-        """The network in eval mode, its batch norm calibrated: normalised images (n, 3, h, w) to logits (n, classes)."""
-        return self.family.build(self.row, self.class_indices)
+        """The network in eval mode: normalised images (n, 3, h, w) to logits (n, classes)."""
+        return self._build()
+
+    @abstractmethod
+    def _build(self) -> Network:
+        """The module; asked for once."""
 
     def metadata(self) -> dict[str, Any]:
         """What an exported file says about itself."""
@@ -78,6 +101,16 @@ class Specialized:
         from snugnet.deploy import export
 
         return export(self.module, path, self.metadata())
+
+
+@dataclass(eq=False)
+class Specialized(Classifier):
+    """One network of a family, with the supernet's weights and its batch norm calibrated; built when it is first used."""
+
+    family: FamilyRecord
+
+    def _build(self) -> Network:
+        return self.family.build(self.row, self.class_indices)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import SearchSpace
 from snugnet.supernets import Supernet
-from snugnet.training.calibration import calibrate
+from snugnet.training.calibration import calibrate, network_batches
 
 CALIBRATION_BATCH = 64
 
@@ -165,12 +165,4 @@ class FamilyRecord:
         self, images: ImageSet, class_indices: Sequence[int], resolution: int, size: int = 256
     ) -> Iterable[tuple[Tensor, Tensor]]:
         """The images of these classes in order, normalised, at a resolution; labels are indices into ``class_indices``."""
-        own = images.of_classes(class_indices)
-        position = torch.full((len(self.classes),), -1, dtype=torch.long, device=own.labels.device)
-        position[torch.as_tensor(class_indices, device=position.device)] = torch.arange(
-            len(class_indices), device=position.device
-        )
-        for start in range(0, len(own), size):
-            part = slice(start, start + size)
-            x = normalise(own.images[part], self.mean, self.std, channels_last=True)
-            yield resized(x, resolution), position[own.labels[part]]
+        return network_batches(images.among(class_indices), self.mean, self.std, resolution, size)

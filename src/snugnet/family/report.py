@@ -18,11 +18,13 @@ from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
 from snugnet.family.networks import Specialized
 from snugnet.family.specialising import SpecialisingFamily
-from snugnet.family.text_table import TextTable, human
+from snugnet.family.stored import StoredNetwork
+from snugnet.family.text_table import TextTable, human, percent
 from snugnet.files import json_text, write_atomically
 from snugnet.nn.network import with_classes
 from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
 from snugnet.progress import progress_bar
+from snugnet.training.calibration import accuracy, network_batches
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +36,7 @@ class Row:
 
     Attributes:
         group: superclass.
-        budget: in the unit of the cost.
+        budget: in the unit of the cost; NaN where a network was trained without one.
         accuracy: a fraction, on the group's images of the split that is reported; NaN where there are none.
         costs: of this network, its head included.
         arch: the architecture, in the space's JSON form or as a row of option indices.
@@ -57,7 +59,7 @@ class MeasuredRow(Row):
     """One network for a scenario, also run as it is deployed.
 
     Attributes:
-        accuracy_all: on the same images, of the same architecture with all classes in its head.
+        accuracy_all: on the same images, of the same architecture with all classes in its head; NaN where there is no such head.
         milliseconds: one image through ONNX Runtime, one thread, on this CPU.
         onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
         images: test images of the group.
@@ -89,7 +91,7 @@ class Report:
 
     def mean(self) -> list[dict[str, float]]:
         """Averages over the groups, a budget each."""
-        budgets = sorted({row.budget for row in self.rows})
+        budgets = sorted({row.budget for row in self.rows if not math.isnan(row.budget)})
         result = []
         for budget in budgets:
             own = [row for row in self.rows if row.budget == budget]
@@ -123,8 +125,8 @@ class Report:
             [
                 row.group,
                 human(row.budget),
-                f"{row.accuracy:.1%}",
-                f"{row.accuracy_all:.1%}",
+                percent(row.accuracy),
+                percent(row.accuracy_all),
                 human(row.costs[self.budget]),
                 *[human(row.costs[name]) for name in others],
                 f"{row.milliseconds:.2f}",
@@ -133,9 +135,9 @@ class Report:
         ]
         blanks = [""] * (len(others) + 1)
         for each in self.mean():
-            cells = ["mean", human(each["budget"]), f"{each['accuracy']:.1%}", f"{each['accuracy_all']:.1%}"]
+            cells = ["mean", human(each["budget"]), percent(each["accuracy"]), percent(each["accuracy_all"])]
             body.append([*cells, human(each[self.budget]), *blanks])
-        return TextTable(f"{self.family}: specialised networks on test images", header, body, CAPTION)
+        return TextTable(f"{self.family}: networks on test images", header, body, CAPTION)
 
     def table(self) -> Table:
         """For people."""
@@ -172,7 +174,7 @@ class Report:
 
 
 CAPTION = (
-    "accuracy: the specialised network, on its group's test images; all classes: the same architecture with every class "
+    "accuracy: the network, on its group's test images; all classes: the same architecture with every class "
     "in its head, on the same images; madds: multiply-accumulates of convolutions and linear layers, once each; "
     "ms: one image through ONNX Runtime, one thread, this CPU"
 )
@@ -277,6 +279,32 @@ def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSe
         images=len(own),
         arch=network.arch,
     )
+
+
+def evaluate_network(network: StoredNetwork, test: ImageSet) -> Report:
+    """Measure one network on disk.
+
+    Args:
+        network: on the device where it is to be run.
+        test: images that nothing was chosen on, labels in the order of the family's classes.
+    """
+    origin, module = network.family, network.module
+    own = test.among(network.class_indices).to(next(module.parameters()).device)
+    right = accuracy(module, network_batches(own, origin.mean, origin.std, network.blueprint.resolution))
+    cost = next(iter(network.budgets or network.costs))
+    content = onnx_bytes(module, network.metadata())
+    row = MeasuredRow(
+        group=network.group,
+        budget=network.budgets.get(cost, math.nan),
+        accuracy=right,
+        accuracy_all=right if len(network.classes) == len(origin.classes) else math.nan,
+        costs=network.costs,
+        milliseconds=measured_ms(content),
+        onnx_difference=onnx_difference(module, content),
+        images=len(own),
+        arch=network.arch,
+    )
+    return Report(origin.name, cost, [row], specialize_ms=0.0)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,8 +46,15 @@ class TextTable:
         return ["| " + " | ".join(cells) + " |" for cells in [self.header, ruler, *self.body]]
 
 
+def percent(value: float) -> str:
+    """0.1234 -> 12.3%; nothing where there is no number."""
+    return "" if math.isnan(value) else f"{value:.1%}"
+
+
 def human(value: float) -> str:
-    """1234567 -> 1.23M."""
+    """1234567 -> 1.23M; nothing where there is no number."""
+    if math.isnan(value):
+        return ""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"

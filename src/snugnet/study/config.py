@@ -13,8 +13,9 @@ from pydantic import Field, NonNegativeInt, model_validator
 from snugnet.config import Config, read_config
 from snugnet.errors import ConfigError, SnugnetError
 from snugnet.predictors import PREDICTORS
-from snugnet.recipe import Recipe, parse_recipe, put, read_yaml
+from snugnet.recipe import Recipe, parse_recipe
 from snugnet.search.method import Method, make_method
+from snugnet.yaml_content import put, read_yaml
 
 
 class Entry(Config):

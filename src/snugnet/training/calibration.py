@@ -6,12 +6,14 @@ A sub-network's statistics are not the supernet's, so they are measured anew on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from snugnet.data import ImageSet, evaluation_batches, normalise
 from snugnet.errors import TrainingError
+from snugnet.nn.network import resized
 
 
 @torch.no_grad()
@@ -61,3 +63,11 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> fl
         right = right + (network(images).argmax(1) == labels).sum()
         seen += len(labels)
     return float(right) / seen if seen else float("nan")
+
+
+def network_batches(
+    images: ImageSet, mean: Sequence[float], std: Sequence[float], resolution: int, size: int = 256
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images in order as a network takes them, normalised and at its resolution, with their labels."""
+    for part, labels in evaluation_batches(images, size) if len(images) else ():
+        yield resized(normalise(part, mean, std, channels_last=True), resolution), labels

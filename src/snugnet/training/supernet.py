@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from snugnet.bundles import PREDICTOR
 from snugnet.data import Augment, Batches, GroupedImages, normalise
@@ -37,7 +37,8 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
-from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
+from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, make_policy
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
@@ -157,13 +158,14 @@ class SupernetTraining:
         optimizer = make_optimizer(self.supernet, config.momentum, config.weight_decay)
         load_optimizer(optimizer, self.supernet, held)
         model, wrapped = self.fabric.setup(self.supernet, optimizer)
+        falling = SCHEDULES[stage.schedule]
         policy = make_policy(stage, self.recipe.cost_table(self.supernet.space, config.cost))
         rate = 0.0 if config.trains_teacher(index) else config.superclass_dropout
         self.supernet.train()
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * cosine(step, total, warmup)
+                group["lr"] = stage.learning_rate * falling(step, total, warmup)
             images, labels = self.batches.batch(before + step)
             x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
             batch = _Batch(x, labels, self.class_to_group, rate)
@@ -341,13 +343,3 @@ class _Mean:
 
     def result(self) -> Metrics:
         return {"loss": self.loss, "train_accuracy": self.right}
-
-
-def make_optimizer(module: nn.Module, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; no weight decay on biases and batch norm (the learning rate is set step by step)."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)

@@ -1,0 +1,139 @@
+"""A network as a directory: safetensors and JSON, with checksums. No pickle: loading one runs no code of its author."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from snugnet.bundles import FAMILY, NETWORK
+from snugnet.errors import NetworkError
+from snugnet.family.disk import Family, load_family
+from snugnet.family.networks import Classifier, Origin
+from snugnet.nn.network import Network, build, with_layout
+from snugnet.spaces import get_space
+from snugnet.training.retraining import CHECKPOINT
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(eq=False)
+class StoredNetwork(Classifier):
+    """One network with weights of its own, trained by itself and kept on disk.
+
+    Attributes:
+        weights: parameters and batch-norm statistics by name.
+        provenance: how it came to be: recipe, settings, accuracies on validation images, time, machine.
+    """
+
+    family: Origin
+    weights: dict[str, Tensor]
+    provenance: dict[str, Any]
+
+    def _build(self) -> Network:
+        network = build(self.blueprint, self.weights)
+        return with_layout(network, torch.channels_last).eval().requires_grad_(False)
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """On the validation images of its classes, a fraction; None if there were none."""
+        return self.provenance["validation"]["accuracy"]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the network as a directory.
+
+        Args:
+            folder: is made if needed; other files in it are left alone.
+
+        Returns:
+            The folder.
+        """
+        origin = self.family
+        index = {
+            "family": {
+                "name": origin.name,
+                "space": origin.space.to_json(),
+                "classes": list(origin.classes),
+                "mean": list(origin.mean),
+                "std": list(origin.std),
+            },
+            "group": self.group,
+            "classes": list(self.classes),
+            "architecture": self.arch,
+            "image_resolution": origin.space.resolution,
+            "resolution": self.blueprint.resolution,
+            "costs": self.costs,
+            "budgets": self.budgets,
+            "provenance": self.provenance,
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
+        return NETWORK.write(Path(folder), index, {WEIGHTS: safetensors.torch.save(tensors)})
+
+
+def load_network(folder: str | Path, device: str | torch.device = "cpu") -> StoredNetwork:
+    """Read a network, every file checked against its checksum first.
+
+    Args:
+        folder: as written by :meth:`StoredNetwork.save`.
+        device: where to put it.
+
+    Raises:
+        NetworkError: it is missing, truncated, altered, or of a newer version.
+    """
+    folder = Path(folder)
+    if (folder / CHECKPOINT).exists() and not (folder / NETWORK.index).is_file():
+        raise NetworkError(
+            f"{folder} has no {NETWORK.index}; its training has not ended: run the same 'snugnet retrain' again"
+        )
+    index, contents = NETWORK.read(folder, (WEIGHTS,))
+    try:
+        network = _assemble(index, contents[WEIGHTS])
+        _ = network.module  # refuses weights of another architecture
+    except Exception as error:  # whatever a damaged or foreign file breaks, it is the file that is named
+        raise NetworkError(f"{folder} holds no whole network ({' '.join(str(error).split())[:200]})") from error
+    try:
+        network.module.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either where there is no such device
+        raise NetworkError(f"{folder} cannot be put on {device}: {' '.join(str(error).split())[:200]}") from error
+    return network
+
+
+def _assemble(index: dict[str, Any], weights: bytes) -> StoredNetwork:
+    family = index["family"]
+    space = get_space(family["space"]["name"], **family["space"]["options"])
+    classes = tuple(family["classes"])
+    return StoredNetwork(
+        family=Origin(family["name"], space, classes, tuple(family["mean"]), tuple(family["std"])),
+        group=index["group"],
+        class_indices=tuple(classes.index(name) for name in index["classes"]),
+        row=space.from_dict(index["architecture"])[0],
+        costs=index["costs"],
+        budgets=index["budgets"],
+        weights=safetensors.torch.load(weights),
+        provenance=index["provenance"],
+    )
+
+
+def holds_network(folder: str | Path) -> bool:
+    """Whether a folder is a network's, or one whose training has begun, and not a family's."""
+    folder = Path(folder)
+    has = [(folder / name).is_file() for name in (FAMILY.index, NETWORK.index, CHECKPOINT)]
+    return any(has[1:]) and not has[0]
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Family | StoredNetwork:
+    """A family, or a network, from the folder that it was saved in.
+
+    Args:
+        folder: what lies in it says which of the two it is.
+        device: where to put it.
+
+    Raises:
+        FamilyError: there is no whole family.
+        NetworkError: there is no whole network.
+    """
+    return load_network(folder, device) if holds_network(folder) else load_family(folder, device)

@@ -1,0 +1,88 @@
+"""Plain content of YAML files, and ``key=value`` texts that change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snugnet.errors import ConfigError
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain content of a YAML file, with ``key=value`` texts applied to it.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping, or a text is no setting.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a recipe is a YAML mapping, got {type(content).__name__}")
+    for override in overrides:
+        put(content, *read_assignment(override))
+    return content
+
+
+def read_assignment(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as YAML.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    key, sign, value = text.partition("=")
+    key = key.strip()
+    if not sign or not key:
+        raise ConfigError(f"settings are key=value, got {text!r}")
+    try:
+        return key, yaml.load(value, _UniqueKeys)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{key}: {value!r} is not YAML") from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML reads ``a: 1`` and a later ``a: 2`` as 2 and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set what a dotted key reaches, in place, making sections that are not there yet.
+
+    Raises:
+        ConfigError: the key leads through a value, or past the end of a list.
+    """
+    place: Any = content
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections):
+        if isinstance(place, list):
+            place = place[_position(place, section, key)]
+        else:
+            if place.get(section) is None:
+                place[section] = {}
+            place = place[section]
+        if not isinstance(place, (dict, list)):
+            raise ConfigError(f"{key}: {'.'.join(sections[: depth + 1])} is a value, not a section")
+    if isinstance(place, list):
+        place[_position(place, last, key)] = value
+    else:
+        place[last] = value
+
+
+def _position(place: list[Any], text: str, key: str) -> int:
+    if not text.isdecimal() or int(text) >= len(place):
+        raise ConfigError(f"{key}: {text!r} is not a position in a list of {len(place)} (they count from 0)")
+    return int(text)

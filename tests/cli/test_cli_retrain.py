@@ -1,0 +1,283 @@
+"""``snugnet retrain``, ``export`` and ``evaluate`` of one network: from a family to a file, or one line that says why not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROUND = ["0", "6", "8", "9"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def network(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of the tiny family, for two classes under a limit."""
+    import snugnet
+
+    folder = tmp_path_factory.mktemp("network") / "net"
+    snugnet.retrain(family, group=["3", "1"], madds="100k", epochs=2, out=folder, progress=False)
+    return folder
+
+
+def test_group_and_budget(snugnet: Any, family: Path, tmp_path: Path) -> None:
+    arguments = ["--group", "round", "--madds", "100k", "--budget", "params=50%", "--epochs", "2", "--out", "runs/net"]
+    done = snugnet("retrain", family, *arguments, "retraining.inherited.learning_rate=0.02", "--json").json
+    assert (done["folder"], done["group"], done["classes"]) == ("runs/net", "round", ROUND)
+    assert done["costs"]["madds"] <= done["budgets"]["madds"] == 1e5
+    assert done["costs"]["params"] <= done["budgets"]["params"]
+    assert (done["start"], done["settings"]["epochs"], done["settings"]["learning_rate"]) == ("inherited", 2, 0.02)
+    assert 0 <= done["validation"]["accuracy"] <= 1
+    lines = [json.loads(line) for line in (tmp_path / "runs" / "net" / "log.jsonl").read_text().splitlines()]
+    assert [line["accuracy"] for line in lines if line["phase"] == "validation"][-1] == done["validation"]["accuracy"]
+
+    again = snugnet("retrain", family, *arguments, "retraining.inherited.learning_rate=0.02")
+    assert again.code == 0
+    assert "going on with the retraining in runs/net" in again.err
+    assert "validation images" in again.err
+    assert "0, 6, 8, 9" in again.out
+    before = files(tmp_path / "runs")
+    error = snugnet("retrain", family, *arguments).err.splitlines()[-1]
+    assert error.startswith("error: runs/net/network.ckpt.safetensors was made by another retraining")
+    assert "not the same settings.learning_rate); give another --out, or --fresh" in error
+    assert files(tmp_path / "runs") == before
+    fresh = snugnet("retrain", family, *arguments, "--from", "scratch", "--fresh", "--json").json
+    assert (fresh["start"], fresh["validation"]["start"]) == ("scratch", None)
+
+
+@pytest.mark.parametrize("form", ["bare", "specialize", "search"])
+def test_an_architecture_from_a_file(snugnet: Any, family: Path, tmp_path: Path, form: str) -> None:
+    found = snugnet("specialize", family, "--group", "round", "--madds", "100k", "--json").json
+    content = {
+        "bare": found["architecture"],
+        "specialize": found,
+        "search": {"winners": [{"architecture": found["architecture"], "accuracy": 0.5}]},
+    }[form]
+    (tmp_path / "arch.json").write_text(json.dumps(content))
+    done = snugnet("retrain", family, "--arch", "arch.json", "--epochs", "1", "--out", "net", "--json").json
+    assert done["architecture"] == found["architecture"]
+    assert done["classes"] == [str(i) for i in range(10)]
+    some = snugnet("retrain", family, "--arch", "arch.json", "--classes", "4,2", "--epochs", "1", "--out", "two")
+    assert some.code == 0
+    assert "4, 2" in some.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give an architecture by --arch, or the classes by --group or --classes"),
+        (["--group", "round", "--classes", "0,1"], "both are given"),
+        (["--group", "square"], "no group 'square'; groups: "),
+        (["--group", "round", "--madds", "10"], "has madds <= 10; feasible: "),
+        (["--group", "round", "--madds", "40Q"], "--madds: a budget is"),
+        (["--group", "round", "--budget", "joules=3"], "no cost 'joules'; costs: madds, params"),
+        (["--group", "round", "--from", "teacher"], "'inherited', 'scratch'"),
+        (["--group", "round", "--epochs", "0"], "retraining.inherited.epochs is 0.0: input should be greater than 0"),
+        (["--group", "round", "--epochs", "many"], "'--epochs'"),
+        (["--group", "round", "training.batch_size=4"], "cannot be changed for a network of tiny; allowed: seed, device"),
+        (["--group", "round", "retraining.scratch.epoch=4"], "did you mean 'epochs'?"),
+        (["--group", "round", "epochs"], "settings are key=value"),
+        (["--group", "round", "data.test=0.5"], "data.test cannot be changed"),
+        (["--arch", "nowhere.json"], "cannot read nowhere.json"),
+        (["--arch", "other.json"], "other.json: this is no architecture of tiny's space ofa-mobilenet-v3: "),
+        (["--arch", "front.json"], "holds 2 winners; give a file with one architecture"),
+        (["--arch", "list.json"], "list.json holds a list; an architecture is a JSON object"),
+        (["--arch", "other.json", "--madds", "1M"], "--arch gives the architecture: leave out budgets"),
+        (["--group", "round", "--out", "list.json"], "list.json is a file, not a folder"),
+    ],
+)  # fmt: skip
+def test_wrong_input_writes_nothing(
+    snugnet: Any, family: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    from snugnet.spaces import get_space
+
+    other = get_space("attentive-nas")
+    (tmp_path / "other.json").write_text(json.dumps(other.to_dict(other.smallest)))
+    (tmp_path / "front.json").write_text(json.dumps({"winners": [{}, {}]}))
+    (tmp_path / "list.json").write_text("[1]")
+    before = files(tmp_path)
+    given = arguments if "--out" in arguments else [*arguments, "--out", "net"]
+    assert says in snugnet("retrain", family, *given, "--json").error
+    assert files(tmp_path) == before
+
+
+def test_a_family_s_folder_is_not_written_into(snugnet: Any, family: Path) -> None:
+    before = files(family)
+    error = snugnet("retrain", family, "--group", "round", "--fresh", "--out", family).error
+    assert "holds a family; give the network another folder" in error
+    assert files(family) == before
+
+
+def test_stopped_by_the_keyboard_it_goes_on(family: Path, tmp_path: Path) -> None:
+    """Ctrl-C: one line, code 130, no network yet; the same command then ends with the network of an undisturbed run."""
+    import snugnet
+
+    command = [sys.executable, "-m", "snugnet", "retrain", str(family), "--group", "round", "--epochs", "150"]
+    settings = ["retraining.inherited.checkpoint_seconds=0", "threads=1"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    running = subprocess.Popen(
+        [*command, *settings, "--out", "net"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=env, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        for _ in range(1200):
+            if (tmp_path / "net" / "network.ckpt.safetensors").exists() or running.poll() is not None:
+                break
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert (running.returncode, out) == (130, ""), err
+    assert err.splitlines()[-1] == "stopped; run the same command to go on"
+    assert "Traceback" not in err
+    assert not (tmp_path / "net" / "network.json").exists()
+    done = subprocess.run(
+        [sys.executable, "-m", "snugnet", "evaluate", "net"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=env,
+    )  # fmt: skip
+    assert "its training has not ended: run the same 'snugnet retrain' again" in done.stderr
+    snugnet.retrain(family, group="round", epochs=150, overrides=settings, out=tmp_path / "net", progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "net" / "log.jsonl").read_text().splitlines()]
+    epochs = [line["step"] for line in lines if line["phase"] == "validation"]
+    assert epochs == list(range(1, len(epochs) + 1))  # one step an epoch; none is missing, none stands twice
+    assert len(epochs) == 150
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_exported_as_it_is(snugnet: Any, network: Path, tmp_path: Path) -> None:
+    import onnxruntime
+    import torch
+
+    from snugnet.family import load_network
+
+    done = snugnet("export", network, "--out", "deep/net.onnx", "--json").json
+    assert (done["file"], done["classes"]) == ("deep/net.onnx", ["3", "1"])
+    session = onnxruntime.InferenceSession(str(tmp_path / "deep" / "net.onnx"), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
+    (logits,) = session.run(None, {"image": x})
+    loaded = load_network(network)
+    np.testing.assert_allclose(logits, loaded.module(torch.from_numpy(x)).numpy(), atol=1e-4 * np.abs(logits).max())
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == ["3", "1"]
+    assert json.loads(about["mean"]) == list(loaded.family.mean)
+    done = snugnet("export", network, "--out", "net.pt2")
+    assert "wrote net.pt2" in done.err
+    module = torch.export.load(tmp_path / "net.pt2").module()
+    torch.testing.assert_close(module(torch.from_numpy(x)), loaded.module(torch.from_numpy(x)))
+
+
+def test_a_family_is_exported_as_specialize_does(snugnet: Any, family: Path, tmp_path: Path) -> None:
+    given = ["--group", "round", "--madds", "100k"]
+    exported = snugnet("export", family, *given, "--out", "one.onnx", "--json").json
+    specialized = snugnet("specialize", family, *given, "--out", "two.onnx", "--json").json
+    assert {k: v for k, v in specialized.items() if k not in ("file", "ms")} == {
+        k: v for k, v in exported.items() if k != "file"
+    }
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("of_network", "arguments", "says"),
+    [
+        (True, ["--group", "round", "--out", "n.onnx"], "is one network; classes, budgets and --best-of choose"),
+        (True, ["--madds", "1M", "--out", "n.onnx"], "is one network"),
+        (True, ["--best-of", "2", "--out", "n.onnx"], "is one network"),
+        (True, ["--out", "n.tflite"], "allowed: .onnx (ONNX), .pt2 (torch.export)"),
+        (True, [], "Missing option '--out'"),
+        (False, ["--out", "n.onnx"], "is a family; say which network by --group or --classes"),
+        (False, ["--group", "round", "--madds", "10", "--out", "n.onnx"], "feasible: "),
+    ],
+)
+def test_wrong_exports_write_nothing(
+    snugnet: Any, network: Path, family: Path, tmp_path: Path, of_network: bool, arguments: list[str], says: str
+) -> None:
+    assert says in snugnet("export", network if of_network else family, *arguments).error
+    assert not files(tmp_path)
+
+
+def test_neither_a_family_nor_a_network(snugnet: Any, network: Path, tmp_path: Path) -> None:
+    assert "there is no folder nowhere" in snugnet("export", "nowhere", "--out", "n.onnx").error
+    assert "has no family.json" in snugnet("specialize", network, "--group", "round").error
+    broken = tmp_path / "broken"
+    shutil.copytree(network, broken)
+    with next(broken.glob("weights-*.safetensors")).open("ab") as file:
+        file.truncate(1000)
+    assert "truncated" in snugnet("export", broken, "--out", "n.onnx").error
+    assert "truncated" in snugnet("evaluate", broken).error
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_judged_on_test_images_of_its_classes(snugnet: Any, network: Path, tmp_path: Path) -> None:
+    import torch
+
+    from snugnet.data import load_data, normalise
+    from snugnet.family import load_network
+    from snugnet.recipe import parse_recipe
+
+    done = snugnet("evaluate", network, "--out", "report", "--json").json
+    (row,) = done["rows"]
+    loaded = load_network(network)
+    data = load_data(parse_recipe(loaded.provenance["recipe"]).data, progress=False)
+    own = [i for i, label in enumerate(data.test.labels.tolist()) if data.classes[label] in ("3", "1")]
+    x = normalise(data.test.images[own], loaded.family.mean, loaded.family.std)
+    places = [("3", "1").index(data.classes[label]) for label in data.test.labels[own].tolist()]
+    right = (loaded.module(x).argmax(1) == torch.tensor(places)).sum()
+    assert row["images"] == len(own)
+    assert row["accuracy"] == pytest.approx(float(right) / len(own))
+    assert row["accuracy_all"] is None
+    assert (row["group"], row["budget"], done["budget"]) == ("3,1", 1e5, "madds")
+    assert row["costs"] == loaded.costs
+    assert row["onnx_difference"] < 1e-3
+    assert row["milliseconds"] > 0
+    assert done["context"]["validation"] == loaded.provenance["validation"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        f"results.{kind}" for kind in ("json", "md", "png")
+    ]
+    people = snugnet("evaluate", network)
+    assert "networks on test images" in people.out
+    assert "nan" not in people.out
+
+
+def test_a_network_of_all_classes_without_a_budget(snugnet: Any, family: Path, tmp_path: Path) -> None:
+    found = snugnet("specialize", family, "--group", "round", "--json").json
+    (tmp_path / "arch.json").write_text(json.dumps(found["architecture"]))
+    snugnet("retrain", family, "--arch", "arch.json", "--epochs", "1", "--out", "net")
+    done = snugnet("evaluate", "net", "--json").json
+    (row,) = done["rows"]
+    assert row["accuracy"] == row["accuracy_all"]
+    assert (row["budget"], row["images"], done["mean"]) == (None, 60, [])
+    assert "nan" not in snugnet("evaluate", "net").out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--group", "round"], ["--budgets", "4"], ["--cost", "params"], ["--best-of", "2"]]
+)
+def test_what_chooses_networks_of_a_family_is_refused(snugnet: Any, network: Path, arguments: list[str]) -> None:
+    assert "is one network; --group, --budgets, --cost and --best-of" in snugnet("evaluate", network, *arguments).error
+
+
+def test_images_of_a_network_that_lie_elsewhere(snugnet: Any, network: Path) -> None:
+    assert "-d cannot change seed" in snugnet("evaluate", network, "-d", "seed=1").error
+    assert "gone.parquet" in snugnet("evaluate", network, "-d", "source=gone.parquet").error
+    changes = ["-d", "groups={a: ['0', '1'], b: ['2', '3']}", "-d", "ungrouped=drop"]
+    assert "not the classes of tiny" in snugnet("evaluate", network, *changes).error
+    assert math.isfinite(snugnet("evaluate", network, "-d", "test_rows=50", "--json").json["rows"][0]["accuracy"])
