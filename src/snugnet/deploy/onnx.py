@@ -113,10 +113,11 @@ class _Graph:
 
     def _quantised_input(self, layer: Layer, name: str) -> None:
         """Clip at the highest level, which lies below what eight bits would hold, then to whole numbers and back."""
-        scale = activation_scale(torch.tensor(self.state[f"{name}.clip"]), layer.activation_bits).numpy()
-        highest = scale * np.float32(2**layer.activation_bits - 1)
+        step = activation_scale(torch.tensor(self.state[f"{name}.clip"]), layer.activation_bits)
+        scale, highest = step.numpy(), (step * (2**layer.activation_bits - 1)).numpy()
         limits = (
-            self.weight(f"{name}.clip.{end}", value) for end, value in (("low", np.float32(0)), ("high", highest))
+            self.weight(f"{name}.clip.{end}", value)
+            for end, value in (("low", np.zeros((), np.float32)), ("high", highest))
         )
         self.node("Clip", f"{name}.clip", *limits)
         level = (

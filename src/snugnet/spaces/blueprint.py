@@ -218,6 +218,11 @@ class Blueprint:
         return sum(layer.params for layer in self.layers())
 
     @property
+    def quantised(self) -> bool:
+        """Whether a layer has weights or input at a few bits."""
+        return any(layer.weight_bits or layer.activation_bits for layer in self.layers())
+
+    @property
     def num_classes(self) -> int:
         """Width of the classifier."""
         return self.blocks[-1].layers[-1].out_channels

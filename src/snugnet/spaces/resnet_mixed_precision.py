@@ -160,16 +160,14 @@ def _check_bits(bits: Any) -> tuple[Bits, ...]:
     """
     pairs = tuple((*check_sequence("bits", pair, 2),) for pair in check_sequence("bits", bits))
     if pairs == ((FLOAT, FLOAT),):
-        return pairs  # type: ignore[return-value]
+        return pairs
     valid = all(is_positive(b) and not isinstance(b, bool) and b <= 8 for pair in pairs for b in pair)
     if not pairs or not valid or len(set(pairs)) < len(pairs):
         raise SpaceError(f"bits are different [weight bits, activation bits] from 1 to 8, or [[32, 32]], got {bits!r}")
     return pairs
 
 
-def _stem(
-    in_channels: int, width: int, kernel: int, stride: int, pool: bool, size: int
-) -> tuple[Block, ...]:  # fmt: skip
+def _stem(in_channels: int, width: int, kernel: int, stride: int, pool: bool, size: int) -> tuple[Block, ...]:
     """A convolution in float, and a max pool."""
     conv = Layer("conv", "conv", in_channels, width, size, kernel, stride, norm=True, activation="relu")
     pooled = (Layer("pool", "max_pool", width, width, conv.out_resolution, 3, 2),) if pool else ()
@@ -182,15 +180,17 @@ def _residual(
     """Two 3x3 convolutions, and a shortcut that is a 1x1 where the shape changes."""
     weight_bits, activation_bits = (0 if b == FLOAT else b for b in names[bits])
     mid = int(width * scale)
-    quantised = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    conv = partial(Layer, op="conv", norm=True, weight_bits=weight_bits, activation_bits=activation_bits)
     relu = () if activation_bits else (_relu("relu", before, size),)
     between: Activation = "none" if activation_bits else "relu"
-    first = Layer("conv1", "conv", before, mid, size, 3, stride, norm=True, activation=between, **quantised)
-    second = Layer("conv2", "conv", mid, width, first.out_resolution, 3, norm=True, **quantised)
+    first = conv(
+        "conv1", in_channels=before, out_channels=mid, resolution=size, kernel=3, stride=stride, activation=between
+    )
+    second = conv("conv2", in_channels=mid, out_channels=width, resolution=first.out_resolution, kernel=3)
     if stride == 1 and before == width:
         around: tuple[Layer, ...] = (_relu("shortcut_relu", before, size),)
     else:
-        project = Layer("shortcut_conv", "conv", before, width, size, 1, stride, norm=True, **quantised)
+        project = conv("shortcut_conv", in_channels=before, out_channels=width, resolution=size, stride=stride)
         around = (project,) if activation_bits else (_relu("shortcut_relu", before, size), project)
     return (Block(name, (*relu, first, second), around),)
 
