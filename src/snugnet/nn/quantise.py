@@ -45,12 +45,16 @@ class Codes(NamedTuple):
         return self.codes * self.step - self.offset
 
 
+nearest = torch.round
+"""To the nearest whole number, ties to even. Without it both rules are their surrogates."""
+
+
 class _Round(torch.autograd.Function):
-    """To the nearest whole number, ties to even; backward the identity."""
+    """To the nearest whole number; backward the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return torch.round(x)
+        return nearest(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ class _Pact(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, clip: Tensor, bits: int) -> Tensor:
         ctx.save_for_backward(x, clip)
         scale = activation_scale(clip, bits).to(x)
-        return torch.round(x / scale).clamp_(0, 2**bits - 1) * scale
+        return nearest(x / scale).clamp_(0, 2**bits - 1) * scale
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from snugnet.errors import SpaceError
@@ -17,6 +16,7 @@ from snugnet.spaces.mbconv import (
     check_counts,
     check_fields,
     check_options,
+    check_resolutions,
     check_strides,
     is_kernel,
     is_positive,
@@ -50,6 +50,7 @@ class ResNetMixedPrecision(MBConvSpace):
         channels: the options of the bottleneck channels, as multiples of the stage's width, rising.
         widths: of the four stages; the stem has the first.
         resolution: height and width of the image.
+        resolutions: where the resolution is to be a choice, its options, smallest first; the largest is ``resolution``.
         num_classes: width of the classifier.
         in_channels: channels of the image.
         stem_kernel, stem_stride, stem_pool, stage_strides: 7, 2, true (a 3x3 max pool of stride 2) and [1, 2, 2, 2] on
@@ -67,7 +68,8 @@ class ResNetMixedPrecision(MBConvSpace):
         bits: Sequence[Sequence[int]] = ((1, 2), (2, 2), (1, 4), (2, 4), (3, 4), (4, 4)),
         channels: Sequence[float] = (0.5, 1.0, 1.5),
         widths: Sequence[int] = (64, 128, 256, 512),
-        resolution: int = 224,
+        resolution: int | None = None,
+        resolutions: Sequence[int] | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
         stem_kernel: int = 7,
@@ -85,12 +87,13 @@ class ResNetMixedPrecision(MBConvSpace):
             raise SpaceError(f"widths are whole numbers of at least 1, got {list(widths)!r}")
         if any(int(width * scales[0]) < 1 for width in widths):
             raise SpaceError(f"channels {scales[0]!r} leaves nothing of a width of {min(widths)}")
+        resolution, sizes = check_resolutions(resolution, resolutions)
         check_counts(resolution=resolution, num_classes=num_classes, in_channels=in_channels)
         if not is_kernel(stem_kernel) or isinstance(stem_kernel, bool):
             raise SpaceError(f"stem_kernel is an odd whole number, got {stem_kernel!r}")
         strides = check_strides(stem_stride, stage_strides, 4)
 
-        made = Assembly(resolution)
+        made = Assembly(resolution, sizes)
         stem = partial(_stem, in_channels, widths[0], stem_kernel, stem_stride, stem_pool)
         made.part("stem", (), stem, stem_stride * (2 if stem_pool else 1))
         position, before = 0, widths[0]
@@ -117,18 +120,19 @@ class ResNetMixedPrecision(MBConvSpace):
             "stem_stride": stem_stride,
             "stem_pool": stem_pool,
             "stage_strides": list(strides),
-        }
+        } | ({"resolutions": list(sizes)} if sizes else {})
         return cls(options, tuple(made.choices), tuple(made.parts), in_channels, resolution)
 
     def to_dict(self, arch: ArrayLike) -> dict[str, Any]:
         """The JSON form: resolution, then weight_bits, activation_bits and channels, one entry a block."""
-        row = self.rows(arch)[0].tolist()
-        pairs = [self.options["bits"][i] for i in row[::2]]
+        row = self.rows(arch)[0]
+        resolution, chosen = self.resolution_of(row), row[self.d % 2 :].tolist()
+        pairs = [self.options["bits"][i] for i in chosen[::2]]
         return {
-            "resolution": self.resolution,
+            "resolution": resolution,
             "weight_bits": [weight for weight, _ in pairs],
             "activation_bits": [activation for _, activation in pairs],
-            "channels": [self.options["channels"][i] for i in row[1::2]],
+            "channels": [self.options["channels"][i] for i in chosen[1::2]],
         }
 
     def from_dict(self, arch: Mapping[str, Any]) -> Population:
@@ -140,10 +144,10 @@ class ResNetMixedPrecision(MBConvSpace):
         self._check_stated(arch)
         check_fields(arch, self.FIELDS)
         weights, activations, channels = (check_sequence(key, arch[key], self.d // 2) for key in self.FIELDS)
-        row = np.zeros((1, self.d), dtype=np.int16)
-        for i, pair in enumerate(zip(weights, activations, strict=True)):
-            row[0, 2 * i] = self.choices[2 * i].index(_label(pair))
-            row[0, 2 * i + 1] = self.choices[2 * i + 1].index(channels[i])
+        chosen = [arch.get("resolution")] if "resolution" in self.column else []
+        for *pair, scale in zip(weights, activations, channels, strict=True):
+            chosen += [_label(pair), scale]
+        row = [choice.index(option) for choice, option in zip(self.choices, chosen, strict=True)]
         return self.rows(row)
 
 
