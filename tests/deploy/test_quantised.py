@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from snugnet.deploy.export import onnx_bytes, onnx_session
 from snugnet.deploy.packing import packed, packed_state, unpacked, unpacked_state
+from snugnet.errors import ConfigError
 from snugnet.nn import Network
 from snugnet.nn.network import build
 from snugnet.nn.quantise import weight_codes
@@ -112,6 +113,11 @@ def test_levels_in_the_file(opset: int) -> None:
     ops = [node.op_type for node in model.graph.node]
     assert ops.count("QuantizeLinear") == len(layers)
     assert ops.count("DequantizeLinear") == 2 * len(layers)
+
+
+def test_an_opset_that_is_not_written() -> None:
+    with pytest.raises(ConfigError, match="opset 17 or 21, got 20"):
+        onnx_bytes(network(0), {}, 20)
 
 
 def test_four_bits_make_a_smaller_file() -> None:

@@ -75,3 +75,9 @@ def test_accuracy_of_the_file_on_real_images(family: Family, opset: int) -> None
         images += len(labels)
     assert images == len(family.validation)
     assert np.abs(right["torch"] - right["file"]) <= 0.005 * images, right
+
+
+def test_a_network_is_exported_with_four_bits_a_weight(family: Family, tmp_path: Path) -> None:
+    network = family.specialize("straight", bitops="20%")
+    eight, four = network.export(tmp_path / "eight.onnx"), network.export(tmp_path / "four.onnx", opset=21)
+    assert four.stat().st_size < eight.stat().st_size

@@ -41,26 +41,27 @@ def check_format(path: str | Path) -> Path:
     return path
 
 
-def export(network: Network, path: str | Path, metadata: Mapping[str, Any]) -> Path:
+def export(network: Network, path: str | Path, metadata: Mapping[str, Any], opset: int = OPSET) -> Path:
     """Write a network as ONNX (``.onnx``) or ``torch.export`` (``.pt2``), after running the file against the network.
 
     Args:
         network: in eval mode.
         path: of the file; its suffix names the format. Replaced atomically.
         metadata: JSON-able; class names, mean and std, architecture.
+        opset: of an ONNX file; with 21 quantised weights of at most four bits take half a byte.
 
     Returns:
         The path.
 
     Raises:
-        ConfigError: the suffix names no format.
+        ConfigError: the suffix names no format, or the opset is not one of those.
         ExportError: the network is in training mode, or what was made does not agree with it; nothing is written.
     """
     path = check_format(path)
     if network.training:
         raise ExportError("the network is in training mode; call network.eval() before exporting it")
     if path.suffix == ".onnx":
-        content = onnx_bytes(network, metadata)
+        content = onnx_bytes(network, metadata, opset)
         difference = onnx_difference(network, content)
     else:
         content = torch_export_bytes(network, metadata)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from snugnet.deploy.packing import packed
+from snugnet.errors import ConfigError
 from snugnet.nn.network import module_name
 from snugnet.nn.quantise import activation_scale, weight_codes
 from snugnet.spaces.blueprint import Activation, Block, Blueprint, Layer
@@ -237,7 +238,12 @@ def onnx_model(
     Returns:
         A checked model: input ``image`` (batch, channels, height, width), float32, normalised; output ``logits``
         (batch, classes). The batch size is dynamic.
+
+    Raises:
+        ConfigError: the opset is another one.
     """
+    if opset not in IR_VERSIONS:
+        raise ConfigError(f"ONNX files are written with opset {' or '.join(map(str, IR_VERSIONS))}, got {opset!r}")
     graph = _Graph(state, "image", opset)
     for block in blueprint.blocks:
         graph.block(block)
