@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from snugnet.nn import quantise
+from snugnet.nn.gated import GatedSupernet
 from snugnet.nn.layers import ConvLayer
 from snugnet.nn.network import Network, build
 from snugnet.nn.quantise import quantised_activation, quantised_weight, weight_codes
 from snugnet.spaces import get_space
+from snugnet.spaces.effects import Encoding
 from snugnet.supernets import Supernet
 from snugnet.training.supernet import make_optimizer
 
@@ -176,3 +178,30 @@ def test_weight_decay_reaches_clips_as_it_does_weights() -> None:
     assert {id(m.weight) for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {
         id(parameter) for parameter in left["params"] if parameter.ndim == 1
     } - {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
+
+
+@pytest.mark.parametrize("encoding", ["single-path", "multi-path"])
+def test_hard_gates_are_the_sub_network_at_each_of_the_six(encoding: Encoding) -> None:
+    space = get_space("resnet-mixed-precision", **SMALL)
+    supernet = Supernet(space, seed=1).double().requires_grad_(False).train()
+    rows = np.zeros((6, space.d), dtype=np.int16)
+    rows[:, ::2] = (np.arange(6)[:, None] + np.arange(8)) % 6
+    rows[:, 1::2] = (np.arange(6)[:, None] + np.arange(8)) % 3
+    x = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)
+    expected = torch.stack([supernet(x[:, p], row) for p, row in enumerate(rows)], 1)
+    hot = [torch.from_numpy(np.eye(n)[rows[:, c]]).requires_grad_() for c, n in enumerate(space.num_options.tolist())]
+    got = GatedSupernet(space, supernet.network)(x, hot, encoding)
+    torch.testing.assert_close(got.detach(), expected, rtol=0, atol=1e-9)
+    for choice, gradient in zip(space.choices, torch.autograd.grad(got.square().sum(), hot), strict=True):
+        assert gradient.isfinite().all(), choice.name
+        assert gradient.abs().max() > 0, choice.name
+
+
+def test_reduced_precision_keeps_the_levels() -> None:
+    network = build(get_space("resnet-mixed-precision", **SMALL).blueprint([5, 1] * 8)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        for module, x, weight in _seen(network, torch.randn(4, 3, 16, 16)):
+            assert len(x.unique()) <= 2**module.layer.activation_bits
+            assert len(weight.bfloat16().unique()) <= 2**module.layer.weight_bits
+        network(torch.randn(4, 3, 16, 16)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
