@@ -31,5 +31,14 @@ TINY_SPACES: dict[str, dict[str, Any]] = {
         "stem_stride": 1,
         "stage_strides": (2, 1, 2, 1, 1),
     },
+    "resnet-mixed-precision": {
+        "bits": ((1, 2), (4, 4)),
+        "channels": (0.5, 1.5),
+        "widths": (4, 4, 6, 8),
+        "resolution": 9,
+        "num_classes": 4,
+        "stem_kernel": 3,
+        "stem_stride": 1,
+    },
 }
 """For each registered space the options of one whose networks take milliseconds."""

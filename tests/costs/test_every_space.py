@@ -21,6 +21,7 @@ FEW = {
                      "expand_ratios": [3, 6]},
     "ofa-mobilenet-v3": {"width_mult": 0.25, "resolutions": [16, 24], "depths": [1, 2], "kernel_sizes": [3],
                          "expand_ratios": [3]},
+    "resnet-mixed-precision": {"widths": [8, 8, 16, 16], "resolutions": [16, 24], "bits": [[1, 2], [4, 4]], "channels": [1.0]},
 }  # fmt: skip
 
 

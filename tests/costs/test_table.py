@@ -47,7 +47,7 @@ def test_number_of_classes_changes_the_constant_alone(ofa):
 
 
 def test_unknown_count(ofa):
-    with pytest.raises(SpaceError, match="known: activations, madds, params"):
+    with pytest.raises(SpaceError, match="known: activations, bitops, madds, params"):
         counted_table(ofa, "flops")
 
 

@@ -19,7 +19,7 @@ from tiny_spaces import TINY_SPACES
 from torch import nn
 
 from snugnet.deploy import check_format, export, measured_ms, onnx_bytes, onnx_difference, torch_export_bytes
-from snugnet.deploy.export import onnx_session, torch_export_difference
+from snugnet.deploy.export import QUANTISED_TOLERANCE, onnx_session, torch_export_difference
 from snugnet.deploy.onnx import BATCH_NORM_EPS, folded
 from snugnet.errors import ConfigError, ExportError
 from snugnet.nn import Network
@@ -66,8 +66,12 @@ def test_onnx_runtime_gives_torchs_logits(supernets: dict[str, Supernet], name: 
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)  # with shape inference
     assert [node.op_type for node in model.graph.node if node.op_type in ("Conv", "BatchNormalization")] == [
-        "Conv"
-    ] * sum({"conv": 1, "se": 2}.get(layer.op, 0) for layer in cut.blueprint.layers())
+        op
+        for layer in cut.blueprint.layers()
+        for op in {"conv": ["Conv"], "se": ["Conv"] * 2}.get(layer.op, [])
+        + (["BatchNormalization"] if layer.weight_bits else [])  # the weight itself is at a few levels
+    ]
+    rounding = QUANTISED_TOLERANCE if cut.blueprint.quantised else 1e-4
     session = onnx_session(content)
     size = cut.blueprint.resolution  # the architecture's own
     for batch in (1, 3, 8):
@@ -75,7 +79,7 @@ def test_onnx_runtime_gives_torchs_logits(supernets: dict[str, Supernet], name: 
         (got,) = session.run(["logits"], {"image": x})
         expected = cut(torch.from_numpy(x)).numpy()
         assert got.shape == expected.shape == (batch, space.options["num_classes"])
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(got, expected, rtol=0, atol=rounding * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", SPACES)

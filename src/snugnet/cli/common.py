@@ -179,8 +179,11 @@ def known(registry: Registry[T]) -> Iterator[tuple[str, str, T | None]]:
             yield name, (inspect.getdoc(thing) or "").split("\n")[0], thing
 
 
-def by_cost(value: Callable[[Cost], T]) -> dict[str, T]:
-    """A value for every cost that is known; for one that cannot be imported or computed a line says why it is left out."""
+def by_cost(value: Callable[[Cost], T], greatest: Callable[[T], float]) -> dict[str, T]:
+    """A value for every cost that is known, but for one whose greatest amount is 0 (BitOps of networks in float).
+
+    For a cost that cannot be imported or computed a line says why it is left out.
+    """
     from snugnet.costs import COSTS
 
     found = {}
@@ -189,7 +192,9 @@ def by_cost(value: Callable[[Cost], T]) -> dict[str, T]:
             if cost is None:
                 say(text)
             else:
-                found[name] = value(cost)
+                made = value(cost)
+                if greatest(made):
+                    found[name] = made
         except SnugnetError as error:
             say(str(error))
     return found

@@ -45,7 +45,10 @@ def cost(
         name: _blueprint(space, each, options, f"{arch}: {name}" if several else str(arch))
         for name, each in (content if several else {"": content}).items()
     }
-    counted = by_cost(lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()})
+    counted = by_cost(
+        lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()},
+        lambda each: max(each.values(), default=0),
+    )
     costs = {name: {key: each[name] for key, each in counted.items()} for name in networks}
     if as_json:
         emit(costs if several else costs[""])

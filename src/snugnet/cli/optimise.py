@@ -123,7 +123,7 @@ def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dic
     """
     from snugnet.costs import load_ofa_latency
 
-    tables = by_cost(lambda cost: cost.table(space))
+    tables = by_cost(lambda cost: cost.table(space), lambda table: table.range[1])
     for path in files:
         table = load_ofa_latency(path, space)
         if table.name in tables:

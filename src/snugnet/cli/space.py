@@ -111,7 +111,10 @@ def tables(space: SearchSpace) -> list[Any]:
 def _costs_of_extremes(space: SearchSpace) -> dict[str, dict[str, float]]:
     """What the smallest, middle and largest network cost, by every cost that is known."""
     networks = {name: space.blueprint(row) for name, row in space.extremes().items()}
-    costs = by_cost(lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()})
+    costs = by_cost(
+        lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()},
+        lambda each: max(each.values()),
+    )
     return {name: {key: each[name] for key, each in costs.items()} for name in networks}
 
 

@@ -25,6 +25,14 @@ ACTIVATIONS = register_cost(
         lambda block, _: sum(layer.activations for layer in block.all_layers),
     )
 )
+BITOPS = register_cost(
+    Cost(
+        "bitops",
+        "BitOps",
+        "MAdds times weight bits times activation bits of quantised layers, for one image; layers in float have none",
+        lambda block, _: sum(layer.bitops for layer in block.all_layers),
+    )
+)
 
 
 def counted_table(space: SearchSpace, name: str, num_classes: int | None = None) -> CostTable:

@@ -1,4 +1,7 @@
-"""ONNX straight from a blueprint: batch norm folded into the convolutions, no tracing, so it takes milliseconds."""
+"""ONNX straight from a blueprint: batch norm folded into the convolutions, no tracing, so it takes milliseconds.
+
+Quantised convolutions keep their weights as codes, and quantise their input, with QuantizeLinear and DequantizeLinear.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,21 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from snugnet.deploy.packing import packed
+from snugnet.errors import ConfigError
 from snugnet.nn.network import module_name
+from snugnet.nn.quantise import activation_scale, weight_codes
 from snugnet.spaces.blueprint import Activation, Block, Blueprint, Layer
 
 OPSET = 17
-IR_VERSION = 8
+"""Of a file unless another is asked for."""
+OPSET_4_BITS = 21
+"""From here on there are tensors of four bits."""
+IR_VERSIONS = {OPSET: 8, OPSET_4_BITS: 10}
 BATCH_NORM_EPS = 1e-5
 
 Array = NDArray[np.float32]
@@ -28,6 +38,7 @@ class _Graph:
 
     state: Mapping[str, Array]
     at: str
+    opset: int = OPSET
     nodes: list[Any] = field(default_factory=list)
     weights: list[Any] = field(default_factory=list)
 
@@ -54,14 +65,25 @@ class _Graph:
     def row(self, block: Block, layers: tuple[Layer, ...]) -> str:
         """Write some of a block's layers, one after the other."""
         for layer in layers:
-            getattr(self, f"_{layer.op}")(layer, f"{module_name(block)}.{layer.name}")
+            name = f"{module_name(block)}.{layer.name}"
+            if layer.op == "activation":
+                self._activation(layer.activation, name)
+            else:
+                getattr(self, f"_{layer.op}")(layer, name)
         return self.at
 
     def _conv(self, layer: Layer, name: str) -> None:
-        weight, bias = folded(self.state, layer, name)
-        inputs = [self.weight(f"{name}.weight", weight)]
-        if bias is not None:
-            inputs.append(self.weight(f"{name}.bias", bias))
+        if layer.weight_bits or layer.activation_bits:
+            self._quantised_conv(layer, name)
+        else:
+            weight, bias = folded(self.state, layer, name)
+            inputs = [self.weight(f"{name}.weight", weight)]
+            if bias is not None:
+                inputs.append(self.weight(f"{name}.bias", bias))
+            self._convolve(layer, name, inputs)
+        self._activation(layer.activation, name)
+
+    def _convolve(self, layer: Layer, name: str, inputs: list[str]) -> None:
         self.node(
             "Conv",
             name,
@@ -71,7 +93,58 @@ class _Graph:
             pads=[layer.padding] * 4,
             group=layer.groups,
         )
-        self._activation(layer.activation, name)
+
+    def _quantised_conv(self, layer: Layer, name: str) -> None:
+        """Batch norm stays apart: folded in, it would give every channel levels of its own."""
+        if layer.activation_bits:
+            self._quantised_input(layer, name)
+        entry, inputs = self.at, [f"{name}.conv.weight"]
+        if layer.weight_bits:
+            inputs = [self._quantised_weight(layer, name)]
+        else:
+            self.weight(inputs[0], self.state[inputs[0]])
+        if layer.bias:
+            inputs.append(self.weight(f"{name}.bias", self.state[f"{name}.conv.bias"]))
+        self.at = entry
+        self._convolve(layer, name, inputs)
+        if layer.norm:
+            keys = ("weight", "bias", "running_mean", "running_var")
+            norm = [self.weight(f"{name}.norm.{key}", self.state[f"{name}.norm.{key}"]) for key in keys]
+            self.node("BatchNormalization", f"{name}.norm", *norm, epsilon=BATCH_NORM_EPS)
+
+    def _quantised_input(self, layer: Layer, name: str) -> None:
+        """Clip at the highest level, which lies below what eight bits would hold, then to whole numbers and back."""
+        step = activation_scale(torch.tensor(self.state[f"{name}.clip"]), layer.activation_bits)
+        scale, highest = step.numpy(), (step * (2**layer.activation_bits - 1)).numpy()
+        limits = (
+            self.weight(f"{name}.clip.{end}", value)
+            for end, value in (("low", np.zeros((), np.float32)), ("high", highest))
+        )
+        self.node("Clip", f"{name}.clip", *limits)
+        level = (
+            self.weight(f"{name}.input.scale", scale),
+            self._codes(f"{name}.input.zero", np.zeros((), np.uint8), 8),
+        )
+        self.node("QuantizeLinear", f"{name}.input.codes", *level)
+        self.node("DequantizeLinear", f"{name}.input", *level)
+
+    def _quantised_weight(self, layer: Layer, name: str) -> str:
+        """The codes, times their step, minus the offset: the very steps of :class:`snugnet.nn.quantise.Codes`."""
+        made = weight_codes(torch.tensor(self.state[f"{name}.conv.weight"]), layer.weight_bits)
+        codes = self._codes(f"{name}.weight.codes", made.codes.numpy().astype(np.uint8), layer.weight_bits)
+        step = self.weight(f"{name}.weight.step", made.step.numpy())
+        self.node("DequantizeLinear", f"{name}.weight.scaled", step, source=codes)
+        return self.node("Sub", f"{name}.weight", self.weight(f"{name}.weight.offset", made.offset.numpy()))
+
+    def _codes(self, name: str, codes: NDArray[np.uint8], bits: int) -> str:
+        """Add whole numbers: two in a byte where they and the opset allow it."""
+        if self.opset >= OPSET_4_BITS and bits <= 4:
+            self.weights.append(
+                helper.make_tensor(name, TensorProto.UINT4, codes.shape, packed(codes.ravel(), 4), raw=True)
+            )
+        else:
+            self.weights.append(numpy_helper.from_array(codes, name))
+        return name
 
     def _activation(self, activation: Activation, name: str) -> None:
         match activation:
@@ -100,6 +173,15 @@ class _Graph:
             self.node("Conv", f"{name}.{step}", weight, bias, kernel_shape=[1, 1])
             self.node(op, f"{name}.{step}.{op}", **attributes)
         self.node("Mul", f"{name}.scale", entry)
+
+    def _max_pool(self, layer: Layer, name: str) -> None:
+        self.node(
+            "MaxPool",
+            name,
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+        )
 
     def _avg_pool(self, layer: Layer, name: str) -> None:
         self.node(
@@ -137,7 +219,11 @@ def folded(state: Mapping[str, Array], layer: Layer, name: str) -> tuple[Array, 
 
 
 def onnx_model(
-    blueprint: Blueprint, state: Mapping[str, Array], metadata: Mapping[str, Any], name: str = "snugnet"
+    blueprint: Blueprint,
+    state: Mapping[str, Array],
+    metadata: Mapping[str, Any],
+    name: str = "snugnet",
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Write a network as an ONNX model.
 
@@ -146,12 +232,19 @@ def onnx_model(
         state: the static network's weights and statistics, by name.
         metadata: JSON-able; each value is stored as JSON text under its key.
         name: of the graph.
+        opset: one of :data:`IR_VERSIONS`. What is quantised is in bytes; with the higher one, weights of at most four bits are in
+            half of one.
 
     Returns:
         A checked model: input ``image`` (batch, channels, height, width), float32, normalised; output ``logits``
         (batch, classes). The batch size is dynamic.
+
+    Raises:
+        ConfigError: the opset is another one.
     """
-    graph = _Graph(state, "image")
+    if opset not in IR_VERSIONS:
+        raise ConfigError(f"ONNX files are written with opset {' or '.join(map(str, IR_VERSIONS))}, got {opset!r}")
+    graph = _Graph(state, "image", opset)
     for block in blueprint.blocks:
         graph.block(block)
     graph.nodes[-1].output[0] = "logits"
@@ -164,7 +257,7 @@ def onnx_model(
         graph.weights,
     )
     model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="snugnet"
+        made, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSIONS[opset], producer_name="snugnet"
     )
     helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model)

@@ -96,11 +96,11 @@ class Classifier(ABC):
             "costs": self.costs,
         }
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path, **options: Any) -> Path:
         """Write the network as ``.onnx`` or ``.pt2``; see :func:`snugnet.deploy.export`."""
         from snugnet.deploy import export
 
-        return export(self.module, path, self.metadata())
+        return export(self.module, path, self.metadata(), **options)
 
 
 @dataclass(eq=False)

@@ -51,7 +51,7 @@ def with_channels(x: Tensor, archs: int, channels: int) -> Tensor:
 
 def batched_conv(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor:
     """A convolution of that size with the same weight for all architectures; batch statistics are each one's own."""
-    weight, bias = step.weights(layer)
+    x, weight, bias = step.operands(x, layer)
     if layer.depthwise:
         x = F.conv2d(x, weight.repeat(archs, 1, 1, 1), None, layer.stride, layer.padding, groups=x.shape[1])
     else:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snugnet.nn.quantise import INITIAL_CLIP, quantised_activation, quantised_weight
 from snugnet.spaces.blueprint import Activation, Block, Layer
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -39,7 +40,11 @@ def cropped(weight: Tensor, out_channels: int, in_channels: int, kernel: int) ->
 
 
 class ConvLayer(nn.Module):
-    """Convolution, then batch norm or a bias or neither, then an activation. (n, in, h, w) -> (n, out, h', w')."""
+    """Convolution, then batch norm or a bias or neither, then an activation. (n, in, h, w) -> (n, out, h', w').
+
+    Where the layer has bits, weight and input are quantised first (:mod:`snugnet.nn.quantise`). The clip of the input has as
+    many axes as a weight, so that weight decay, which leaves out vectors, reaches it as PACT asks.
+    """
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -54,19 +59,28 @@ class ConvLayer(nn.Module):
             bias=layer.bias,
         )
         self.norm = nn.BatchNorm2d(layer.out_channels) if layer.norm else None
+        self.clip = nn.Parameter(torch.full((1, 1, 1, 1), INITIAL_CLIP)) if layer.activation_bits else None
 
     def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
         """Run at full size, or at the size of ``layer``."""
-        if layer is None or layer is self.layer:
+        layer = layer or self.layer
+        if layer is self.layer and not layer.weight_bits and not layer.activation_bits:
             x = self.conv(x)
             if self.norm is not None:
                 x = self.norm(x)
             return ACTIVATIONS[self.layer.activation](x)
-        weight, bias = self.weights(layer)
+        x, weight, bias = self.operands(x, layer)
         x = F.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=layer.groups)
         if self.norm is not None:
             x = batch_norm(x, self.norm, layer.out_channels)
         return ACTIVATIONS[layer.activation](x)
+
+    def operands(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, weight and bias as the convolution of that size takes them: quantised where the layer is."""
+        weight, bias = self.weights(layer)
+        if self.clip is not None:
+            x = quantised_activation(x, self.clip, layer.activation_bits)
+        return x, quantised_weight(weight, layer.weight_bits), bias
 
     def weights(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
         """Views of the weight and bias that a layer of that size uses."""
@@ -78,6 +92,8 @@ class ConvLayer(nn.Module):
         """State of the static layer of that size, as views."""
         weight, bias = self.weights(layer)
         state = {"conv.weight": weight} | ({} if bias is None else {"conv.bias": bias})
+        if self.clip is not None:
+            state["clip"] = self.clip
         if self.norm is not None:
             for name, tensor in self.norm.state_dict(keep_vars=True).items():
                 state[f"norm.{name}"] = tensor[: layer.out_channels] if tensor.ndim else tensor
@@ -160,6 +176,22 @@ class AvgPoolLayer(PoolLayer):
         return F.avg_pool2d(x, self.layer.kernel, self.layer.stride, (layer or self.layer).padding)
 
 
+class MaxPoolLayer(PoolLayer):
+    """Max pool: (n, c, h, w) -> (n, c, h', w')."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Maxima over squares of pixels."""
+        return F.max_pool2d(x, self.layer.kernel, self.layer.stride, self.layer.padding)
+
+
+class ActivationLayer(PoolLayer):
+    """An activation alone. Shape is kept, and so is the input, which a shortcut may still need."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Apply it to a copy."""
+        return ACTIVATIONS[self.layer.activation](x.clone())
+
+
 class FlattenLayer(PoolLayer):
     """(n, c, 1, 1) -> (n, c)."""
 
@@ -194,7 +226,9 @@ ElasticLayer = ConvLayer | SELayer | PoolLayer | LinearLayer
 LAYERS: dict[str, type[ElasticLayer]] = {
     "conv": ConvLayer,
     "se": SELayer,
+    "activation": ActivationLayer,
     "avg_pool": AvgPoolLayer,
+    "max_pool": MaxPoolLayer,
     "pool": PoolLayer,
     "flatten": FlattenLayer,
     "linear": LinearLayer,

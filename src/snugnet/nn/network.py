@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snugnet.errors import SpaceError
-from snugnet.nn.layers import BlockModule
+from snugnet.nn.layers import BlockModule, ConvLayer
+from snugnet.nn.quantise import INITIAL_CLIP
 from snugnet.spaces.blueprint import Block, Blueprint
 
 M = TypeVar("M", bound=nn.Module)
@@ -60,7 +61,8 @@ def with_layout(module: M, layout: torch.memory_format) -> M:
 
 
 def initialise(network: Network, seed: int) -> None:
-    """Fresh weights: He normal over the fan-out for convolutions, small normal for the classifier, batch norm at 1 and 0.
+    """Fresh weights: He normal over the fan-out for convolutions, small normal for the classifier, batch norm at 1 and 0,
+    clips where they begin.
 
     Args:
         network: changed in place.
@@ -75,6 +77,8 @@ def initialise(network: Network, seed: int) -> None:
             nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.zeros_(module.bias)
+        if isinstance(module, ConvLayer) and module.clip is not None:
+            nn.init.constant_(module.clip, INITIAL_CLIP)
 
 
 def build(blueprint: Blueprint, state: dict[str, Tensor] | None = None, *, seed: int = 0) -> Network:

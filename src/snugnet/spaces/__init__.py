@@ -4,6 +4,7 @@ from snugnet.spaces.attentive_nas import AttentiveNAS
 from snugnet.spaces.blueprint import Block, Blueprint, Layer
 from snugnet.spaces.mobilenet_v2 import MobileNetV2
 from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
+from snugnet.spaces.resnet_mixed_precision import ResNetMixedPrecision
 from snugnet.spaces.space import (
     Choice,
     Part,
@@ -25,6 +26,7 @@ __all__ = [
     "OFAMobileNetV3",
     "Part",
     "Population",
+    "ResNetMixedPrecision",
     "SearchSpace",
     "get_space",
     "list_spaces",

@@ -7,7 +7,9 @@ What is counted:
 
 * **MAdds**: multiply-accumulates of convolutions and linear layers (squeeze-and-excitation included), once each.
   No batch norm, activation, pooling or bias. (Tools that report FLOPs often report twice this number.)
-* **params**: what is trainable in the static network: biases and the affine pair of each batch norm included.
+* **params**: what is trainable in the static network: biases, the affine pair of each batch norm and the learned clip of each
+  layer with quantised activations included.
+* **BitOps**: MAdds times weight bits times activation bits, of the layers where both are quantised; layers in float have none.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Op = Literal["conv", "se", "avg_pool", "pool", "flatten", "linear"]
+Op = Literal["conv", "se", "activation", "avg_pool", "max_pool", "pool", "flatten", "linear"]
 Activation = Literal["none", "relu", "relu6", "h_swish", "swish"]
 
 
@@ -27,17 +29,20 @@ class Layer:
     Attributes:
         name: name inside its block, such as ``"depthwise"``; the parameters' prefix in a state dict.
         op: ``conv`` (optionally batch norm, then activation), ``se`` (squeeze-and-excitation: pool, 1x1, ReLU, 1x1,
-            hard sigmoid, scale), ``avg_pool`` (over 2x2 pixels), ``pool`` (global average), ``flatten``, or ``linear``.
+            hard sigmoid, scale), ``activation`` alone, ``avg_pool`` (over 2x2 pixels), ``max_pool``, ``pool`` (global
+            average), ``flatten``, or ``linear``.
         in_channels: channels (or features) in.
         out_channels: channels (or features) out.
         resolution: height and width of the input, in pixels.
         kernel: side of the square kernel.
-        stride: stride of the convolution or the average pool.
+        stride: stride of the convolution or the pool.
         groups: convolution groups; ``in_channels`` for a depthwise convolution.
         hidden: inner width of squeeze-and-excitation.
         norm: whether batch norm follows (a convolution has a bias only where none does).
         bias: whether the operation has a bias.
         activation: what follows.
+        weight_bits: of a convolution's weight; 0 for float.
+        activation_bits: of a convolution's input, which is then clipped to [0, a learned clip]; 0 for float.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Layer:
     norm: bool = False
     bias: bool = False
     activation: Activation = "none"
+    weight_bits: int = 0
+    activation_bits: int = 0
 
     @property
     def depthwise(self) -> bool:
@@ -88,6 +95,7 @@ class Layer:
     def params(self) -> int:
         """Trainable parameters."""
         extra = (self.out_channels if self.bias else 0) + (2 * self.out_channels if self.norm else 0)
+        extra += self.activation_bits > 0  # the clip
         match self.op:
             case "conv":
                 return self.kernel**2 * (self.in_channels // self.groups) * self.out_channels + extra
@@ -97,6 +105,11 @@ class Layer:
                 return self.in_channels * self.out_channels + extra
             case _:
                 return 0
+
+    @property
+    def bitops(self) -> int:
+        """MAdds times weight bits times activation bits, for one image; 0 in float."""
+        return self.madds * self.weight_bits * self.activation_bits
 
     @property
     def activations(self) -> int:
@@ -110,9 +123,17 @@ class Layer:
             + (f" /{self.stride}" if self.stride > 1 else ""),
             "se": f"hidden {self.hidden}",
             "avg_pool": f"{self.kernel}x{self.kernel} /{self.stride}",
+            "max_pool": f"{self.kernel}x{self.kernel} /{self.stride}",
         }.get(self.op, "")
         extras = " ".join(
-            filter(None, ["bn" if self.norm else "", "" if self.activation == "none" else self.activation])
+            filter(
+                None,
+                [
+                    f"{self.weight_bits}W{self.activation_bits}A" if self.weight_bits or self.activation_bits else "",
+                    "bn" if self.norm else "",
+                    "" if self.activation == "none" else self.activation,
+                ],
+            )
         )
         return f"{self.name:<13} {self.op:<8} {size:<12} {detail:<10} @{self.resolution:<4} {extras:<10}".rstrip()
 
@@ -195,6 +216,11 @@ class Blueprint:
     def params(self) -> int:
         """Trainable parameters."""
         return sum(layer.params for layer in self.layers())
+
+    @property
+    def quantised(self) -> bool:
+        """Whether a layer has weights or input at a few bits."""
+        return any(layer.weight_bits or layer.activation_bits for layer in self.layers())
 
     @property
     def num_classes(self) -> int:

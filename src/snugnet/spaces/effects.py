@@ -215,7 +215,12 @@ def _rows(blocks: _Blocks, placed: _Placed, apart: Collection[int] = ()) -> list
 
 
 def _structure(layer: Layer) -> Layer:
-    """What is left of a layer without the numbers that a gate reaches, or that follow from them or from the image."""
+    """What is left of a layer without the numbers that a gate reaches, or that follow from them or from the image.
+
+    Of a quantised layer all is left: the levels of a weight are those of the whole tensor, so a smaller one is no part of it.
+    """
+    if layer.weight_bits or layer.activation_bits:
+        return replace(layer, resolution=0)
     kernel = 0 if layer.depthwise else layer.kernel
     groups = int(layer.depthwise)
     return replace(layer, in_channels=0, out_channels=0, resolution=0, hidden=0, groups=groups, kernel=kernel)

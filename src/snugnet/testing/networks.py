@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snugnet.deploy.export import onnx_bytes, onnx_difference
+from snugnet.deploy.export import QUANTISED_TOLERANCE, onnx_bytes, onnx_difference
 from snugnet.nn.gated import GatedSupernet
 from snugnet.nn.gates import Encoding
 from snugnet.nn.network import resized
@@ -42,7 +42,8 @@ def check_networks(space: SearchSpace, rows: Population, seed: int = 0) -> None:
         network = supernet.eval().extract(row).float()
         with works(what, "its networks can be written as ONNX (every op of a layer has a writer)"):
             difference = onnx_difference(network, onnx_bytes(network, {}))
-        holds(difference < ONNX_ROUNDING, what, "ONNX Runtime gives torch's logits", f"{difference:.1e} of the largest")
+        allowed = QUANTISED_TOLERANCE if network.blueprint.quantised else ONNX_ROUNDING
+        holds(difference < allowed, what, "ONNX Runtime gives torch's logits", f"{difference:.1e} of the largest")
 
 
 def images(space: SearchSpace, n: int, seed: int) -> Tensor:
