@@ -14,6 +14,7 @@ from snugnet.spaces.space import (
     register,
     space_class,
 )
+from snugnet.spaces.spos_shufflenet_v2 import SPOSShuffleNetV2
 
 __all__ = [
     "AttentiveNAS",
@@ -25,6 +26,7 @@ __all__ = [
     "OFAMobileNetV3",
     "Part",
     "Population",
+    "SPOSShuffleNetV2",
     "SearchSpace",
     "get_space",
     "list_spaces",
