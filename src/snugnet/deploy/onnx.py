@@ -141,7 +141,10 @@ class _Graph:
         self.node("Flatten", name, axis=1)
 
     def _linear(self, layer: Layer, name: str) -> None:
-        inputs = [self.weight(f"{name}.{key}", self.state[f"{name}.linear.{key}"]) for key in ("weight", "bias")[: 1 + layer.bias]]
+        inputs = [
+            self.weight(f"{name}.{key}", self.state[f"{name}.linear.{key}"])
+            for key in ("weight", "bias")[: 1 + layer.bias]
+        ]
         self.node("Gemm", name, *inputs, transB=1)
 
 

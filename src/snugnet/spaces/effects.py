@@ -232,7 +232,11 @@ def _rows(blocks: _Blocks, placed: _Rows, apart: Collection[int] = ()) -> list[R
         structure = (key, tuple(place), *map(_structure, layers), *(at[a] for a in axes))
         alike.setdefault(structure, {})[at] = layers
     there: dict[Any, list[tuple[int, ...]]] = {}
-    for (key, place, *_), each in alike.items():  # choices that make no difference to some alternative do not part its rows
+    for (
+        key,
+        place,
+        *_,
+    ), each in alike.items():  # choices that make no difference to some alternative do not part its rows
         there.setdefault((key, _sized(blocks, each), place), []).extend(each)
     return [
         Row(key, layers, blocks.effect(dict.fromkeys(joint, 1), 0), *place)

@@ -185,7 +185,12 @@ def _check_branches(what: str, block: Block, channels: int, resolution: int) -> 
     holds(block.join == "concat" or len(set(widths)) == 1, what, "what is added has equally many channels", widths)
     for branch in block.branches:
         before = len(range(branch.first, channels, branch.step)), resolution
-        holds(branch.layers or branch.channels == before[0], what, "its input goes on whole", f"{branch.channels} of {before[0]}")
+        holds(
+            branch.layers or branch.channels == before[0],
+            what,
+            "its input goes on whole",
+            f"{branch.channels} of {before[0]}",
+        )
         for layer in branch.layers[:1]:
             holds(
                 (layer.in_channels, layer.resolution) == before,
