@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from snugnet.data import ImageSet, normalise
-from snugnet.family import CALIBRATION_BATCH as FAMILY_BATCH
+from snugnet.family.record import CALIBRATION_BATCH as FAMILY_BATCH
 from snugnet.pipeline import machine
 from snugnet.search.image_scorer import ImageScorer
 from snugnet.spaces import SearchSpace, get_space

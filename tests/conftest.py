@@ -41,21 +41,6 @@ def shared_folder() -> Path:
 @pytest.fixture(scope="session")
 def randomise() -> Callable[[nn.Module, int], None]:
     """Gives every bias, batch norm and classifier values that are not the trivial ones of a fresh network."""
-    import torch
-    from torch import nn
+    from snugnet.testing.networks import randomise
 
-    @torch.no_grad()
-    def change(module: nn.Module, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_mean.normal_(0, 0.2, generator=generator)
-                part.running_var.uniform_(0.5, 2, generator=generator)
-                part.weight.uniform_(0.5, 1.5, generator=generator)
-                part.bias.normal_(0, 0.2, generator=generator)
-            elif isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None:
-                part.bias.normal_(0, 0.1, generator=generator)
-            if isinstance(part, nn.Linear):
-                part.weight.normal_(0, 0.2, generator=generator)
-
-    return change
+    return randomise

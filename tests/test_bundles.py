@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,55 @@ FAMILY.write(Path(sys.argv[1]), {"is": "new"}, {"a.bin": b"new a" * 70, "b.npz":
         save(folder, OLD, "old")
         ended = subprocess.run([sys.executable, "-c", script, str(folder), str(at)], check=False).returncode
         found.append(check_whole(folder))
-        save(folder, NEW, "new")
+        save(
+            folder, {name: content[::-1] for name, content in OLD.items()}, "other"
+        )  # clears what was left, of any content
         assert len([path for path in folder.iterdir() if path.name != LOCK]) == 4
         if ended == 0:
             break
     assert found[0] == "old"
     assert found[-1] == "new"
     assert len(found) > 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_a_disk_that_is_full_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    """No file may grow past a limit: the write that passes it really fails, with half of the file written."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from snugnet.bundles import FAMILY
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+FAMILY.write(Path(sys.argv[1]), {"is": "new"}, {"a.bin": b"new a" * 70, "b.npz": b"the same in both", "c.bin": b"new c"})
+"""
+    found = []
+    for limit in (0, 200, 349, 350, 400, 10_000):  # nothing, half of the first file, all of it but not the index, all
+        folder = tmp_path / str(limit)
+        save(folder, OLD, "old")
+        ended = subprocess.run(
+            [sys.executable, "-c", script, str(folder), str(limit)], capture_output=True, text=True, check=False
+        )
+        found.append(check_whole(folder))
+        assert ended.returncode == 0 or "File too large" in ended.stderr
+        assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
+    assert found == ["old"] * 5 + ["new"]
+
+
+def test_two_threads_do_not_save_over_one_another(tmp_path: Path) -> None:
+    """The one that comes second is refused; it would remove files that the first has written and not yet listed."""
+
+    def write(i: int) -> int:
+        try:
+            save(tmp_path, NEW if i % 2 else OLD, "new" if i % 2 else "old")
+        except BusyError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(write, range(200))) > 0
+    assert check_whole(tmp_path) in ("old", "new")
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_two_writers_and_a_reader(tmp_path: Path) -> None:

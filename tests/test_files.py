@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -55,6 +56,9 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".b.0123.tmp").write_bytes(b"another's")
     remove_temporaries(tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == [".b.0123.tmp"]
+    (tmp_path / ".b-1.x.0123.tmp").write_bytes(b"half")
+    remove_temporaries(tmp_path / "b-*.x")
+    assert [path.name for path in tmp_path.iterdir()] == [".b.0123.tmp"]
 
 
 def test_another_process_is_named(tmp_path: Path) -> None:
@@ -87,6 +91,32 @@ def test_the_same_process_may_take_it_again(tmp_path: Path) -> None:
     process = holder(tmp_path)
     process.kill()
     process.wait()
+
+
+def test_another_thread_is_kept_out_as_well(tmp_path: Path) -> None:
+    def take() -> None:
+        with locked(tmp_path):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path), pytest.raises(BusyError, match="in use by another thread of this process"):
+            pool.submit(take).result()
+        pool.submit(take).result()
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Some network file systems: work goes on there, and nobody is said to be in the way."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path), locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path):
+        pass
 
 
 def test_of_many_processes_one_has_it_at_a_time(tmp_path: Path) -> None:

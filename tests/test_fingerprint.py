@@ -32,7 +32,7 @@ def test_what_differs_is_named() -> None:
     )
     own = fingerprint(seed=0, training={"stages": [{"epochs": 1}, {"epochs": 3}], "batch_size": 8}, new=None, flag=True)
     assert differences(made, own) == ["training.stages.1.epochs", "training.stages.1.subnets", "new", "flag", "old"]
-    assert differences(1, own) == differences(None, own) == ["all of it"]
+    assert differences(1, own) == differences(None, own) == ["format of the checkpoint"]
     assert differences({"x": True}, {"x": 1}) == ["x"]
     many = fingerprint(**{f"k{i}": i for i in range(9)})
     assert describe_differences({}, many) == "k0, k1, k2, k3 and 5 more"

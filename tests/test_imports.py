@@ -93,7 +93,18 @@ def test_a_file_is_of_readable_length() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["snugnet", "snugnet.spaces", "snugnet.costs", "snugnet.data", "snugnet.recipe", "snugnet.cli.main"]
+    "module",
+    [
+        "snugnet",
+        "snugnet.spaces",
+        "snugnet.costs",
+        "snugnet.data",
+        "snugnet.recipe",
+        "snugnet.predictors",
+        "snugnet.search.method",
+        "snugnet.search.optimisers.optimiser",
+        "snugnet.cli.main",
+    ],
 )
 def test_no_torch_at_import(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -13,7 +14,23 @@ from snugnet.errors import SpaceError
 from snugnet.registry import Registry
 
 GROUP = "snugnet.registry_test"
-GOOD = "class Wheel:\n    name = 'wheel'\n\nclass Other:\n    name = 'another'\n\nNO_WHEEL = 3\n"
+GOOD = """
+from abc import ABC, abstractmethod
+
+class Wheel:
+    name = 'wheel'
+
+class Other:
+    name = 'another'
+
+class Half(ABC):
+    name = 'wheel'
+
+    @abstractmethod
+    def turn(self): ...
+
+NO_WHEEL = 3
+"""
 
 
 def make(**homes: str) -> Registry[type]:
@@ -82,6 +99,7 @@ def test_a_broken_package_disturbs_nobody_until_its_name_is_asked_for(site: Path
     [
         ("good_wheels:NO_WHEEL", "good_wheels:NO_WHEEL is no wheel, it is 3"),
         ("good_wheels:Other", "good_wheels:Other calls itself 'another'; give it the same name"),
+        ("good_wheels:Half", "good_wheels:Half does not define turn"),
         ("good_wheels:Nothing", "cannot be loaded from good_wheels:Nothing"),
     ],
 )
@@ -104,3 +122,21 @@ def test_a_second_of_the_same_name_is_left_out_with_a_warning(site: Path) -> Non
     assert len(messages) == 2
     assert "good_wheels:Other brings a second wheel 'own'; it is left out" in messages
     assert registry["own"] is int
+
+
+def test_what_fails_when_it_is_looked_at_is_refused_in_one_line(site: Path) -> None:
+    install(site, "good", {"good_wheels": GOOD}, {GROUP: {"wheel": "good_wheels:Wheel"}})
+    registry: Registry[type] = Registry(GROUP, "wheel", SpaceError, lambda thing: thing.spokes > 3)  # type: ignore[attr-defined]
+    with pytest.raises(SpaceError, match=r"cannot be loaded from good_wheels:Wheel \(AttributeError: .*spokes"):
+        registry["wheel"]
+
+
+def test_what_has_made_itself_known_is_no_second_one(site: Path) -> None:
+    """A module may be imported by hand before names are asked for: its decorator and its entry point say the same."""
+    install(site, "good", {"good_wheels": GOOD}, {GROUP: {"wheel": "good_wheels:Wheel"}})
+    registry = make()
+    wheel = registry.add("wheel", importlib.import_module("good_wheels").Wheel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert registry.names() == ["wheel"]
+    assert registry["wheel"] is wheel

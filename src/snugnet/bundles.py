@@ -46,7 +46,7 @@ class Bundle:
         return f"{self.kind}.json"
 
     def patterns(self, names: Sequence[str]) -> list[str]:
-        """Which files may belong to such a thing, as patterns for a download."""
+        """Which files may belong to such a thing, in any save of any version."""
         return [self.index, *names, *(_stored_name(name, "*") for name in names)]
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -76,12 +76,11 @@ class Bundle:
         text = json.dumps({**whole, "sha256": index_checksum(whole)}, indent=1)
         with locked(folder):
             before = self._listed(folder)
+            for pattern in self.patterns(list(contents)):
+                remove_temporaries(folder / pattern)
             for name, content in contents.items():
-                path = folder / stored[name]
-                remove_temporaries(path)
-                if not _holds(path, sums[name]):
-                    write_atomically(path, content)
-            remove_temporaries(folder / self.index)
+                if not _holds(folder / stored[name], sums[name]):
+                    write_atomically(folder / stored[name], content)
             sync_folder(folder)
             write_atomically(folder / self.index, text.encode())
             sync_folder(folder)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from snugnet.errors import BusyError
 
@@ -35,62 +35,78 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what writers of a file left when they were killed; nobody else may be writing it now."""
+    """Remove what writers of a file left when they were killed; nobody else may be writing it now.
+
+    Args:
+        path: of the file; its name may be a pattern for several (``supernet-*.safetensors``).
+    """
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
-_held: dict[Path, tuple[IO[str], int]] = {}  # by folder the open lock, and how many times this process has taken it
-_guard = threading.RLock()
+class _Held(NamedTuple):
+    """A lock that this process has: the open file (None where the system has no such lock), the thread, how often it was taken."""
+
+    file: IO[str] | None
+    thread: int
+    times: int
+
+
+_held: dict[Path, _Held] = {}
+_guard = threading.Lock()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the same process may take it again inside.
+    """Keep other processes, and other threads of this one, out of a folder; the same thread may take it again inside.
 
     The lock is one that the system lets go of when its process ends, however it ends (``flock``), so a killed run locks nothing. The
-    file :data:`LOCK` says meanwhile who has it. Where the system has no such lock (Windows), nothing is locked.
+    file :data:`LOCK` says meanwhile who has it. Where there is no such lock (Windows, some network file systems), other processes are
+    not kept out.
 
     Args:
         folder: is made if needed.
 
     Raises:
-        BusyError: another process works in it; the message names that process.
+        BusyError: somebody else works in it; the message names the process.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    own = folder.resolve()
+    own, thread = folder.resolve(), threading.get_ident()
     with _guard:
-        file, times = _held.get(own) or (_take(own), 0)
-        _held[own] = (file, times + 1)
+        held = _held.get(own) or _Held(_take(own), thread, 0)
+        if held.thread != thread:
+            raise _busy(own, "another thread of this process")
+        _held[own] = held._replace(times=held.times + 1)
     try:
         yield
     finally:
         with _guard:
-            file, times = _held.pop(own)
-            if times > 1:
-                _held[own] = (file, times - 1)
-            else:
+            held = _held.pop(own)
+            if held.times > 1:
+                _held[own] = held._replace(times=held.times - 1)
+            elif held.file is not None:
                 (own / LOCK).unlink(missing_ok=True)
-                file.close()
+                held.file.close()
 
 
-def _take(folder: Path) -> IO[str]:
-    path = folder / LOCK
+def _take(folder: Path) -> IO[str] | None:
     try:
         import fcntl
     except ImportError:
-        return path.open("a+", encoding="utf-8")
+        return None
+    path = folder / LOCK
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = " ".join(file.read(1000).split())
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise _busy(folder, " ".join(file.read(1000).split()) or "another process") from None
+        except OSError:  # a file system without such locks
             file.close()
-            raise BusyError(
-                f"{folder} is in use by {holder or 'another process'}; wait for its end, stop it, or give another folder"
-            ) from None
+            path.unlink(missing_ok=True)
+            return None
         if _is_at(file, path):
             break
         file.close()  # the one who had it has just removed it: it locks nothing any more
@@ -99,6 +115,10 @@ def _take(folder: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')} ({command})\n")
     file.flush()
     return file
+
+
+def _busy(folder: Path, holder: str) -> BusyError:
+    return BusyError(f"{folder} is in use by {holder}; wait for its end, stop it, or give another folder")
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

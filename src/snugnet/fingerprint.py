@@ -14,7 +14,7 @@ from typing import Any
 
 Fingerprint = dict[str, Any]
 
-_SHOWN = 4  # names in a refusal
+_NAMES_SHOWN = 4  # names in a refusal
 _ABSENT = object()
 
 
@@ -54,8 +54,8 @@ def differences(made: Any, own: Fingerprint) -> list[str]:
 def describe_differences(made: Any, own: Fingerprint) -> str:
     """The names of what differs, for a message; empty where nothing does."""
     names = differences(made, own)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _differences(made: Any, own: Any, where: str) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _differences(made: Any, own: Any, where: str) -> Iterator[str]:
         pairs = dict(enumerate(zip(made, own, strict=True)))
     else:
         if made != own or type(made) is not type(own):
-            yield where or "all of it"
+            yield where or "format of the checkpoint"
         return
     for key, (there, here) in pairs.items():
         yield from _differences(there, here, f"{where}.{key}" if where else str(key))

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from snugnet._version import __version__
-from snugnet.costs import counted_table, resolve_budget
+from snugnet.costs import COSTS, resolve_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import ConfigError, DataError
 from snugnet.family import Family
@@ -137,7 +137,7 @@ def train_generator(
     Returns:
         The generator, and the seconds that its training took in all.
     """
-    table = counted_table(supernet.space, recipe.generator.budget)
+    table = recipe.cost_table(supernet.space, recipe.generator.budget)
     generator = make_generator(recipe, supernet.space, data)
     search = GeneratorTraining(recipe, supernet, generator, table, data, fabric, log.folder, log, progress)
     search.run()
@@ -163,11 +163,12 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
     Raises:
         ConfigError: a stage names a kind of choice that the space does not have, or there is nothing to start from.
         PredictorError: there is no such predictor.
-        SpaceError: a cost is unknown.
+        SpaceError: a cost is unknown, or its table of another space.
+        DataError: a cost table cannot be read.
         BudgetError: no network is within a budget of the evaluation.
         DataError: no group has two classes.
     """
-    table = counted_table(space, recipe.training.cost)
+    table = recipe.cost_table(space, recipe.training.cost)
     for stage in recipe.training.stages:
         make_policy(stage, table)
     largest = max(len(classes) for classes in data.groups.values())
@@ -177,8 +178,12 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
     for g, name in enumerate(data.groups):
         if labels.count(g) < 2:
             raise DataError(f"group {name!r} has {labels.count(g)} validation images; the generator needs at least 2")
-    whole = counted_table(space, recipe.generator.budget)
-    table = counted_table(space, recipe.generator.budget, num_classes=largest)
+    for name in recipe.costs:
+        recipe.cost_table(space, name)
+    budget_name = recipe.generator.budget
+    table = whole = recipe.cost_table(space, budget_name)
+    if budget_name in COSTS:  # of a measured cost it is not known what a narrower classifier saves
+        table = COSTS[budget_name].with_classes(whole, largest)
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
         table.check_budget(resolve_budget(budget, whole.range), "evaluation.budgets: ")
@@ -203,7 +208,7 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
 def make_generator(recipe: Recipe, space: SearchSpace, data: GroupedImages) -> ArchitectureGenerator:
     """A fresh generator for budgets between the space's smallest and largest cost."""
     config = recipe.generator
-    low, high = counted_table(space, config.budget).bounds()
+    low, high = recipe.cost_table(space, config.budget).bounds()
     return ArchitectureGenerator(
         space,
         len(data.groups),
@@ -237,8 +242,8 @@ def make_family(
         mean=data.mean,
         std=data.std,
         tables={
-            name: counted_table(supernet.space, name)
-            for name in dict.fromkeys(("madds", "params", recipe.generator.budget))
+            name: recipe.cost_table(supernet.space, name)
+            for name in dict.fromkeys(("madds", "params", recipe.generator.budget, *recipe.costs))
         },
         calibration=some(data.train, few, recipe.seed),
         validation=some(data.validation, recipe.evaluation.validation_images, recipe.seed),

@@ -11,9 +11,10 @@ import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from snugnet.config import Config, read_config
-from snugnet.costs.budget import resolve_budget
+from snugnet.costs import COSTS, CostTable, counted_table, load_cost_table, resolve_budget
 from snugnet.data.config import AugmentConfig, DataConfig
 from snugnet.errors import ConfigError
+from snugnet.spaces import SearchSpace
 
 
 class SpaceConfig(Config):
@@ -98,7 +99,8 @@ class TrainingConfig(Config):
         weight_decay: of SGD, on every parameter but biases and batch norm.
         dropout, drop_connect: on the largest network alone, under the sandwich rule: share of the classifier's inputs, and
             of the last block's samples (rising from 0 at the first), that are dropped.
-        cost: that costs are drawn of: madds, params, activations.
+        cost: that costs are drawn of: madds, params, activations, one that an installed package brings, or a measured one of
+            the recipe's ``costs``.
         predictor: folder of an accuracy predictor that BestUp and WorstUp ask; without it, they compare the losses on the
             images of the step.
         checkpoint_seconds: at most so much work is lost when a run is stopped.
@@ -143,7 +145,8 @@ class GeneratorConfig(Config):
     """The architecture generator and its training (EAS section 3.2).
 
     Attributes:
-        budget: the cost that budgets are of: madds, params or activations.
+        budget: the cost that budgets are of: madds, params, activations, one that an installed package brings, or a measured
+            one of the recipe's ``costs``.
         budgets: K, how many budgets have an embedding, evenly spaced between the smallest and the largest cost.
         embedding_size: of each superclass and each budget.
         hidden_size: of the LSTM.
@@ -218,6 +221,8 @@ class Recipe(Config):
         device: auto, cpu or cuda. (Apple's mps has no float64, which exact costs and gates are counted in.)
         precision: of training, as Lightning Fabric names them.
         threads: CPU threads; all without it.
+        costs: measured costs by name, each the file of its table (``latency_ms: note10.csv``); see
+            :func:`snugnet.costs.load_cost_table`. The family has them all as budgets.
     """
 
     name: str
@@ -226,6 +231,7 @@ class Recipe(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
+    costs: dict[str, str] = Field(default_factory=dict)
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     space: SpaceConfig = SpaceConfig()
@@ -233,9 +239,31 @@ class Recipe(Config):
     generator: GeneratorConfig = GeneratorConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @model_validator(mode="after")
+    def _measured(self) -> Recipe:
+        for name in self.costs:
+            if name in COSTS:
+                raise ValueError(f"costs: {name} is counted from the architecture; a measured cost has another name")
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, defaults filled in."""
         return json.loads(self.model_dump_json())
+
+    def cost_table(self, space: SearchSpace, name: str) -> CostTable:
+        """The table of a cost that the recipe names: a measured one of :attr:`costs`, or one that is known by its name.
+
+        Raises:
+            ConfigError: the file's table is of another cost.
+            DataError: the file cannot be read.
+            SpaceError: there is no such cost, or the file is of another space.
+        """
+        if name not in self.costs:
+            return counted_table(space, name)
+        table = load_cost_table(self.costs[name], space)
+        if table.name != name:
+            raise ConfigError(f"costs.{name}: {self.costs[name]} is a table of {table.name}; name it so")
+        return table
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -12,6 +12,7 @@ its name is asked for, so a package that is broken disturbs nobody else.
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -48,7 +49,7 @@ class Registry(Generic[T]):
             group: of the entry points.
             noun: for messages.
             error: for names that are not known.
-            fits: whether an object that an entry point gives is such a thing.
+            fits: whether an object that an entry point gives is such a thing; what it raises says why it is none.
             key: the attribute by which such a thing names itself.
             homes: from names to where this package has them, as an entry point says it (``module:attribute``): they too are
                 imported when they are asked for.
@@ -90,6 +91,8 @@ class Registry(Generic[T]):
         if self._brought is None:
             self._brought = dict(self._homes)
             for point in metadata.entry_points(group=self.group):
+                if self._is_known(point):
+                    continue
                 if point.name in self._own or point.name in self._brought:
                     warnings.warn(
                         f"{point.value} brings a second {self.noun} {point.name!r}; it is left out", stacklevel=3
@@ -98,14 +101,22 @@ class Registry(Generic[T]):
                     self._brought[point.name] = point
         return self._brought
 
+    def _is_known(self, point: metadata.EntryPoint) -> bool:
+        """Whether what an entry point gives has been added already, as a decorator does where its module is imported first."""
+        module, _, attribute = point.value.partition(":")
+        return point.name in self._own and self._own[point.name] is getattr(sys.modules.get(module), attribute, None)
+
     def _load(self, point: metadata.EntryPoint) -> T:
         try:
             thing = point.load()
+            fits = self._fits(thing)
         except (Exception, SystemExit) as error:  # whatever somebody else's package does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise self.error(f"{self.noun} {point.name!r} cannot be loaded from {point.value} ({reason})") from error
-        if not self._fits(thing):
+        if not fits:
             raise self.error(f"{self.noun} {point.name!r}: {point.value} is no {self.noun}, it is {thing!r:.80}")
         if (name := getattr(thing, self.key, None)) != point.name:  # what it makes would be stored under that name
             raise self.error(f"{self.noun} {point.name!r}: {point.value} calls itself {name!r}; give it the same name")
+        if missing := sorted(getattr(thing, "__abstractmethods__", ())):
+            raise self.error(f"{self.noun} {point.name!r}: {point.value} does not define {', '.join(missing)}")
         return thing

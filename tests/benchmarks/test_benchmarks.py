@@ -87,3 +87,15 @@ def test_the_package_is_right_about_the_same_images(benchmark_module: Any) -> No
     result = module.compare(space, 32, 200, 100, repeats=1, archs=1)
     assert result["greatest_difference_in_images_right"] <= 1
     assert set(result["median_seconds"]) == {"ours", "ofa, batches of 100", "ofa, batches of 250"}
+
+
+def test_many_scenarios(benchmark_module: Any) -> None:
+    module = benchmark_module("scenarios")
+    family = module.make_family(4, width_mult=0.1, resolution=16)
+    result = module.measure(family, few=5, lists=20, many=60)
+    assert list(result) == ["5 scenarios", "20 different class lists", "60 scenarios"]
+    assert result["60 scenarios"]["per_second"] > 60
+    assert 0 <= result["60 scenarios"]["scenarios_mb"] <= result["60 scenarios"]["peak_mb"]
+    scenarios = module.random_scenarios(family, 3, np.random.default_rng(0))
+    with pytest.raises(SystemExit, match="superclass 2 under"):
+        module.check(family.specialize_many(scenarios[::-1])[1:], scenarios[1:])

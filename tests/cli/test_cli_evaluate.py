@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from snugnet.bundles import index_checksum
+from snugnet.data.images import decode_images as decode
 
 
 @pytest.fixture
@@ -61,6 +62,37 @@ def test_some_groups_and_given_budgets_with_a_report(snugnet: Any, family: Path,
     assert "report/results.md" in done.err
 
 
+def test_budgets_of_another_cost_as_shares(snugnet: Any, family: Path) -> None:
+    from snugnet.family.disk import load_family
+
+    low, high = load_family(family).cost_range("params")
+    done = snugnet(
+        "evaluate", family, "--cost", "params", "--budgets", "10%,50%", "--group", "round", "--json"
+    ).json  # fmt: skip
+    assert done["budget"] == "params"
+    assert [row["budget"] for row in done["rows"]] == pytest.approx([low + s * (high - low) for s in (0.1, 0.5)])
+    assert all(row["costs"]["params"] <= row["budget"] for row in done["rows"])
+
+
+def test_budgets_as_shares_of_the_range(snugnet: Any, family: Path) -> None:
+    from snugnet.family import load_family
+
+    low, high = load_family(family).cost_range("madds")
+    done = snugnet("evaluate", family, "--group", "round", "--budgets", "25%,50%", "--json").json
+    assert [row["budget"] for row in done["rows"]] == [low + (high - low) / 4, low + (high - low) / 2]
+
+
+def test_only_test_images_are_decoded(snugnet: Any, family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snugnet.data import dataset
+
+    decoded = []
+    monkeypatch.setattr(
+        dataset, "decode_images", lambda *given, **options: decoded.append(len(given[1])) or decode(*given, **options)
+    )
+    done = snugnet("evaluate", family, "--budgets", "1", "--json").json
+    assert decoded == [done["context"]["data"]["rows"]["test"]]
+
+
 def test_images_that_lie_elsewhere_with_classes_in_another_order(snugnet: Any, family: Path, tmp_path: Path) -> None:
     """The digits as a folder: the same classes, and labels are matched by name."""
     from PIL import Image
@@ -89,6 +121,8 @@ def test_images_that_lie_elsewhere_with_classes_in_another_order(snugnet: Any, f
         (["--budgets", "0"], "at least one budget"),
         (["--budgets", "10,20"], "feasible: "),
         (["--budgets", "many"], "a budget is a positive number"),
+        (["--budgets", "120%"], "from 0% to 100%"),
+        (["--cost", "watts"], "no cost 'watts'; costs: madds, params"),
         (["--budgets", ""], "names have commas between them"),
         (["--budgets", "1M,,2M"], "names have commas between them"),
         (["-d", "sauce=x"], "data: no key 'sauce'; did you mean 'source'?"),

@@ -136,3 +136,12 @@ def test_names_may_hold_commas_in_quotes() -> None:
     from snugnet.cli.common import read_names
 
     assert read_names('"tench, Tinca tinca", goldfish') == ["tench, Tinca tinca", "goldfish"]
+
+
+def test_a_warning_is_one_line_without_our_source() -> None:
+    code = (
+        "import warnings; from snugnet.cli import main; "
+        "main.app = lambda **_: warnings.warn('two\\nlines'); main.main([])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "warning: two lines\n")

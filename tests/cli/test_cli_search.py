@@ -63,7 +63,7 @@ def test_costs_are_of_the_network_that_is_handed_out(snugnet: Any, family: Path)
     counted = snugnet(
         "cost", "ofa-mobilenet-v3", "--arch", "arch.json", *arguments, "--num-classes", "4", "--json"
     ).json
-    assert counted == winner["costs"]
+    assert {name: counted[name] for name in ("madds", "params")} == winner["costs"]
     assert Path("net.onnx").stat().st_size > 0
 
 
@@ -103,6 +103,18 @@ def test_the_same_search_goes_on_and_another_is_refused(snugnet: Any, family: Pa
         (("--method", "nsga2", "--population", "1"), ("population", "at least 2")),
         (("--onnx", "net.onnx"), ("--onnx", "--group")),
         (("--out", "/dev/null/run"), ("cannot write",)),
+        (("--method", "random", "--set", "sample=3"), ("random takes no sample", "samples")),
+        (("--method", "random", "--set", "samples=many"), ("samples is 'many'", "integer")),
+        (("--method", "random", "--set", "samples=3", "--set", "samples=4"), ("--set gives samples twice",)),
+        (
+            ("--method", "nsga2", "--set", "population=3", "--population", "4"),
+            ("--set", "--population", "leave one out"),
+        ),
+        (("--method", "nsga2", "--set", "costs=[watts]"), ("no cost 'watts'", "madds")),
+        (("--madds", "1M", "--budget", "madds=2M"), ("two budgets of madds",)),
+        (("--budget", "madds"), ("--budget", "NAME=VALUE")),
+        (("--budget", "watts=3"), ("no cost 'watts'",)),
+        (("--budget", "madds=140%"), ("--budget", "from 0% to 100%")),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -122,3 +134,35 @@ def test_a_front_of_one_point_is_an_error(snugnet: Any, family: Path) -> None:
     assert done.code == 2
     assert "1 point" in done.err.splitlines()[-1]
     assert len(Path("run/evaluated.csv").read_text().splitlines()) == 2  # what was evaluated is there to look at
+
+
+def test_settings_are_fields_and_budgets_may_be_shares(snugnet: Any, family: Path) -> None:
+    from snugnet.family.disk import load_family
+
+    low, high = load_family(family).cost_range("params", "round")
+    result = snugnet(
+        "search", family, "--method", "nsga2", "--set", "population=8", "--set", "generations=2", "--set", "costs=[madds, params]",
+        "--group", "round", "--budget", "params=60%", "--budget", "madds=100%", "--json",
+    ).json  # fmt: skip
+    expected = {"method": "nsga2", "costs": ["madds", "params"], "population": 8, "generations": 2, "probability": 0.05}
+    assert result["settings"] == expected
+    assert result["budgets"]["params"] == pytest.approx(low + 0.6 * (high - low))
+    assert all(winner["costs"]["params"] <= result["budgets"]["params"] for winner in result["winners"])
+
+
+def test_where_little_fits_it_is_said(snugnet: Any, family: Path) -> None:
+    arguments = ("search", family, "--method", "random", "--evaluations", 5, "--group", "round")
+    result = snugnet(*arguments, "--budget", "madds=0%", "--out", "run", "--json").json
+    assert result["evaluated"] < 5
+    assert json.loads(Path("run/search.json").read_text())["shortfall"] == result["shortfall"]
+    assert result["shortfall"].endswith("of up to 5: no more new ones were found")
+    assert result["shortfall"] in snugnet(*arguments, "--budget", "madds=0%").err.splitlines()
+    assert snugnet(*arguments, "--json").json["shortfall"] is None
+
+
+def test_the_methods_and_their_settings_are_shown(snugnet: Any) -> None:
+    shown = snugnet("search", "--methods")
+    assert shown.code == 0
+    words = " ".join(shown.out.split())
+    for text in (*METHODS, "samples=1000", "optimiser=climb", "probability=0.05", "--rounds"):
+        assert text in words

@@ -44,7 +44,19 @@ def test_costs_are_those_of_the_cost_command(snugnet: Any, family: Path, tmp_pat
     counted = snugnet(
         "cost", "ofa-mobilenet-v3", "--arch", "arch.json", *arguments, "--num-classes", "4", "--json"
     ).json
-    assert counted == done["costs"]
+    assert {name: counted[name] for name in ("madds", "params")} == done["costs"]
+
+
+def test_budgets_of_any_cost_as_amounts_or_shares(snugnet: Any, family: Path) -> None:
+    arguments = ("specialize", family, "--group", "round", "--json")
+    assert (
+        snugnet(*arguments, "--budget", "madds=100k", "--budget", "params=90k").json
+        == {**snugnet(*arguments, "--madds", "100k", "--params", "90k").json, "ms": pytest.approx(0, abs=1e6)}
+    )  # fmt: skip
+    smallest, largest = (snugnet(*arguments, "--budget", f"madds={share}%").json for share in (0, 100))
+    middle = snugnet(*arguments, "--madds", "50%").json["budgets"]["madds"]
+    assert smallest["costs"]["madds"] == smallest["budgets"]["madds"]
+    assert middle == pytest.approx((smallest["budgets"]["madds"] + largest["budgets"]["madds"]) / 2)
 
 
 def test_any_classes_in_the_order_given(snugnet: Any, family: Path) -> None:
@@ -110,6 +122,10 @@ def test_torch_export_file(snugnet: Any, family: Path, tmp_path: Path) -> None:
         (["--group", "round", "--madds", "0"], "--madds: a budget is a positive number"),
         (["--group", "round", "--madds", ""], "--madds: a budget is a positive number"),
         (["--group", "round", "--madds", "10"], "feasible: "),
+        (["--group", "round", "--madds", "1M", "--budget", "madds=2M"], "two budgets of madds"),
+        (["--group", "round", "--budget", "madds=1Q"], "--budget: a budget is a positive number"),
+        (["--group", "round", "--budget", "watts=1"], "no cost 'watts'; costs: madds, params"),
+        (["--group", "round", "--madds", "101%"], "--madds: a share of the range of a cost is from 0% to 100%"),
         (["--group", "round", "--madds", "100k", "--params", "10"], "has params <= 10; feasible: "),
         (["--group", "round", "--latency-ms", "5"], "no cost 'latency_ms'; costs: madds, params"),
         (["--group", "round", "--energy-mj", "5"], "no cost 'energy_mj'; costs: madds, params"),

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from snugnet.files import LOCK
 from snugnet.recipe import load_recipe
 
 
@@ -42,6 +44,42 @@ def test_train_evaluate_specialize(snugnet: Any, recipe: Path, tmp_path: Path) -
     fresh = snugnet("train", recipe, "output=runs/a", "seed=1", "--fresh")
     assert fresh.code == 0
     assert "going on" not in fresh.err
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[int]:
+    """A process that works in runs/a; gives its number."""
+    hold = "import sys, time\nfrom pathlib import Path\nfrom snugnet.files import locked\nwith locked(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "runs" / "a")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_two_runs_do_not_share_a_folder(snugnet: Any, recipe: Path, tmp_path: Path, busy: int) -> None:
+    for fresh in ([], ["--fresh"]):
+        done = snugnet("train", recipe, "output=runs/a", *fresh)
+        assert done.code == 2
+        line = done.err.splitlines()[-1]
+        assert f"runs/a is in use by process {busy} on " in line
+        assert "since 20" in line
+    assert {path.name for path in (tmp_path / "runs" / "a").iterdir()} == {LOCK}
+
+
+def test_a_run_has_its_folder_to_the_end(
+    snugnet: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snugnet.family.report import Report
+
+    save, there = Report.save, []
+    monkeypatch.setattr(
+        Report, "save", lambda self, folder: there.append((folder / LOCK).exists()) or save(self, folder)
+    )
+    assert snugnet("train", recipe, "output=runs/a").code == 0
+    assert there == [True]
+    assert not (tmp_path / "runs" / "a" / LOCK).exists()
 
 
 def test_it_shows_the_data_and_the_space_before_it_trains(snugnet: Any, recipe: Path) -> None:
@@ -135,6 +173,74 @@ def test_a_predictor_of_another_space_is_refused_by_what_differs(snugnet: Any, r
     assert "predicts top1, top5; needed: one accuracy" in line
 
 
+def measured(recipe: Path, path: Path, name: str = "latency_ms", scale: float = 1e-6) -> None:
+    """Write a table that a device might have given: a cost like the multiply-adds, and something that always comes."""
+    from snugnet import pipeline
+    from snugnet.costs import CostTable, counted_table, save_cost_table
+    from snugnet.data import load_data
+
+    made = load_recipe(recipe)
+    space = pipeline.make_space(made, load_data(made.data, progress=False))
+    madds = counted_table(space, "madds")
+    terms = [(columns, np.asarray(values) * scale) for columns, values in madds.tables]
+    save_cost_table(CostTable(space, name, "ms", [*terms, ((), 0.5)]), path)
+
+
+def test_budgets_of_a_measured_cost(snugnet: Any, recipe: Path, tmp_path: Path) -> None:
+    """The recipe names a table: training draws by it, the generator learns budgets of it, the family has it."""
+    measured(recipe, tmp_path / "device.npz")
+    asks = [
+        "costs={latency_ms: device.npz}", "generator.budget=latency_ms", "training.cost=latency_ms",
+        "training.stages.1.elastic=all", "training.stages.1.sampling=cost", "evaluation.budgets=['50%']",
+    ]  # fmt: skip
+    done = snugnet("train", recipe, *asks, "output=runs/a", "--json").json
+    assert done["budget"] == "latency_ms"
+    assert all(row["costs"]["latency_ms"] <= row["budget"] for row in done["rows"])
+    given = snugnet(
+        "specialize", "runs/a", "--group", "round", "--latency-ms", done["rows"][0]["budget"], "--json"
+    ).json
+    assert given["costs"]["latency_ms"] <= done["rows"][0]["budget"]
+    assert snugnet("train", recipe, *asks, "output=runs/a").code == 0
+    measured(recipe, tmp_path / "device.npz", scale=2e-6)  # under the same name
+    other = snugnet("train", recipe, *asks, "output=runs/a")
+    assert other.code == 2
+    assert "not the same training.cost" in other.err.splitlines()[-1]
+    rest = [each for each in asks if not each.startswith(("training.cost", "training.stages.1.sampling"))]
+    assert snugnet("train", recipe, *rest, "output=runs/b").code == 0
+    measured(recipe, tmp_path / "device.npz")
+    other = snugnet("train", recipe, *rest, "output=runs/b")
+    assert "another generator recipe or supernet (not the same costs)" in other.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("costs", "says"),
+    [
+        ("{latency_ms: none.npz}", "cannot read the cost table none.npz"),
+        ("{energy_mj: device.npz}", "costs.energy_mj: device.npz is a table of latency_ms; name it so"),
+        ("{madds: device.npz}", "madds is counted from the architecture; a measured cost has another name"),
+        ("{latency_ms: tiny.yaml}", "tiny.yaml is no cost table"),
+    ],
+)
+def test_measured_costs_that_are_none(snugnet: Any, recipe: Path, tmp_path: Path, costs: str, says: str) -> None:
+    measured(recipe, tmp_path / "device.npz")
+    assert says in snugnet("train", recipe, f"costs={costs}").error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cost_that_a_package_brings_is_trained_on(
+    snugnet: Any, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snugnet.costs import COSTS, Cost
+
+    layers = Cost("layers", "layers", "layers of the network", lambda block, _: len(block.all_layers))
+    monkeypatch.setitem(COSTS._own, "layers", layers)
+    asks = ["generator.budget=layers", "training.cost=layers", "training.stages.1.elastic=all"]
+    done = snugnet(
+        "train", recipe, *asks, "training.stages.1.sampling=cost", "evaluation.budgets=['60%']", "--json"
+    ).json
+    assert all(row["costs"]["layers"] <= row["budget"] for row in done["rows"])
+
+
 def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
     """Ctrl-C: one line, code 130; the same command then goes on."""
     command = [sys.executable, "-m", "snugnet", "train", str(recipe)]
@@ -165,13 +271,13 @@ def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
 
 def test_quickstart_runs_the_recipe_that_the_repository_shows(snugnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from snugnet.cli import quickstart
-    from snugnet.family.report import Report, Row
+    from snugnet.family.report import MeasuredRow, Report
 
     ran = []
 
     def run(recipe: Any, **options: bool) -> Report:
         ran.append((recipe, options))
-        rows = [Row("round", budget, 1.0, 1.0, {}, 1.0, 0.0, 1, {}) for budget in (1e6, 3e6, 2e6)]
+        rows = [MeasuredRow("round", budget, 1.0, {}, {}, 1.0, 1.0, 0.0, 1) for budget in (1e6, 3e6, 2e6)]
         return Report("digits", "madds", rows, 1.0)
 
     monkeypatch.setattr(quickstart, "run", run)

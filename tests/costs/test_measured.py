@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from snugnet.costs import block_table, counted_table, load_ofa_latency
+from snugnet.costs import block_table, counted_table, load_cost_table, load_ofa_latency, save_cost_table
 from snugnet.errors import DataError, SpaceError
-from snugnet.spaces import get_space
+from snugnet.spaces import SearchSpace, get_space
 
 RESOLUTIONS = [160, 176, 192, 208, 224]
 ARCH = {
@@ -118,3 +119,34 @@ def test_files_that_are_no_latency_table_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=words):
             load_ofa_latency(path, space)
+
+
+@pytest.mark.parametrize("name", ["madds", "activations"])
+def test_a_table_in_a_file(tiny_space: SearchSpace, name: str, tmp_path: Path) -> None:
+    table = counted_table(tiny_space, name)
+    read = load_cost_table(save_cost_table(table, tmp_path / "t.npz"), tiny_space)
+    assert (read.name, read.unit, read.range) == (table.name, table.unit, table.range)
+    rows = tiny_space.sample(50, np.random.default_rng(0))
+    np.testing.assert_array_equal(read(rows), table(rows))
+
+
+def test_a_latency_table_of_once_for_all_by_its_suffix(note10: Path) -> None:
+    space = get_space("ofa-mobilenet-v3", width_mult=1.2, resolution=192)
+    assert load_cost_table(note10, space).range == load_ofa_latency(note10, space).range
+
+
+def test_files_that_are_no_cost_table_of_the_space(tmp_path: Path) -> None:
+    one, other = (get_space("mobilenet-v2", resolution=size) for size in (16, 32))
+    path = save_cost_table(counted_table(one, "madds"), tmp_path / "t.npz")
+    with pytest.raises(SpaceError, match=r"t\.npz is of another space \(not the same options\.resolution\)"):
+        load_cost_table(path, other)
+    with pytest.raises(DataError, match=r"cannot read the cost table .*none\.npz"):
+        load_cost_table(tmp_path / "none.npz", one)
+    whole = path.read_bytes()
+    np.savez(tmp_path / "space.npz", space=np.array(json.dumps(one.to_json())))
+    for content in (b"", b"name,ms", whole[:100], whole[:-30]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="is no cost table"):
+            load_cost_table(path, one)
+    with pytest.raises(SpaceError, match="lacks its array"):
+        load_cost_table(tmp_path / "space.npz", one)

@@ -44,13 +44,13 @@ def folder(tmp_path: Path, jpeg: Callable[..., bytes]) -> Path:
     """``train`` with 4 images and ``test`` with 2 of each of 5 classes in 2 superclasses."""
     root = tmp_path / "images"
     members = {"animal": ["cat", "dog", "owl"], "thing": ["cup", "pen"]}
-    for split, count in {"train": 4, "test": 2}.items():
-        for group, classes in members.items():
-            for shade, name in enumerate(classes):
-                place = root / split / group / name
-                place.mkdir(parents=True)
-                for index in range(count):
-                    (place / f"{index}.jpg").write_bytes(jpeg(40 * shade + index + 20))
+    for split, count, first in (("train", 4, 20), ("test", 2, 24)):
+        of_class = [(group, name) for group, classes in members.items() for name in classes]
+        for shade, (group, name) in enumerate(of_class):
+            place = root / split / group / name
+            place.mkdir(parents=True)
+            for index in range(count):
+                (place / f"{index}.jpg").write_bytes(jpeg(40 * shade + index + first))
     return root
 
 

@@ -27,9 +27,13 @@ def test_defaults() -> None:
         ({"test": 0.0}, "test is 0.0"),
         ({"train_rows": 0}, "train_rows is 0"),
         ({"on_bad_image": "ignore"}, "'error' or 'skip'"),
+        ({"on_leak": "ignore"}, "'warn' or 'error'"),
         ({"ungrouped": "keep"}, "'error' or 'drop'"),
         ({"source": ""}, "source is ''"),
         ({"groups": {"a": "b"}}, "groups"),
+        ({"groups": {"a": ["b", 7]}}, "groups has the name 7; names are strings: put it in quotes"),
+        ({"groups": {"a": [False]}}, "name False; names are strings: put it in quotes"),
+        ({"groups": {None: ["b"]}}, "name None; names are strings: put it in quotes"),
         ({"groups": "digits", "group_column": "superclass"}, "remove one of them"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snugnet.data import DataConfig, GroupedImages, ImageSet, load_data
+from snugnet.data import DataConfig, GroupedImages, ImageSet, load_data, load_split
 from snugnet.data.columns import LabelColumn
 from snugnet.data.dataset import _choose_rows
 from snugnet.data.groups import Groups
@@ -77,6 +77,25 @@ def test_subsets_and_sizes() -> None:
 def test_settings_that_do_not_fit_the_data(values: dict, match: str) -> None:
     with pytest.raises(DataError, match=match):
         load(**values)
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_one_split_alone_is_the_same(folder: Path, name: str) -> None:
+    for source, values in (("digits", {"test_rows": 30}), (str(folder), {"validation": 3})):
+        config = DataConfig(source=source, resolution=8, **values)
+        whole, (alone, classes) = load_data(config, progress=False), load_split(config, name, progress=False)
+        expected = getattr(whole, name)
+        assert classes == whole.classes
+        assert torch.equal(alone.images, expected.images)
+        assert torch.equal(alone.labels, expected.labels)
+
+
+def test_the_other_splits_are_not_decoded(folder: Path) -> None:
+    (folder / "train" / "thing" / "pen" / "0.jpg").write_bytes(b"no image")
+    config = DataConfig(source=str(folder), resolution=8, validation=3)
+    assert len(load_split(config, "test", progress=False)[0]) == 10
+    with pytest.raises(DataError, match=r"0\.jpg"):
+        load_data(config, progress=False)
 
 
 def test_dropping_ungrouped_classes() -> None:

@@ -106,6 +106,28 @@ def test_folder_layout_mistakes(folder: Path, jpeg: Callable[..., bytes]) -> Non
     says("'cat' is in groups 'animal' and 'thing'", folder)
 
 
+def test_a_class_name_in_two_superclasses(folder: Path) -> None:
+    """Whatever split the second is in, and with groups given, which would make one class of both."""
+    groups = {"animal": ["cat", "dog", "owl"], "thing": ["cup", "pen"]}
+    shutil.copytree(folder / "test" / "animal" / "cat", folder / "test" / "thing" / "cat")
+    for settings in ({}, {"groups": groups}):
+        says(r"'cat' is in groups 'animal' and 'thing'.*rename animal/cat or thing/cat", folder, **settings)
+
+
+def test_links_and_folders_beside_the_splits(folder: Path) -> None:
+    cat, real = folder / "train" / "animal" / "cat", folder.parent / "elsewhere"
+    cat.rename(real)
+    cat.symlink_to(real, target_is_directory=True)
+    (folder / "val").mkdir()
+    data = load(folder, validation=0.25)
+    assert data.report["rows"]["train"] == 15
+    assert data.report["notes"] == [
+        "folders that are not used: val/ (train_split, validation_split and test_split say which are)"
+    ]
+    (real / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    says(r"cat/gone\.jpg .*No such file", folder)
+
+
 def test_class_that_only_the_test_rows_have(folder: Path) -> None:
     shutil.rmtree(folder / "train" / "animal" / "owl")
     says("test has the class 'owl', which the training rows have not", folder)
@@ -161,7 +183,7 @@ def parquet(tmp_path: Path, jpeg: Callable[..., bytes], write_parquet: Callable[
         labels = [row % 3 for row in range(count)]
         write_parquet(
             tmp_path / "parquet" / f"{split}.parquet",
-            [jpeg(3 * row + 20) for row in range(count)],
+            [jpeg(3 * row + 20 + (split == "test")) for row in range(count)],
             labels,
             {"label": NAMES, "superclass": ["hard", "fruit"]},
             superclass=[0 if label == 2 else 1 for label in labels],
@@ -201,6 +223,11 @@ def test_parquet_shards_as_on_the_hub(parquet: Path) -> None:
     (parquet / "test.parquet").rename(parquet / "data" / "test-00000-of-00001.parquet")
     assert load(parquet).report["rows"]["test"] == 12
     says("has no x.parquet; it has: test-0.*set train_split", parquet, train_split="x")
+    shutil.copy(parquet / "data" / "test-00000-of-00001.parquet", parquet / "val.parquet")
+    assert "parquet files that are not used: val.parquet" in load(parquet).report["notes"]
+    shard = parquet / "data" / "train-00000-of-00001.parquet"
+    shard.rename(shard.with_name("train-00001-of-00003.parquet"))
+    says("has train-00001-of-00003.parquet but not train-00000-of-00003.parquet; fetch it", parquet)
 
 
 def test_labels_as_strings_and_plain_numbers(
@@ -336,7 +363,54 @@ def test_load_dataset_of_an_image_folder_with_a_bad_image(folder: Path) -> None:
     groups = {"animal": ["cat", "dog", "owl"], "thing": ["cup", "pen"]}
     assert load(f"hf:{folder}", groups=groups).report["rows"]["test"] == 10
     (folder / "test" / "pen" / "1.jpg").write_text("this is text")
-    says(r"\[test\], row 9 \(.*pen/1\.jpg\)", f"hf:{folder}", groups=groups)
+    says(r"pen/1\.jpg \(row 9 of test/\)", f"hf:{folder}", groups=groups)
+
+
+@pytest.mark.usefixtures("cache")
+def test_split_words_in_names_of_a_folder(folder: Path) -> None:
+    """`datasets` 5.2 would put test_tube's training images into test, and a bullet train's test images into train."""
+    import datasets
+
+    for split in ("train", "test"):
+        (folder / split / "thing" / "cup").rename(folder / split / "thing" / "test_tube")
+        (folder / split / "thing" / "pen").rename(folder / split / "thing" / "bullet train")
+    theirs = datasets.load_dataset(str(folder))
+    assert (len(theirs["train"]), len(theirs["test"])) == (26, 16)  # of 20 and 10
+    direct, forced = load(folder), load(f"hf:{folder}")
+    assert direct.report["rows"] == forced.report["rows"] == {"train": 18, "validation": 2, "test": 10}
+    assert direct.classes == forced.classes == ("bullet train", "cat", "dog", "owl", "test_tube")
+    assert (direct.train.images == forced.train.images).all()
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_datasets_makes_of_other_folders_is_checked(folder: Path) -> None:
+    (folder / "data").mkdir()
+    for split in ("train", "test"):
+        (folder / split).rename(folder / "data" / split)  # a layout of the hub's, which our own reader has not
+    tube = folder / "data" / "test" / "thing" / "test_tube"
+    (tube.parent / "cup").rename(tube)
+    says("test_tube/0.jpg is in test twice; arrange images in", f"hf:{folder}")
+    tube.rename(tube.parent / "bullet train")
+    says("bullet train/0.jpg is in train and test", f"hf:{folder}")
+    bare = folder.parent / "bare"
+    shutil.copytree(folder / "data" / "train" / "animal", bare)
+    groups = {"animal": ["cat", "dog", "owl"]}
+    assert load(f"hf:{bare}", test=0.25, groups=groups).report["rows"]["test"] == 3
+    (bare / "cat").rename(bare / "bullet train")
+    says(r"bare/dog/0.jpg is in none \(train\)", f"hf:{bare}", test=0.25, groups=groups)
+
+
+@pytest.mark.usefixtures("cache")
+def test_one_class_and_a_stray_image_of_a_folder(folder: Path, jpeg: Callable[..., bytes]) -> None:
+    """`datasets` 5.2 would drop the labels of all images for either."""
+    stray = folder / "train" / "stray.jpg"
+    stray.write_bytes(jpeg())
+    says("stray.jpg is not in a class folder", f"hf:{folder}")
+    stray.unlink()
+    for split in ("train", "test"):
+        for name in ("animal/dog", "animal/owl", "thing"):
+            shutil.rmtree(folder / split / name)
+    assert load(f"hf:{folder}").classes == ("cat",)
 
 
 @pytest.mark.usefixtures("cache")
@@ -349,7 +423,8 @@ def test_saved_to_disk(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
     one.save_to_disk(str(tmp_path / "one"))
     assert load(tmp_path / "one", test=0.5, groups=MEMBERS).classes == tuple(NAMES)
     datasets.DatasetDict(train=one, val=one, other=one).save_to_disk(str(tmp_path / "both"))
-    data = load(tmp_path / "both", test_split="val")
+    with pytest.warns(UserWarning, match="11 of 12 test images are, pixel by pixel, among the training images"):
+        data = load(tmp_path / "both", test_split="val")
     assert data.report["rows"]["test"] == 12
     assert "splits that are not used: other" in data.report["notes"]
     (tmp_path / "one" / "state.json").write_text("{")

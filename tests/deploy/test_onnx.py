@@ -78,6 +78,17 @@ def test_onnx_runtime_gives_torchs_logits(supernets: dict[str, Supernet], name: 
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", SPACES)
+def test_opset_and_ir_are_those_that_older_runtimes_read(supernets: dict[str, Supernet], name: str) -> None:
+    """onnx 1.23 would write a newer IR version, whatever the opset; test_runtimes.py asks an onnxruntime of 2024."""
+    for arch in (SPACES[name].smallest, SPACES[name].largest):
+        content = onnx_bytes(supernets[name].extract(arch), {})
+        model = onnx.load_from_string(content)
+        assert model.ir_version == 8
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+        assert {node.domain for node in model.graph.node} == {""}
+
+
 def test_batch_norm_is_folded_as_it_is_computed() -> None:
     """Against float64, with a variance so small that epsilon decides."""
     layer = SPACES["odd"].blueprint(SPACES["odd"].smallest).blocks[0].layers[0]

@@ -109,3 +109,26 @@ def test_a_name_that_is_neither_folder_nor_repository(monkeypatch: pytest.Monkey
         snugnet.from_pretrained("no/such-family")
     with pytest.raises(FamilyError, match="no folder here"):
         snugnet.from_pretrained("not a valid name!")
+
+
+def test_a_family_of_the_first_format_is_read_and_saved_over(copy: Path) -> None:
+    """Its files had plain names."""
+    index = json.loads((copy / INDEX).read_text())
+    for name, each in index["files"].items():
+        (copy / each.pop("file")).rename(copy / name)
+    first = {**index, "version": 1}
+    first.pop("sha256")
+    (copy / INDEX).write_text(json.dumps({**first, "sha256": index_checksum(first)}))
+    family = load_family(copy)
+    row = family.specialize("round", madds=1e9).row
+    family.save(copy)
+    assert (load_family(copy).specialize("round", madds=1e9).row == row).all()
+    assert not any((copy / name).exists() for name in FILES)
+
+
+def test_the_hub_gives_and_forgets_a_familys_files_and_no_others(family_folder: Path) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    own = [INDEX, *(stored(family_folder, name).name for name in FILES)]
+    others = ["README.md", "supernet.ckpt.safetensors", "results.json", "tensorboard/events.1"]
+    assert list(filter_repo_objects([*own, *FILES, *others], allow_patterns=FAMILY.patterns(FILES))) == [*own, *FILES]

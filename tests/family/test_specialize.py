@@ -119,7 +119,7 @@ def test_without_a_budget_every_choice_is_the_most_probable(family: Family) -> N
     """Deep networks are not put at a disadvantage for having more choices that matter."""
     net = family.specialize("round")
     weights = np.array([[1.0, 0.0, 0.0]], dtype=np.float32)
-    scores = family._scores(weights, np.array([family.generator.high]))
+    scores = family._conditioned.scores(weights, np.array([family.generator.high]))
     space = family.space
     rows = np.stack([scores[:, a:b].argmax(1) for a, b in zip(space.offsets[:-1], space.offsets[1:], strict=True)], 1)
     assert (net.row == space.rows(rows)[0]).all()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from snugnet.pipeline import make_generator, make_space
 from snugnet.recipe import Recipe, parse_recipe
 from snugnet.supernets import Supernet
 from snugnet.training.device import make_fabric
-from snugnet.training.loop import RunLog
+from snugnet.training.loop import Metrics, RunLog
 
 
 def recipe(folder: Path, space: dict[str, object] | None = None, **generator: object) -> Recipe:
@@ -104,3 +106,29 @@ def test_budgets_of_any_table(tmp_path: Path) -> None:
     before = off_budget(run)
     run.run()
     assert off_budget(run) < 0.6 * before
+
+
+def test_a_run_killed_before_its_first_checkpoint_leaves_no_step_twice_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the log is the generator's alone, as in a study."""
+    run = training(tmp_path, steps=4)
+    run.recipe = run.recipe.model_copy(
+        update={"training": run.recipe.training.model_copy(update={"log_every": 1, "checkpoint_seconds": 1e9})}
+    )
+    made, step = [], run._step
+
+    def killed(*arguments: Any) -> Metrics:
+        made.append(1)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(run, "_step", killed)
+    with pytest.raises(KeyboardInterrupt), run.log:
+        run.run()
+    monkeypatch.setattr(run, "_step", step)
+    with run.log:
+        run.run()
+    lines = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [1, 2, 3, 4]

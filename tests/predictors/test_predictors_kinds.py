@@ -191,7 +191,7 @@ class TestDamagedFolders:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ({"version": 2}, "version 2, this snugnet reads up to 1"),
+            ({"version": 3}, "version 3, this snugnet reads up to 2"),
             ({"format": "x"}, "not the index"),
             ({"kind": "svm"}, "unknown kind"),
             ({"kind": "mlp"}, "no whole predictor"),

@@ -125,6 +125,8 @@ def test_settings_by_name(name: str, settings: dict[str, Any], method: object) -
         ("predictor", {"optimiser": "luck"}, "there is no optimiser 'luck'; known: ascent, climb, evolution"),
         ("predictor", {"predictor": "luck"}, "there is no kind of predictor 'luck'"),
         ("predictor", {"evaluations": 9}, "evaluations is at least 21"),
+        ("random", {"samples": 3, "evaluations": 4}, "random: samples follows from evaluations; leave one out"),
+        ("nsga2", {"rounds": 3, "generations": 7}, "nsga2: generations follows from rounds; leave one out"),
     ],
 )
 def test_settings_that_are_none(name: str, settings: dict[str, Any], says: str) -> None:

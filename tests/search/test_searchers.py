@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.svm import SVR
 from toys import ALL, SPACES, random_table
 
-from snugnet.errors import BudgetError, SearchError
+from snugnet.errors import BudgetError, BusyError, SearchError
 from snugnet.predictors import PREDICTORS, Predictor
 from snugnet.search.archive import Archive, keys
 from snugnet.search.driver import CHECKPOINT, run_search
@@ -174,6 +176,22 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"PK damaged")
     with pytest.raises(SearchError, match="no checkpoint that can be read"):
         search(case, method, folder=tmp_path)
+
+
+def test_another_search_in_the_same_folder_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
+    """And what a killed one left of a checkpoint is removed."""
+    case, refused = problem(SPACES[0]), []
+    (tmp_path / f".{CHECKPOINT}.0123.tmp").write_bytes(b"half")
+
+    def score(rows: Population) -> NDArray[np.float64]:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(BusyError, match="in use by") as caught:
+            pool.submit(search, case, RandomSearch(8), folder=tmp_path).result()
+        refused.append(caught.value)
+        return case.score(rows)
+
+    search(replace(case, score=score), RandomSearch(8), folder=tmp_path)
+    assert refused
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 @pytest.mark.parametrize(
@@ -427,3 +445,16 @@ def test_scores_that_are_no_scores() -> None:
         search(replace(case, score=lambda rows: np.zeros((len(rows), 3))), RandomSearch(3))
     with pytest.raises(SearchError, match="no cost 'c'"):
         search(case, NSGA2(("c",)))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+@pytest.mark.parametrize("shares", [(0.7,), (1.3,), (0.7, 0.8)], ids=["one", "nothing binds", "two"])
+def test_random_samples_near_the_budget(space: SearchSpace, shares: tuple[float, ...]) -> None:
+    """All that cost so much of the first budget, and meet the others; a budget beyond the dearest counts as that."""
+    case = problem(space, shares=shares)
+    rows, table = within(case), case.tables["a"]
+    least = 0.6 * min(case.limits["a"], table.range[1])
+    found = run_search(case, RandomSearch(20_000, at_least=0.6), progress=False).archive
+    assert set(keys(found.rows)) == set(keys(rows[table(rows) >= least]))
+    with pytest.raises(SearchError, match="a share of a budget, and there is none"):
+        run_search(replace(case, limits={}), RandomSearch(5, at_least=0.6), progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from snugnet.data import GroupedImages, load_data
-from snugnet.errors import ConfigError, TrainingError
+from snugnet.errors import BusyError, ConfigError, TrainingError
+from snugnet.files import locked
 from snugnet.pipeline import make_space, read_predictor, train_supernet
 from snugnet.predictors import fit_predictor
 from snugnet.recipe import Recipe, parse_recipe
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import calibrate
+from snugnet.training.checkpoint import load_checkpoint, save_checkpoint
 from snugnet.training.device import make_fabric
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.loop import RunLog
@@ -276,16 +279,21 @@ def test_what_a_step_of_the_smallest_network_moves(data: GroupedImages, log: Run
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     batch = batch_of(training)
 
-    def step(arch: Population) -> set[str]:
+    def step(arch: Population) -> dict[str, float]:
+        """By parameter, the share of its entries that have moved; those that have not are left out."""
         before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
         optimizer.zero_grad(set_to_none=True)
         cross_entropy(supernet(batch.x, arch), batch.labels).backward()
         optimizer.step()
-        return {name for name, p in supernet.named_parameters() if not torch.equal(p, before[name])}
+        shares = {name: float((p != before[name]).float().mean()) for name, p in supernet.named_parameters()}
+        return {name: share for name, share in shares.items() if share > 0}
 
     everything = {name for name, _ in supernet.named_parameters()}
-    assert step(space.largest) == everything  # from here on every parameter has momentum
-    moved = step(space.smallest)
+    assert set(step(space.largest)) == everything  # from here on every parameter has momentum
+    shares = step(space.smallest)
+    moved = set(shares)
+    weights = {name: share for name, share in shares.items() if supernet.get_parameter(name).ndim > 1}
+    assert set(weights.values()) == {1.0}  # channels and pixels of kernels that it does not use as well
     assert moved == set(dict(supernet.extract(space.smallest).named_parameters(prefix="network")))
     assert (len(everything), len(everything - moved)) == (243, 114)
 
@@ -321,6 +329,41 @@ def test_a_run_is_not_gone_on_with_in_another_precision(data: GroupedImages, log
     ):
         run(asked, data, log)
     assert made_with(asked, data) == made_with(asked.model_copy(update={"precision": "32-true"}), data)
+
+
+def test_a_run_is_not_gone_on_with_on_another_kind_of_device(
+    data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU draws other crops and masks from the same seed."""
+    asked = recipe(log.folder, ALL).model_copy(update={"device": "auto", "precision": "32-true"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run(asked, data, log)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    training = SupernetTraining(
+        asked, Supernet(make_space(asked, data)), data, make_fabric(recipe(log.folder, ALL)), log.folder, log, False
+    )
+    with pytest.raises(TrainingError, match=r"made by another recipe \(not the same device\)"):
+        training.run()
+
+
+def test_a_checkpoint_of_an_earlier_snugnet_is_refused_as_such(data: GroupedImages, log: RunLog) -> None:
+    run(recipe(log.folder, ALL), data, log)
+    path = log.folder / "supernet.ckpt.safetensors"
+    tensors, state = load_checkpoint(path)
+    save_checkpoint(path, tensors, {**state, "made_with": "0123456789abcdef"})
+    with pytest.raises(TrainingError, match="not the same format of the checkpoint"):
+        run(recipe(log.folder, ALL), data, log)
+
+
+def test_a_training_has_its_folder_for_itself_and_clears_it(data: GroupedImages, log: RunLog) -> None:
+    left = log.folder / ".supernet.ckpt.safetensors.0123.tmp"
+    left.write_bytes(b"half of a checkpoint")
+    with ThreadPoolExecutor(1) as pool:
+        with locked(log.folder), pytest.raises(BusyError, match="in use by"):
+            pool.submit(run, recipe(log.folder, ALL), data, log).result()
+        assert left.exists()
+        pool.submit(run, recipe(log.folder, ALL), data, log).result()
+    assert not left.exists()
 
 
 def test_a_refusal_names_what_differs(data: GroupedImages, log: RunLog) -> None:

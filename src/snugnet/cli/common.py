@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,7 +18,9 @@ from snugnet.registry import Registry
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+    from snugnet.costs import Cost
     from snugnet.family import Family
 
 T = TypeVar("T")
@@ -26,6 +28,20 @@ T = TypeVar("T")
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="NAME=N",
+        help="At most N of a cost, such as madds=40M, latency_ms=12.5, or a share of its range, madds=40%; may be given "
+        "several times, and all hold.",
+    ),
+]
+ShortBudget = Annotated[str | None, typer.Option(metavar="N", help="Short for --budget with that cost.")]
+SpaceOption = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML: -o resolution=32."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
@@ -86,6 +102,28 @@ def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]
     return values
 
 
+def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, str]:
+    """Budgets by cost, as :func:`snugnet.costs.resolve_budget` reads them: of ``--budget``, and of its short forms.
+
+    Raises:
+        ConfigError: one is no budget, or two are of one cost; the option is named.
+    """
+    from snugnet import costs
+    from snugnet.errors import BudgetError
+
+    option, given = "", []
+    try:
+        for name, text in short.items():
+            if text is not None:
+                option = f"--{name.replace('_', '-')}"
+                costs.resolve_budget(text, (0.0, 1.0))
+                given.append(f"{name}={text}")
+        option = "--budget"
+        return costs.read_budgets([*given, *(texts or ())])
+    except BudgetError as error:
+        raise ConfigError(f"{option}: {error}") from error
+
+
 def read_names(text: str) -> list[str]:
     """Names with commas between them; one that has a comma itself stands in double quotes.
 
@@ -119,19 +157,35 @@ def known(registry: Registry[T]) -> Iterator[tuple[str, str, T | None]]:
             yield name, (inspect.getdoc(thing) or "").split("\n")[0], thing
 
 
-def show_known(registry: Registry[T], noun: str, as_json: bool) -> None:
-    """What a registry knows, as a table or as JSON."""
-    if as_json:
-        emit(
-            [{"name": name, "error" if thing is None else "description": text} for name, text, thing in known(registry)]
-        )
-        return
+def by_cost(value: Callable[[Cost], T]) -> dict[str, T]:
+    """A value for every cost that is known; for one that cannot be imported or computed a line says why it is left out."""
+    from snugnet.costs import COSTS
+
+    found = {}
+    for name, text, cost in known(COSTS):
+        try:
+            if cost is None:
+                say(text)
+            else:
+                found[name] = value(cost)
+        except SnugnetError as error:
+            say(str(error))
+    return found
+
+
+def known_as_json(registry: Registry[T]) -> list[dict[str, str]]:
+    """Name and description of each; what cannot be imported has an error instead."""
+    return [{"name": n, "error" if thing is None else "description": text} for n, text, thing in known(registry)]
+
+
+def known_as_table(registry: Registry[T]) -> Table:
+    """The same for people."""
     from rich.table import Table
 
-    table = Table(noun, "what it is")
+    table = Table(registry.noun, "what it is")
     for name, text, _ in known(registry):
         table.add_row(name, text)
-    out().print(table)
+    return table
 
 
 def check_folder(path: str | Path) -> Path:

@@ -1,15 +1,19 @@
-"""``snugnet cost``: multiply-adds and parameters of architectures in a file."""
+"""``snugnet cost``: what architectures in a file cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, emit, out, read_assignments, read_json
+from snugnet.cli.common import Json, SpaceOption, by_cost, emit, out, read_assignments, read_json
 from snugnet.errors import ConfigError, SnugnetError
+from snugnet.files import plain_number
+
+if TYPE_CHECKING:
+    from snugnet.spaces import Blueprint
 
 
 def cost(
@@ -18,12 +22,10 @@ def cost(
         Path, typer.Option(help="JSON file with one architecture in the space's form, or {name: architecture}.")
     ],
     num_classes: Annotated[int | None, typer.Option(min=1, help="Width of the classifier; 1000 without it.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML.")
-    ] = None,
+    option: SpaceOption = None,
     as_json: Json = False,
 ) -> None:
-    """Count the multiply-adds and parameters of an architecture, or of each in a file of several.
+    """Count what an architecture costs, or each in a file of several: multiply-adds, parameters, and every cost that is known.
 
     Multiply-adds are those of convolutions and linear layers, once each; parameters are all that is trainable.
     """
@@ -39,24 +41,26 @@ def cost(
     if not isinstance(content, dict):
         raise ConfigError(f"{arch} holds a {type(content).__name__}; an architecture is a JSON object")
     several = bool(content) and all(isinstance(value, dict) for value in content.values())
-    costs = {
-        name: _costs(space, each, options, f"{arch}: {name}" if several else str(arch))
+    networks = {
+        name: _blueprint(space, each, options, f"{arch}: {name}" if several else str(arch))
         for name, each in (content if several else {"": content}).items()
     }
+    counted = by_cost(lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()})
+    costs = {name: {key: each[name] for key, each in counted.items()} for name in networks}
     if as_json:
         emit(costs if several else costs[""])
         return
     from rich.table import Table
 
-    table = Table("architecture" if several else "", *(["MAdds", "params"]), title=space)
+    table = Table("architecture" if several else "", *counted, title=space)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, each in costs.items():
-        table.add_row(name or str(arch), f"{each['madds']:,}", f"{each['params']:,}")
+        table.add_row(name or str(arch), *(f"{value:,}" for value in each.values()))
     out().print(table)
 
 
-def _costs(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str) -> dict[str, int]:
+def _blueprint(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str) -> Blueprint:
     from snugnet.spaces import space_class
 
     kind = space_class(space)
@@ -68,7 +72,6 @@ def _costs(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], wher
             raise ConfigError(f"{where}: {key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
     try:
         made = kind.create(**{**stated, **options})
-        blueprint = made.blueprint(made.from_dict(arch))
+        return made.blueprint(made.from_dict(arch))
     except SnugnetError as error:
         raise ConfigError(f"{where}: {error}") from error
-    return {"madds": blueprint.madds, "params": blueprint.params}

@@ -13,7 +13,7 @@ from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from snugnet.data import GroupedImages, ImageSet
+    from snugnet.data import ImageSet
     from snugnet.family import Family
 
 MOST_BUDGETS = 100
@@ -32,9 +32,12 @@ def evaluate(
         str,
         typer.Option(
             metavar="N|A,B,...",
-            help=f"Budgets such as 40M,60M; or how many (a whole number up to {MOST_BUDGETS}), spread evenly.",
+            help=f"Budgets such as 40M,60M or 20%,80%; or how many (a whole number up to {MOST_BUDGETS}), spread evenly.",
         ),
     ] = "4",
+    cost: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Cost that budgets are of; the generator's own without it.")
+    ] = None,
     best_of: Annotated[
         int, typer.Option(min=1, help="For each network, try so many architectures on validation images.")
     ] = 1,
@@ -62,12 +65,13 @@ def evaluate(
     from snugnet import pipeline
     from snugnet.family import report as reports
 
-    limits = reports.spread_budgets(loaded, asked)
+    cost = cost or loaded.budget_name
+    limits = reports.spread_budgets(loaded, asked, cost)
     groups = reports.check_groups(loaded, group)
-    loaded.specialize_many([(name, {loaded.budget_name: limit}) for name in groups for limit in limits])
-    images = load_images(loaded, changes)
+    loaded.specialize_many([(name, {cost: limit}) for name in groups for limit in limits])
+    images = test_images(loaded, changes)
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = reports.evaluate(loaded, test_images(loaded, images), limits, groups=groups, best_of=best_of)
+    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of, cost=cost)
     report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
     files = [] if out_folder is None else report.save(out_folder)
     if as_json:
@@ -78,29 +82,38 @@ def evaluate(
         say(f"wrote {path}")
 
 
-def read_budget_list(text: str) -> int | list[float]:
-    """How many budgets, or the budgets themselves.
+def read_budget_list(text: str) -> int | list[float | str]:
+    """How many budgets, or the budgets themselves, each checked to be an amount or a share.
 
     Raises:
         ConfigError: neither.
     """
-    from snugnet.costs import parse_budget
+    from snugnet.costs import resolve_budget
 
     if re.fullmatch(r"\s*\d{1,3}\s*", text) and int(text) <= MOST_BUDGETS:
         if int(text) == 0:
             raise ConfigError("--budgets: at least one budget is evaluated, got 0")
         return int(text)
-    return [parse_budget(budget) for budget in read_names(text)]
+    budgets: list[float | str] = [*read_names(text)]
+    for budget in budgets:
+        resolve_budget(budget, (0.0, 1.0))
+    return budgets
 
 
-def load_images(family: Family, changes: dict[str, Any]) -> GroupedImages:
-    """The images that the family was trained on, with some keys of the data section changed.
+def test_images(family: Family, changes: dict[str, Any]) -> ImageSet:
+    """The test images of a family, labels in the order of its classes; no other image is decoded.
+
+    Args:
+        family: whose recipe says where the images are.
+        changes: of the recipe's data section.
 
     Raises:
         ConfigError: a key or value is wrong, or the images do not have the family's size or classes.
         DataError: they cannot be read.
     """
-    from snugnet.data import DataConfig, load_data, read_config
+    import torch
+
+    from snugnet.data import DataConfig, ImageSet, load_split, read_config
 
     recipe = family.provenance.get("recipe")
     section = recipe.get("data") if isinstance(recipe, dict) else None
@@ -110,23 +123,14 @@ def load_images(family: Family, changes: dict[str, Any]) -> GroupedImages:
             f"data: {family.name} takes images of {family.space.resolution} pixels, not {config.resolution}"
         )
     try:
-        images = load_data(config)
+        images, classes = load_split(config, "test")
     except DataError as error:
         hint = "" if "source" in changes else "; if the images lie elsewhere now, say where with -d source=..."
         raise DataError(f"{error}{hint}") from error
-    if sorted(images.classes) != sorted(family.classes):
-        strange = sorted(set(images.classes) ^ set(family.classes))
+    if sorted(classes) != sorted(family.classes):
+        strange = sorted(set(classes) ^ set(family.classes))
         raise ConfigError(
             f"data: these are not the classes of {family.name}; in one of the two only: {', '.join(strange)}"
         )
-    return images
-
-
-def test_images(family: Family, images: GroupedImages) -> ImageSet:
-    """The test images, labels in the order of the family's classes."""
-    import torch
-
-    from snugnet.data import ImageSet
-
-    index = torch.tensor([family.classes.index(name) for name in images.classes])
-    return ImageSet(images.test.images, index[images.test.labels])
+    index = torch.tensor([family.classes.index(name) for name in classes])
+    return ImageSet(images.images, index[images.labels])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from snugnet._version import __version__
 from snugnet.cli.common import STOPPED, say
 from snugnet.cli.cost import cost
 from snugnet.cli.evaluate import evaluate
+from snugnet.cli.optimise import optimise
 from snugnet.cli.plot import plot
 from snugnet.cli.predictor import app as predictor
 from snugnet.cli.quickstart import quickstart
@@ -51,7 +53,7 @@ def _options(
     pass
 
 
-for command in (quickstart, train, specialize, search, evaluate, study, plot):
+for command in (quickstart, train, specialize, search, optimise, evaluate, study, plot):
     app.command()(command)
 app.add_typer(space, name="space")
 app.add_typer(predictor, name="predictor")
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always. 0: done; 2: wrong input, one line on standard error says what; 130: interrupted.
     """
+    warnings.formatwarning = _warning_line
     try:
         code = app(args=arguments, prog_name="snugnet", standalone_mode=False)
     except SnugnetError as error:
@@ -82,6 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _explain_usage(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One line, as errors have it, instead of Python's two with a place in our source."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _explain_usage(error: Exception) -> int:

@@ -23,7 +23,9 @@ def plot(
     ] = None,
     budgets: Annotated[
         str | None,
-        typer.Option("--budgets", help="Of a family: how many budgets (4 without it), or a list such as 10M,20M."),
+        typer.Option(
+            "--budgets", help="Of a family: how many budgets (4 without it), or a list such as 10M,20M or 20%,80%."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

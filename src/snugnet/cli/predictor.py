@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, check_folder, emit, out, read_assignments, show_known
+from snugnet.cli.common import (
+    Json,
+    SpaceOption,
+    check_folder,
+    emit,
+    known_as_json,
+    known_as_table,
+    out,
+    read_assignments,
+)
 from snugnet.errors import ConfigError
 
 app = typer.Typer(help="Fit and judge accuracy predictors.", no_args_is_help=True)
@@ -28,7 +37,10 @@ def list_(as_json: Json = False) -> None:
     """List the kinds of predictors."""
     from snugnet.predictors import PREDICTORS
 
-    show_known(PREDICTORS, "kind", as_json)
+    if as_json:
+        emit(known_as_json(PREDICTORS))
+    else:
+        out().print(known_as_table(PREDICTORS))
 
 
 @app.command()
@@ -40,9 +52,7 @@ def fit(
     kind: Annotated[
         str, typer.Option(help="Kind of predictor; 'snugnet predictor list' shows them, best is the most exact.")
     ] = "best",
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML.")
-    ] = None,
+    option: SpaceOption = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")] = 0,
     as_json: Json = False,
 ) -> None:

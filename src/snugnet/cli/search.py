@@ -9,18 +9,21 @@ import typer
 
 from snugnet.cli.common import (
     STOPPED,
+    BudgetOption,
     Json,
+    ShortBudget,
     check_folder,
     emit,
     known,
     load_family,
     out,
     read_assignments,
+    read_budgets,
     read_names,
     say,
     say_stopped,
 )
-from snugnet.cli.specialize import Budget, FamilyArgument, read_budgets
+from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,14 +86,11 @@ def search(
         str | None, typer.Option(help="Superclass of the family; without it one search for all superclasses.")
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="A,B,...", help="Any classes of the family.")] = None,
-    madds: Budget = None,
-    params: Budget = None,
-    latency_ms: Annotated[
-        str | None, typer.Option(metavar="N", help="Milliseconds at most, if the family holds a latency table.")
-    ] = None,
-    energy_mj: Annotated[
-        str | None, typer.Option(metavar="N", help="Millijoules at most, if the family holds an energy table.")
-    ] = None,
+    budget: BudgetOption = None,
+    madds: ShortBudget = None,
+    params: ShortBudget = None,
+    latency_ms: ShortBudget = None,
+    energy_mj: ShortBudget = None,
     preset: Annotated[str | None, typer.Option(help="Settings of the method that have a name, such as spos.")] = None,
     predictor: Annotated[
         str | None,
@@ -119,9 +119,7 @@ def search(
 
     Run the same command again with the same --out to go on with a search that was stopped.
     """
-    budgets: dict[str, Any] = read_budgets(
-        {"madds": madds, "params": params, "latency_ms": latency_ms, "energy_mj": energy_mj}
-    )
+    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     short = {
         "preset": preset, "evaluations": evaluations, "population": population, "rounds": rounds, "predictor": predictor,
     }  # fmt: skip

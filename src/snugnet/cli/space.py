@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, emit, out, read_assignments, show_known
+from snugnet.cli.common import (
+    Json,
+    SpaceOption,
+    by_cost,
+    emit,
+    known_as_json,
+    known_as_table,
+    out,
+    read_assignments,
+)
+from snugnet.files import plain_number
 
 if TYPE_CHECKING:
     from snugnet.spaces import SearchSpace
@@ -31,16 +41,16 @@ def list_(as_json: Json = False) -> None:
     """List the spaces."""
     from snugnet.spaces.space import SPACES
 
-    show_known(SPACES, "space", as_json)
+    if as_json:
+        emit(known_as_json(SPACES))
+    else:
+        out().print(known_as_table(SPACES))
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Name of a space; 'snugnet space list' shows them.")],
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML: -o resolution=32."),
-    ] = None,
+    option: SpaceOption = None,
     blueprint: Annotated[Network | None, typer.Option(help="Print the layers of this network as well.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -65,10 +75,10 @@ def show(
 
 def describe(space: SearchSpace) -> dict[str, Any]:
     """A space as plain JSON."""
-    networks = {}
-    for name, row in space.extremes().items():
-        layers = space.blueprint(row)
-        networks[name] = {"madds": layers.madds, "params": layers.params, "architecture": space.to_dict(row)}
+    networks = {
+        name: {**costs, "architecture": space.to_dict(space.extremes()[name])}
+        for name, costs in _costs_of_extremes(space).items()
+    }
     return {
         **space.to_json(),
         "size": space.size,
@@ -82,12 +92,12 @@ def tables(space: SearchSpace) -> list[Any]:
     """Networks, choices and options for people."""
     from rich.table import Table
 
+    extremes = _costs_of_extremes(space)
     networks = Table("network", title="min / centroid / max")
-    for header in ("MAdds", "params"):
+    for header in extremes["smallest"]:
         networks.add_column(header, justify="right")
-    for name, row in space.extremes().items():
-        layers = space.blueprint(row)
-        networks.add_row(name, f"{layers.madds:,}", f"{layers.params:,}")
+    for name, costs in extremes.items():
+        networks.add_row(name, *(f"{value:,}" for value in costs.values()))
     choices = Table("choice", "options", title="what is chosen")
     choices.add_column("times", justify="right")
     for (kind, options), count in _kinds(space).items():
@@ -96,6 +106,13 @@ def tables(space: SearchSpace) -> list[Any]:
     for key, value in space.options.items():
         fixed.add_row(key, str(value))
     return [networks, choices, fixed]
+
+
+def _costs_of_extremes(space: SearchSpace) -> dict[str, dict[str, float]]:
+    """What the smallest, middle and largest network cost, by every cost that is known."""
+    networks = {name: space.blueprint(row) for name, row in space.extremes().items()}
+    costs = by_cost(lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()})
+    return {name: {key: each[name] for key, each in costs.items()} for name in networks}
 
 
 def _kinds(space: SearchSpace) -> Counter[tuple[str, tuple[Any, ...]]]:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, check_folder, emit, load_family, out, read_names, say
+from snugnet.cli.common import (
+    BudgetOption,
+    Json,
+    ShortBudget,
+    check_folder,
+    emit,
+    load_family,
+    out,
+    read_budgets,
+    read_names,
+    say,
+)
 from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +28,6 @@ if TYPE_CHECKING:
 FamilyArgument = Annotated[
     str, typer.Argument(metavar="FAMILY", help="Folder of a trained family, or USER/NAME on the Hugging Face hub.")
 ]
-Budget = Annotated[str | None, typer.Option(metavar="N", help="At most so many, such as 40M, 400k or 4e7.")]
 
 
 def specialize(
@@ -26,14 +36,11 @@ def specialize(
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Any classes of the family, in the order of the outputs.")
     ] = None,
-    madds: Budget = None,
-    params: Budget = None,
-    latency_ms: Annotated[
-        str | None, typer.Option(metavar="N", help="Milliseconds at most, if the family holds a latency table.")
-    ] = None,
-    energy_mj: Annotated[
-        str | None, typer.Option(metavar="N", help="Millijoules at most, if the family holds an energy table.")
-    ] = None,
+    budget: BudgetOption = None,
+    madds: ShortBudget = None,
+    params: ShortBudget = None,
+    latency_ms: ShortBudget = None,
+    energy_mj: ShortBudget = None,
     best_of: Annotated[
         int, typer.Option(min=1, help="Try so many architectures on validation images and keep the best.")
     ] = 1,
@@ -46,9 +53,9 @@ def specialize(
 
     Without any budget the largest network is allowed.
     """
-    budgets: dict[str, Any] = read_budgets(
-        {"madds": madds, "params": params, "latency_ms": latency_ms, "energy_mj": energy_mj}
-    )
+    budgets: dict[str, Any] = {
+        **read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    }
     if (group is None) == (classes is None):
         given = "neither is given" if group is None else "both are given"
         raise ConfigError(f"the classes are given by --group or by --classes, one of the two; {given}")
@@ -72,26 +79,6 @@ def specialize(
     else:
         checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" else ""
         say(f"wrote {out_file} in {milliseconds:.0f} ms{checked}")
-
-
-def read_budgets(asked: dict[str, str | None]) -> dict[str, float]:
-    """The budgets that are given, as numbers.
-
-    Raises:
-        ConfigError: one is no positive number.
-    """
-    from snugnet.costs import parse_budget
-    from snugnet.errors import BudgetError
-
-    budgets = {}
-    for name, text in asked.items():
-        if text is None:
-            continue
-        try:
-            budgets[name] = parse_budget(text)
-        except BudgetError as error:
-            raise ConfigError(f"--{name.replace('_', '-')}: {error}") from error
-    return budgets
 
 
 def _describe(network: Specialized) -> dict[str, Any]:

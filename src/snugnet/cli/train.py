@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped, slug
+from snugnet.files import locked
 
 if TYPE_CHECKING:
     from snugnet.data import GroupedImages
@@ -41,9 +42,12 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
     folder = check_folder(recipe.output)
     try:
         started = time.monotonic()
-        family, report = _train_and_evaluate(recipe, folder, fresh)
-        files = {path.suffix[1:]: str(path) for path in report.save(folder)}
-        exported = export_middle(family, report, folder, recipe.evaluation.best_of) if recipe.evaluation.export else {}
+        data = _load_checked(recipe)
+        with locked(folder):
+            family, report = _train_and_evaluate(recipe, data, folder, fresh)
+            files = {path.suffix[1:]: str(path) for path in report.save(folder)}
+            export = recipe.evaluation.export
+            exported = export_middle(family, report, folder, recipe.evaluation.best_of) if export else {}
     except KeyboardInterrupt:
         say_stopped(fresh)
         raise typer.Exit(STOPPED) from None
@@ -62,18 +66,25 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
     return report
 
 
-def _train_and_evaluate(recipe: Recipe, folder: Path, fresh: bool) -> tuple[Family, Report]:
-    from snugnet import pipeline
+def _load_checked(recipe: Recipe) -> GroupedImages:
+    """The images, once it is sure that the recipe can be run here."""
     from snugnet.data import load_data
+    from snugnet.training.device import make_fabric
+
+    make_fabric(recipe)
+    data = load_data(recipe.data)
+    check_scenarios(recipe, data)
+    return data
+
+
+def _train_and_evaluate(recipe: Recipe, data: GroupedImages, folder: Path, fresh: bool) -> tuple[Family, Report]:
+    from snugnet import pipeline
     from snugnet.family import evaluate
     from snugnet.training.device import make_fabric
 
-    device = make_fabric(recipe).device
-    data = load_data(recipe.data)
-    check_scenarios(recipe, data)
     if not fresh and (folder / "supernet.ckpt.safetensors").exists():
         say(f"going on with the run in {folder} (--fresh starts anew)")
-    family = pipeline.train(recipe, fresh=fresh, data=data).to(device)
+    family = pipeline.train(recipe, fresh=fresh, data=data).to(make_fabric(recipe).device)
     config = recipe.evaluation
     report = evaluate(family, data.test, config.budgets, best_of=config.best_of)
     report.context = {**family.provenance, "evaluated": {"best_of": config.best_of, "on": pipeline.machine()}}

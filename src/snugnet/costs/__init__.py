@@ -6,7 +6,7 @@ from snugnet.costs.cost import COSTS, Cost, register_cost
 from snugnet.costs.counted import counted_table
 from snugnet.costs.decoding import decode
 from snugnet.costs.exact.allowed import Allowed
-from snugnet.costs.measured import load_ofa_latency
+from snugnet.costs.measured import load_cost_table, load_ofa_latency, save_cost_table
 from snugnet.costs.sampling import Sampler, make_sampler, sample
 from snugnet.costs.table import CostTable
 
@@ -21,11 +21,13 @@ __all__ = [
     "decode",
     "exact_amount",
     "format_amount",
+    "load_cost_table",
     "load_ofa_latency",
     "parse_budget",
     "read_budgets",
     "register_cost",
     "resolve_budget",
-    "sample",
     "make_sampler",
+    "sample",
+    "save_cost_table",
 ]

@@ -21,8 +21,8 @@ from snugnet.spaces import Population
 _AT_A_TIME = 2**14  # scenarios: what is kept of each step does not grow with their number
 _JOINT = 16  # times as many cells where several budgets bind at once
 _FEW = 256  # scenarios that one thread solves faster than several
-_CHUNK = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
-_AT_ONCE = 8  # cells traced back together
+_STATE_VALUES = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
+_CELLS_TRACED = 8  # cells traced back together
 _ROUNDS = 3  # of that, before only cells are looked at in which everything fits
 
 
@@ -163,7 +163,7 @@ class _Decoder:
             lattice = make_lattice(
                 self.automaton, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells
             )
-            size = max(1, _CHUNK // lattice.size)
+            size = max(1, _STATE_VALUES // lattice.size)
             chunks = [group[start : start + size] for start in range(0, len(group), size)]
             tasks += [(lattice, members, chunks[w::workers]) for w in range(min(workers, len(chunks)))]
         if len(tasks) == 1 or workers == 1:
@@ -202,20 +202,20 @@ class _Decoder:
             return open_
         left, each = final[open_], np.arange(len(open_))
         cells, finite = [], []
-        for _ in range(_AT_ONCE):
+        for _ in range(_CELLS_TRACED):
             cells.append(left.argmax(axis=1))
             finite.append(left[each, cells[-1]] > -np.inf)
             left[each, cells[-1]] = -np.inf
         final[open_] = left
         # A scenario with fewer cells left than are looked at has others struck out: from those no path leads back.
         real = np.flatnonzero(np.concatenate(finite))
-        scenario = np.tile(open_, _AT_ONCE)[real]
-        rows = np.zeros((_AT_ONCE * len(open_), self.rows.shape[1]), dtype=np.int16)
+        scenario = np.tile(open_, _CELLS_TRACED)[real]
+        rows = np.zeros((_CELLS_TRACED * len(open_), self.rows.shape[1]), dtype=np.int16)
         rows[real] = paths.trace(scenario, np.concatenate(cells)[real])
-        fits = np.zeros((_AT_ONCE, len(open_)), dtype=bool)
+        fits = np.zeros((_CELLS_TRACED, len(open_)), dtype=bool)
         fits.flat[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
         solved, first = fits.any(axis=0), fits.argmax(axis=0)
-        self._accept(chunk[open_[solved]], rows.reshape(_AT_ONCE, len(open_), -1)[first, each][solved])
+        self._accept(chunk[open_[solved]], rows.reshape(_CELLS_TRACED, len(open_), -1)[first, each][solved])
         return open_[~solved]
 
 

@@ -1,18 +1,62 @@
-"""Cost tables that were measured on a device, layer by layer."""
+"""Cost tables that were measured on a device, and tables in files."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
 
 from snugnet.costs.blocks import block_table
 from snugnet.costs.table import CostTable
 from snugnet.errors import DataError, SpaceError
+from snugnet.files import write_atomically
+from snugnet.fingerprint import differences
 from snugnet.spaces import Block, Layer, SearchSpace
 
 _OFA = "ofa-mobilenet-v3"
 _COLUMNS = ("resolution", "layer", "mean_ms")
+
+
+def save_cost_table(table: CostTable, path: str | Path) -> Path:
+    """Write any table as ``.npz``, with the space that it is of; no pickle.
+
+    Returns:
+        The path.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **table.arrays(), space=np.array(json.dumps(table.space.to_json())))  # type: ignore[arg-type]
+    write_atomically(Path(path), buffer.getvalue())
+    return Path(path)
+
+
+def load_cost_table(path: str | Path, space: SearchSpace) -> CostTable:
+    """Read a table: ``.npz`` as :func:`save_cost_table` wrote it, ``.csv`` or ``.csv.gz`` as once-for-all's (:func:`load_ofa_latency`).
+
+    Raises:
+        DataError: the file cannot be read.
+        SpaceError: it is of another space.
+    """
+    path = Path(path)
+    if path.name.endswith((".csv", ".csv.gz")):
+        return load_ofa_latency(path, space)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        there, here = json.loads(str(arrays.pop("space"))), json.loads(json.dumps(space.to_json()))
+    except OSError as error:
+        raise DataError(f"cannot read the cost table {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise DataError(
+            f"{path} is no cost table ({error}); one is .npz of snugnet.costs.save_cost_table, or .csv"
+        ) from error
+    if differ := differences(there, here):
+        raise SpaceError(f"{path} is of another space (not the same {', '.join(differ)})")
+    return CostTable.from_arrays(space, arrays)
 
 
 def load_ofa_latency(path: str | Path, space: SearchSpace) -> CostTable:

@@ -29,9 +29,9 @@ _WINDOW_SLACK = 0.02  # rounding, relative to the width of a window
 _GOOD = 0.97  # share of draws that pass the test; below that the grid is refined
 _PILOT = 4096
 _LIST = 2**16  # architectures
-_CHUNK = 4096  # draws at a time
+_DRAWS_AT_ONCE = 4096  # draws at a time
 _GIVE_UP = 2**20  # draws in a row that all fail the test
-_KEPT = 32  # samplers
+_SAMPLERS_KEPT = 32  # samplers
 
 
 def sample(
@@ -74,7 +74,7 @@ def make_sampler(
     )
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_SAMPLERS_KEPT)
 def _kept(table: CostTable, budget: float, at_least: float, allowed: Allowed | None) -> Sampler:
     return Sampler(table, budget, at_least, allowed)
 
@@ -200,7 +200,7 @@ class Sampler:
     def _propose(self, n: int, rng: np.random.Generator) -> Population:
         """Draws among what is in reach; the result depends on the generator alone, not on the threads."""
         workers = min(4, os.cpu_count() or 1)
-        sizes = [min(_CHUNK, n - start) for start in range(0, n, _CHUNK)]
+        sizes = [min(_DRAWS_AT_ONCE, n - start) for start in range(0, n, _DRAWS_AT_ONCE)]
         steps = len(self._automaton.steps)
 
         def draw(uniforms: NDArray[np.float64]) -> Population:

@@ -1,6 +1,6 @@
 """What data to load and how to augment it, as checked, printable configurations. No torch in here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
@@ -20,7 +20,8 @@ class DataConfig(Config):
     source: Annotated[str, Field(min_length=1)]
     """``digits``, a parquet file or glob, a folder with ``train.parquet`` / ``test.parquet`` (or ``train-*.parquet``
     shards), a folder ``train/<superclass>/<class>/*.jpg``, a folder written by ``Dataset.save_to_disk``, or the name of
-    a Hugging Face data set. The prefix ``hf:`` forces ``datasets.load_dataset``, for local folders too."""
+    a Hugging Face data set. The prefix ``hf:`` forces ``datasets.load_dataset``, for local folders too; not for folders of images
+    (``train/...``), of which it reads splits out of class names."""
 
     resolution: Annotated[int, Field(ge=8)]
     """Images become ``resolution`` x ``resolution`` pixels: the centre square, resized."""
@@ -56,8 +57,21 @@ class DataConfig(Config):
     test_rows: Rows | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     on_bad_image: Literal["error", "skip"] = "error"
+    on_leak: Literal["warn", "error"] = "warn"
+    """What becomes of test images that are, pixel by pixel, training images. They are counted either way."""
+
     ungrouped: Literal["error", "drop"] = "error"
     """What becomes of a class that is in no group."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_strings(cls, values: Any) -> Any:
+        groups = values.get("groups") if isinstance(values, dict) else None
+        for group, classes in groups.items() if isinstance(groups, dict) else ():
+            for name in (group, *(classes if isinstance(classes, list) else ())):
+                if not isinstance(name, str):  # YAML reads 7, no, null and 2012-01-01 as other things
+                    raise ValueError(f"groups has the name {name!r}; names are strings: put it in quotes")
+        return values
 
     @model_validator(mode="after")
     def _one_source_of_groups(self) -> "DataConfig":

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.data.duplicates import report_duplicates
 from snugnet.data.groups import Groups, read_grouping, select_groups
 from snugnet.data.images import Decoded, decode_images
-from snugnet.data.source import Source, SourceSplit, open_source
+from snugnet.data.opening import open_source
+from snugnet.data.source import Source, SourceSplit
 from snugnet.data.splits import split_off, stratified_rows
 from snugnet.errors import ConfigError, DataError
 
@@ -76,7 +79,8 @@ class GroupedImages:
         mean: of the training pixels, red, green, blue, in 0..1.
         std: likewise; 1 for a channel that is constant.
         report: JSON-ready account: ``rows`` (per split), ``skipped_images`` (count and first names, per split),
-            ``dropped_ungrouped`` (classes, and rows per split), ``one_class_groups``, ``notes``.
+            ``duplicates`` (see `report_duplicates`), ``dropped_ungrouped`` (classes, and rows per split),
+            ``one_class_groups``, ``notes``.
     """
 
     train: ImageSet
@@ -110,19 +114,16 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
         config: what to load.
         progress: show a bar, on a terminal, once decoding takes over two seconds.
 
+    Warns:
+        UserWarning: a test image is, pixel by pixel, a training image.
+
     Raises:
         DataError: see `DataConfig` for what can be wrong; the message says what and where.
         ConfigError: settings that do not go with this source.
     """
-    source = open_source(config)
-    notes = list(source.notes)
-    classes = _classes(source, notes)
-    groups, dropped = select_groups(
-        _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
-    )
-    labels = {name: split.labels.recode(groups.classes) for name, split in source.splits.items()}
-    rows = _choose_rows(source, labels, config, groups)
-    sets, skipped = _decode_splits(source, labels, rows, config, progress)
+    chosen = _Chosen.by_labels(config)
+    source, groups, notes, labels = chosen.source, chosen.groups, chosen.notes, chosen.labels
+    sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, progress)
 
     counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
     for name, count in zip(groups.classes, counts, strict=True):
@@ -139,14 +140,71 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
         "source": config.source,
         "rows": {name: len(sets[name]) for name in _SPLITS},
         "skipped_images": skipped,
+        "duplicates": _duplicates(source, sets, rows, config),
         "dropped_ungrouped": {
-            "classes": list(dropped),
+            "classes": list(chosen.dropped),
             "rows": {name: int((of_split < 0).sum()) for name, of_split in labels.items()},
         },
         "one_class_groups": list(groups.one_class),
         "notes": notes,
     }
     return GroupedImages(sets["train"], sets["validation"], sets["test"], groups.classes, groups, mean, std, report)
+
+
+def load_split(config: DataConfig, name: str, *, progress: bool = True) -> tuple[ImageSet, tuple[str, ...]]:
+    """The images of one split, the same that `load_data` gives; those of the others are not decoded.
+
+    So nothing is said about images that stand in two splits.
+
+    Args:
+        config: what to load.
+        name: ``train``, ``validation`` or ``test``.
+        progress: as in `load_data`.
+
+    Returns:
+        The images, and the classes that their labels are places in.
+
+    Raises:
+        DataError: as in `load_data`.
+        ConfigError: as in `load_data`.
+    """
+    chosen = _Chosen.by_labels(config)
+    rows = {name: chosen.rows[name]}
+    sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, progress)
+    return sets[name], chosen.groups.classes
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What is decided by labels alone, before any image is decoded.
+
+    Attributes:
+        source: that is read.
+        groups: superclasses, and the classes in label order.
+        dropped: classes in no group.
+        labels: of every row of every split of the source; negative for dropped classes.
+        rows: for train, validation and test the split of the source, and rows of that.
+        notes: for the report.
+    """
+
+    source: Source
+    groups: Groups
+    dropped: tuple[str, ...]
+    labels: dict[str, Index]
+    rows: dict[str, tuple[str, Index]]
+    notes: list[str]
+
+    @classmethod
+    def by_labels(cls, config: DataConfig) -> Self:
+        """Read the labels, and choose."""
+        source = open_source(config)
+        notes = list(source.notes)
+        classes = _classes(source, notes)
+        groups, dropped = select_groups(
+            _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
+        )
+        labels = {name: split.labels.recode(groups.classes) for name, split in source.splits.items()}
+        return cls(source, groups, tuple(dropped), labels, _choose_rows(source, labels, config, groups), notes)
 
 
 def _classes(source: Source, notes: list[str]) -> tuple[str, ...]:
@@ -249,14 +307,17 @@ def _decode_splits(
     rows: dict[str, tuple[str, Index]],
     config: DataConfig,
     progress: bool,
-) -> tuple[dict[str, ImageSet], dict[str, Any]]:
-    """Decode each split of the source once, and report what was skipped."""
+) -> tuple[dict[str, ImageSet], dict[str, Any], dict[str, tuple[str, Index]]]:
+    """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not."""
     import torch
 
     sets: dict[str, ImageSet] = {}
     skipped: dict[str, Any] = {}
+    decoded_rows: dict[str, tuple[str, Index]] = {}
     for origin, split in source.splits.items():
-        names = [name for name in _SPLITS if rows[name][0] == origin]
+        names = [name for name in _SPLITS if name in rows and rows[name][0] == origin]
+        if not names:
+            continue
         wanted = np.concatenate([rows[name][1] for name in names])
         decoded = decode_images(
             split.read(np.sort(wanted)),
@@ -272,10 +333,41 @@ def _decode_splits(
             kept = decoded.kept[part]
             # Views of one array, which is copied only where images were skipped.
             images = decoded.images[part] if kept.all() else decoded.images[part][kept]
-            of_set = labels[origin][rows[name][1]][kept]
+            decoded_rows[name] = (origin, rows[name][1][kept])
+            of_set = labels[origin][decoded_rows[name][1]]
             sets[name] = ImageSet(torch.from_numpy(images), torch.from_numpy(of_set))
             skipped[name] = _skipped(decoded, part)
-    return sets, skipped
+    return sets, skipped, decoded_rows
+
+
+def _duplicates(
+    source: Source, sets: dict[str, ImageSet], rows: dict[str, tuple[str, Index]], config: DataConfig
+) -> dict[str, Any]:
+    """Report images that stand in two places; between train and test, warn or raise."""
+
+    def names(split: str, positions: Index) -> list[str]:
+        origin, of_split = rows[split]
+        wanted = of_split[positions]
+        name_of = {item.row: item.name for item in source.splits[origin].read(np.unique(wanted))} if len(wanted) else {}
+        return [name_of[row] for row in wanted.tolist()]
+
+    report = report_duplicates(
+        {name: sets[name].images.numpy() for name in _SPLITS},
+        {name: sets[name].labels.numpy() for name in _SPLITS},
+        names,
+    )
+    leak = report["train and test"]
+    if leak["count"]:
+        known, found = leak["first"][0]
+        others = f", {leak['other_class']} of them of another class" if leak["other_class"] else ""
+        text = (
+            f"{leak['count']} of {len(sets['test'])} test images are, pixel by pixel, among the training images{others} "
+            f"(first: {found} is {known}); results on them are no test: remove them from one of the two"
+        )
+        if config.on_leak == "error":
+            raise DataError(f"{text}, or set on_leak=warn")
+        warnings.warn(text, stacklevel=3)
+    return report
 
 
 def _skipped(decoded: Decoded, part: slice) -> dict[str, Any]:

@@ -18,10 +18,12 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".
 def open_folder(path: Path, config: DataConfig) -> Source:
     """List the images of the train, validation and test folders, sorted by name; links to folders are followed.
 
-    Files that are no images by their suffix, and names that begin with a dot, are passed over; the former are noted.
+    Files that are no images by their suffix, folders beside the splits, and names that begin with a dot are passed
+    over; all but the last are noted.
 
     Raises:
-        DataError: a level of folders is missing or too much, a superclass or class without anything in it, no images.
+        DataError: a level of folders is missing or too much, a superclass or class without anything in it, no images,
+            or a class name in two superclasses.
     """
     notes: list[str] = []
     depth = _depth(path / config.train_split, grouped=config.groups is not None)
@@ -40,7 +42,26 @@ def open_folder(path: Path, config: DataConfig) -> Source:
             known = members.setdefault(group, [])
             known.extend(sorted(set(classes) - set(known)))
         splits[split] = _split(path / name, files)
+    _check_names(members)
+    unused = [folder.name for folder in _folders(path) if folder.name not in names.values()]
+    if unused:
+        notes.append(
+            f"folders that are not used: {', '.join(f'{name}/' for name in unused)} "
+            "(train_split, validation_split and test_split say which are)"
+        )
     return Source(splits, members=members if depth == 2 else None, notes=notes)
+
+
+def _check_names(members: dict[str, list[str]]) -> None:
+    """A class is known by its name alone, so a name in two superclasses would be one class of both."""
+    home: dict[str, str] = {}
+    for group, classes in members.items():
+        for name in classes:
+            if (other := home.setdefault(name, group)) != group:
+                raise DataError(
+                    f"class folder {name!r} is in groups {other!r} and {group!r}; a class is in one group and known by its "
+                    f"name: rename {other}/{name} or {group}/{name} in every split, or move one into the other"
+                )
 
 
 def _split(root: Path, files: list[Path]) -> SourceSplit:
@@ -77,13 +98,15 @@ def _list_images(root: Path, depth: int) -> tuple[list[Path], dict[str, list[str
     members: dict[str, list[str]] = {}
     passed_over = 0
     parents = _folders(root) if depth == 2 else [root]
+    for folder in {root: None, **dict.fromkeys(parents)}:
+        stray = next((entry for entry in _entries(folder) if is_image(entry)), None)
+        if stray is not None:
+            place = folder / "<superclass>" / "<class>" if depth == 2 and folder == root else folder / "<class>"
+            raise DataError(f"image {stray} is not in a class folder; move it into {place}/")
     for parent in parents:
         folders = _folders(parent)
         if not folders:
             raise DataError(f"superclass folder {parent} holds no class folders; add <class>/ folders, or remove it")
-        stray = [entry for entry in _entries(parent) if _is_image(entry)]
-        if stray:
-            raise DataError(f"image {stray[0]} is not in a class folder; move it into {parent}/<class>/")
         if depth == 2:
             members[parent.name] = [folder.name for folder in folders]
         for folder in folders:
@@ -91,7 +114,7 @@ def _list_images(root: Path, depth: int) -> tuple[list[Path], dict[str, list[str
             deeper = [entry for entry in entries if entry.is_dir()]
             if deeper:
                 raise DataError(f"{deeper[0]} is a level too deep; images belong directly in {folder}: move them up")
-            images = [entry for entry in entries if _is_image(entry)]
+            images = [entry for entry in entries if is_image(entry)]
             if not images:
                 raise DataError(f"class folder {folder} holds no images; add some, or remove the folder")
             passed_over += len(entries) - len(images)
@@ -107,5 +130,6 @@ def _folders(folder: Path) -> list[Path]:
     return [entry for entry in _entries(folder) if entry.is_dir()]
 
 
-def _is_image(entry: Path) -> bool:
-    return entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
+def is_image(entry: Path) -> bool:
+    """Whether a file is an image by its suffix; so is a link that leads nowhere, which then cannot be decoded."""
+    return entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()

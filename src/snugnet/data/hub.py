@@ -1,4 +1,9 @@
-"""Hugging Face data sets, from the hub or the disk, through ``datasets``."""
+"""Hugging Face data sets, from the hub or the disk, through ``datasets``.
+
+Its builder ``imagefolder`` (5.2, ``data_files.py``) takes a file for every split of which a word (train, val, dev, test,
+eval, ...) stands in a folder's or file's name, set off by a space, dash, underscore, dot or digit: ``train/test_tube/1.jpg``
+is in train and in test, and ``train-yard/1.jpg`` beside ``car/1.jpg`` leaves the cars out. So what it gives is checked.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +14,7 @@ from numpy.typing import NDArray
 
 from snugnet.data.columns import LabelColumn, check_columns, label_column
 from snugnet.data.config import DataConfig
+from snugnet.data.folder import is_image
 from snugnet.data.images import EncodedImage
 from snugnet.data.parquet import image_value
 from snugnet.data.source import Source, SourceSplit
@@ -19,7 +25,7 @@ def open_hub(name: str, config: DataConfig) -> Source:
     """Load by ``datasets.load_dataset``: a name on the hub, or a local folder that it understands.
 
     Raises:
-        DataError: it cannot be loaded, or lacks a split or column.
+        DataError: it cannot be loaded, lacks a split or column, or has an image of a folder in two places or in none.
     """
     import datasets
 
@@ -30,6 +36,7 @@ def open_hub(name: str, config: DataConfig) -> Source:
             f"{name!r} is no file or folder here, and datasets.load_dataset cannot load it "
             f"({type(error).__name__}: {_first_line(error)}); check the name, config_name and network, or give a path"
         ) from None
+    _check_image_folder(loaded, name)
     return _open_splits(loaded, name, config)
 
 
@@ -48,6 +55,35 @@ def open_saved(path: Path, config: DataConfig) -> Source:
     if isinstance(loaded, datasets.Dataset):
         loaded = {config.train_split: loaded}
     return _open_splits(loaded, str(path), config)
+
+
+def _check_image_folder(loaded: Mapping[str, Any], name: str) -> None:
+    """Where ``datasets`` made splits and labels out of folders, each image is in one split, once, and none is left out."""
+    folders = {split: data for split, data in loaded.items() if data.builder_name == "imagefolder"}
+    if not folders:
+        return
+    homes: dict[str, list[str]] = {}
+    for split, data in folders.items():
+        cells = data.select_columns(["image"]).with_format("arrow")[:].column(0).to_pylist()
+        for path in (cell["path"] for cell in cells if cell["path"]):
+            homes.setdefault(path, []).append(split)
+    advice = "arrange images in train/<superclass>/<class>/ and test/<superclass>/<class>/ and give that folder's path"
+    for path, splits in homes.items():
+        if len(splits) > 1:
+            where = " and ".join(dict.fromkeys(splits)) if len(set(splits)) > 1 else f"{splits[0]} twice"
+            raise DataError(f"datasets reads splits out of names: {path} is in {where}; {advice}")
+    missing = next((str(file) for file in _images_below(Path(name).absolute()) if str(file) not in homes), None)
+    if missing is not None:
+        raise DataError(f"datasets reads splits out of names: {missing} is in none ({', '.join(loaded)}); {advice}")
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Images of a local folder, without what ``datasets`` passes over: names that begin with a dot or two underscores."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if is_image(file) and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+    ]
 
 
 def _open_splits(loaded: Mapping[str, Any], name: str, config: DataConfig) -> Source:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = "bytes | str | Path | NDArray[Any] | Image"
 
-_CHUNK = 256  # images in flight: bounds the memory that encoded images take
+_IN_FLIGHT = 256  # images in flight: bounds the memory that encoded images take
 _PROGRESS_AFTER = 2.0  # seconds
 
 
@@ -127,7 +127,7 @@ def decode_images(
         return None
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, _progress_bar(progress, len(rows)) as advance:
-        for chunk in _chunks(encoded, _CHUNK):
+        for chunk in _chunks(encoded, _IN_FLIGHT):
             for item, problem in zip(chunk, pool.map(work, chunk), strict=True):
                 if problem is not None and not skip_bad:
                     raise DataError(f"{problem}, or set on_bad_image=skip")

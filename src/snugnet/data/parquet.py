@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,22 +26,28 @@ _BATCH = 256  # rows of images that are in memory, encoded, at a time
 def open_parquet_folder(path: Path, config: DataConfig) -> Source:
     """A folder with ``train.parquet`` or shards ``train-*.parquet``, likewise test and validation.
 
+    Parquet files that belong to no split are noted.
+
     Raises:
-        DataError: no training file, or a file that cannot be used.
+        DataError: no training file, a shard that is missing, or a file that cannot be used.
     """
     validation = config.validation_split or "validation"
     names = {"train": config.train_split, "validation": validation, "test": config.test_split}
     if config.validation_split is None and validation in (config.train_split, config.test_split):
         del names["validation"]
     splits = {}
+    unused = {file for folder in (path, path / "data") for file in folder.glob("*.parquet")}
     for split, name in names.items():
         files = [file for folder in (path, path / "data") for file in _shards(folder, name)]
         if files:
+            _check_shards(files)
             splits[split] = open_split(files, config)
+            unused -= set(files)
     if "train" not in splits:
         have = ", ".join(sorted(file.name for file in path.glob("**/*.parquet"))[:8])
         raise DataError(f"folder {path} has no {config.train_split}.parquet; it has: {have}; set train_split")
-    return Source(splits)
+    notes = [f"parquet files that are not used: {', '.join(sorted(file.name for file in unused))}"] if unused else []
+    return Source(splits, notes=notes)
 
 
 def open_parquet_files(pattern: str, config: DataConfig) -> Source:
@@ -142,6 +149,20 @@ def _open(file: Path, wanted: Sequence[str]) -> pq.ParquetFile:
 
 def _shards(folder: Path, name: str) -> list[Path]:
     return sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*.parquet")])
+
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """``train-00000-of-00002.parquet`` says that there is another."""
+    for file in files:
+        if (numbered := re.fullmatch(r"(.*-)(\d+)(-of-)(\d+)(\.parquet)", file.name)) is None:
+            continue
+        stem, number, of, total, suffix = numbered.groups()
+        wanted = (f"{stem}{shard:0{len(number)}}{of}{total}{suffix}" for shard in range(int(total)))
+        missing = next((name for name in wanted if not (file.parent / name).is_file()), None)
+        if missing is not None:
+            raise DataError(
+                f"{file.parent} has {file.name} but not {missing}; fetch it, or give a glob of what there is"
+            )
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:

@@ -36,6 +36,11 @@ class Augment:
 
     Every image gets its own random parameters, drawn from torch's global CPU generator: ``torch.manual_seed`` (or a
     restored generator state) reproduces the result bit for bit. It holds no tensors, so it needs no ``.to(device)``.
+
+    Of kornia 0.9, three things to know. What an image gets depends on the size of its batch too (crops, jitters and
+    erasures of a smaller batch are not the first of a larger one's), so `Batches` only gives full ones, and a batch is
+    never augmented in parts. Its modules augment in eval mode as well, so only the training step may call this. Flips,
+    crops and rotations return the contiguous layout, whatever they were given: `normalise` comes after, and lays out.
     """
 
     def __init__(self, config: AugmentConfig) -> None:

@@ -7,18 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snugnet.family.disk import from_pretrained, load_family, save_family
-    from snugnet.family.record import Family, Group, Scenario, Specialized
+    from snugnet.family.disk import Family, from_pretrained, load_family, save_family
+    from snugnet.family.networks import Networks, Specialized
+    from snugnet.family.record import FamilyRecord, Group
     from snugnet.family.report import Report, evaluate
+    from snugnet.family.scenarios import Scenario
     from snugnet.family.search import FamilySearch, Searched, search_family
+    from snugnet.family.specialising import SpecialisingFamily
 
 __all__ = [
     "Family",
+    "FamilyRecord",
     "FamilySearch",
     "Group",
+    "Networks",
     "Report",
     "Scenario",
     "Searched",
+    "SpecialisingFamily",
     "Specialized",
     "evaluate",
     "from_pretrained",
@@ -28,10 +34,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "disk": ("from_pretrained", "load_family", "save_family"),
-    "record": ("Family", "Group", "Scenario", "Specialized"),
+    "disk": ("Family", "from_pretrained", "load_family", "save_family"),
+    "networks": ("Networks", "Specialized"),
+    "record": ("FamilyRecord", "Group"),
     "report": ("Report", "evaluate"),
+    "scenarios": ("Scenario",),
     "search": ("FamilySearch", "Searched", "search_family"),
+    "specialising": ("SpecialisingFamily",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

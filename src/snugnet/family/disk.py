@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import safetensors.torch
@@ -15,7 +15,8 @@ from snugnet.bundles import FAMILY
 from snugnet.costs import COSTS, CostTable, counted_table
 from snugnet.data import ImageSet
 from snugnet.errors import FamilyError
-from snugnet.family.record import Family
+from snugnet.family.record import FamilyRecord
+from snugnet.family.specialising import SpecialisingFamily
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.spaces import get_space
 from snugnet.supernets import Supernet
@@ -25,7 +26,28 @@ FILES = ("supernet.safetensors", "generator.safetensors", "images.npz", "costs.n
 TRAINING = "supernet.ckpt.safetensors"  # the checkpoint of a training that has begun here
 
 
-def save_family(family: Family, folder: Path) -> Path:
+class Family(SpecialisingFamily):
+    """A family: what it is (:class:`~snugnet.family.record.FamilyRecord`), what it hands out
+    (:class:`~snugnet.family.specialising.SpecialisingFamily`), and how it is kept."""
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move weights and images; returns the family."""
+        self.supernet.to(device)
+        self.generator.to(device)
+        self.calibration = self.calibration.to(device)
+        self.validation = self.validation.to(device)
+        return self
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the family as a directory."""
+        return save_family(self, Path(folder))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+        """Upload the family to the Hugging Face hub; returns the address of the commit."""
+        return push_family(self, repo_id, private=private, token=token)
+
+
+def save_family(family: FamilyRecord, folder: Path) -> Path:
     """Write a family.
 
     Args:
@@ -35,7 +57,6 @@ def save_family(family: Family, folder: Path) -> Path:
     Returns:
         The folder.
     """
-    measured = {name: table for name, table in family.tables.items() if name not in COSTS}
     contents = {
         "supernet.safetensors": _tensors(family.supernet),
         "generator.safetensors": _tensors(family.generator),
@@ -45,7 +66,7 @@ def save_family(family: Family, folder: Path) -> Path:
             validation_images=family.validation.images.cpu().numpy(),
             validation_labels=family.validation.labels.cpu().numpy(),
         ),
-        "costs.npz": _npz(**{f"{name}/{key}": v for name, t in measured.items() for key, v in t.arrays().items()}),
+        "costs.npz": _npz(**{f"{name}/{key}": v for name, t in family.tables.items() for key, v in t.arrays().items()}),
     }
     index = {
         "name": family.name,
@@ -97,7 +118,7 @@ def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
     stored = _arrays(contents["costs.npz"])
     tables = {}
     for name in index["costs"]:
-        if name in COSTS:  # counted from the space, so it is not stored
+        if name in COSTS:  # counted from the space; what is stored is for where its package is not installed
             tables[name] = counted_table(space, name)
             continue
         own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}
@@ -138,7 +159,7 @@ def _arrays(content: bytes) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-def push_family(family: Family, repo_id: str, *, private: bool, token: str | None) -> str:
+def push_family(family: FamilyRecord, repo_id: str, *, private: bool, token: str | None) -> str:
     """Upload a family to the Hugging Face hub.
 
     Args:

@@ -7,20 +7,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 
 from snugnet.costs import resolve_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
-from snugnet.family.record import Family, Specialized
+from snugnet.family.networks import Specialized
+from snugnet.family.specialising import SpecialisingFamily
 from snugnet.family.text_table import TextTable, human
 from snugnet.files import json_text, write_atomically
+from snugnet.nn.network import with_classes
 from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
 from snugnet.progress import progress_bar
-from snugnet.training.calibration import accuracy
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,29 +30,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One scenario.
+    """One network for a scenario.
 
     Attributes:
         group: superclass.
         budget: in the unit of the cost.
-        accuracy: of the specialised network, on the group's test images.
-        accuracy_all: on the same images, of the same architecture with all classes in its head.
-        costs: of the specialised network.
-        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
-        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
-        images: test images of the group.
-        arch: in the space's JSON form.
+        accuracy: a fraction, on the group's images of the split that is reported; NaN where there are none.
+        costs: of this network, its head included.
+        arch: the architecture, in the space's JSON form or as a row of option indices.
     """
 
     group: str
     budget: float
     accuracy: float
-    accuracy_all: float
     costs: dict[str, float]
+    arch: Any
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """From plain JSON, where an accuracy on no images is null."""
+        return cls(**{**content, "accuracy": math.nan if content["accuracy"] is None else content["accuracy"]})
+
+
+@dataclass(frozen=True)
+class MeasuredRow(Row):
+    """One network for a scenario, also run as it is deployed.
+
+    Attributes:
+        accuracy_all: on the same images, of the same architecture with all classes in its head.
+        milliseconds: one image through ONNX Runtime, one thread, on this CPU.
+        onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
+        images: test images of the group.
+    """
+
+    accuracy_all: float
     milliseconds: float
     onnx_difference: float
     images: int
-    arch: dict[str, Any]
 
 
 @dataclass
@@ -67,7 +83,7 @@ class Report:
 
     family: str
     budget: str
-    rows: list[Row]
+    rows: list[MeasuredRow]
     specialize_ms: float
     context: dict[str, Any] = field(default_factory=dict)
 
@@ -162,15 +178,22 @@ CAPTION = (
 )
 
 
-def spread_budgets(family: Family, budgets: int | Sequence[float | str]) -> list[float]:
-    """Budgets to report on: as given (shares are of the range), or so many evenly spaced strictly between the smallest and largest cost."""
-    low, high = family.cost_range(family.budget_name)
+def spread_budgets(
+    family: SpecialisingFamily, budgets: int | Sequence[float | str], cost: str | None = None
+) -> list[float]:
+    """Budgets to report on: as given (shares are of the range of networks with all classes), or so many evenly spaced strictly
+    between the smallest and largest cost.
+
+    Raises:
+        BudgetError: there is no such cost.
+    """
+    low, high = family.cost_range(cost or family.budget_name)
     if not isinstance(budgets, int):
         return [resolve_budget(budget, (low, high)) for budget in budgets]
     return [float(round(low + (high - low) * (i + 1) / (budgets + 1))) for i in range(budgets)]
 
 
-def check_groups(family: Family, groups: Sequence[str] | None = None) -> list[str]:
+def check_groups(family: SpecialisingFamily, groups: Sequence[str] | None = None) -> list[str]:
     """The groups to evaluate: these, or all of at least two classes.
 
     Raises:
@@ -185,12 +208,13 @@ def check_groups(family: Family, groups: Sequence[str] | None = None) -> list[st
 
 
 def evaluate(
-    family: Family,
+    family: SpecialisingFamily,
     test: ImageSet,
     budgets: int | Sequence[float | str] = 4,
     *,
     groups: Sequence[str] | None = None,
     best_of: int = 1,
+    cost: str | None = None,
     progress: bool = True,
 ) -> Report:
     """Specialise to every group of at least two classes under every budget, and measure on test images.
@@ -198,14 +222,16 @@ def evaluate(
     Args:
         family: on the device where the networks are to be run.
         test: images that nothing was chosen on.
-        budgets: of the cost that the generator was trained on; see :func:`spread_budgets`.
+        budgets: see :func:`spread_budgets`.
         groups: to evaluate; all without it.
         best_of: architectures to try on validation images for each scenario.
+        cost: that budgets are of; the one that the generator was trained on without it.
         progress: whether to show a bar.
     """
-    limits = spread_budgets(family, budgets)
+    cost = cost or family.budget_name
+    limits = spread_budgets(family, budgets, cost)
     groups = check_groups(family, groups)
-    scenarios = [(group, {family.budget_name: limit}) for group in groups for limit in limits]
+    scenarios = [(group, {cost: limit}) for group in groups for limit in limits]
     family.specialize_many(scenarios)  # the first call also prepares the tables
     started = time.perf_counter()
     networks = family.specialize_many(scenarios)
@@ -216,26 +242,37 @@ def evaluate(
         for (group, asked), network in zip(scenarios, networks, strict=True):
             if best_of > 1:
                 network = family.best((group, asked), best_of)
-            rows.append(evaluate_one(family, network, test, asked[family.budget_name]))
+            rows.append(evaluate_one(family, network, test, asked[cost]))
             advance()
-    return Report(family.name, family.budget_name, rows, milliseconds)
+    return Report(family.name, cost, rows, milliseconds)
 
 
-def evaluate_one(family: Family, network: Specialized, test: ImageSet, budget: float) -> Row:
-    """Measure one specialised network."""
+def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float) -> MeasuredRow:
+    """Measure one specialised network.
+
+    It is built once, with all classes in its head: the specialised logits are columns of these, from the same weights and the same
+    batch-norm statistics.
+    """
     own = test.of_classes(network.class_indices)
-    everything = range(len(family.classes))
     whole = family.build(network.row)
-    resolution = network.blueprint.resolution
-    content = onnx_bytes(network.module, network.metadata())
-    return Row(
+    module = with_classes(whole, network.class_indices)
+    columns = torch.tensor(network.class_indices, device=family.device)
+    right, right_all = 0, 0
+    everything = range(len(family.classes))
+    with torch.no_grad():
+        for images, labels in family.batches(own, everything, network.blueprint.resolution):
+            logits = whole(images)
+            right += int((columns[logits[:, columns].argmax(1)] == labels).sum())
+            right_all += int((logits.argmax(1) == labels).sum())
+    content = onnx_bytes(module, network.metadata())
+    return MeasuredRow(
         group=network.group,
         budget=budget,
-        accuracy=accuracy(network.module, family.batches(own, network.class_indices, resolution)),
-        accuracy_all=accuracy(whole, family.batches(own, everything, resolution)),
+        accuracy=right / len(own) if len(own) else math.nan,
+        accuracy_all=right_all / len(own) if len(own) else math.nan,
         costs=network.costs,
         milliseconds=measured_ms(content),
-        onnx_difference=onnx_difference(network.module, content),
+        onnx_difference=onnx_difference(module, content),
         images=len(own),
         arch=network.arch,
     )
@@ -247,7 +284,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 
-def family_figures(family: Family, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:
+def family_figures(family: SpecialisingFamily, budgets: int | Sequence[float | str] = 4) -> dict[str, bytes]:
     """Pictures of what a family's generator hands out, as PNG by name.
 
     Args:

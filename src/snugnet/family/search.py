@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from snugnet.errors import BudgetError, SearchError
-from snugnet.family.record import Family, Group, Specialized
-from snugnet.files import json_text, plain_number, write_atomically
+from snugnet.family.networks import Specialized
+from snugnet.family.record import Group
+from snugnet.family.specialising import SpecialisingFamily
+from snugnet.files import json_text, locked, plain_number, write_atomically
+from snugnet.fingerprint import Fingerprint, digest, fingerprint
 from snugnet.search.driver import run_search
 from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.method import Method, make_method
@@ -43,12 +45,12 @@ class FamilySearch:
             group: to those of the largest superclass).
     """
 
-    family: Family
+    family: SpecialisingFamily
     group: Group | None
     problem: Problem
 
     @classmethod
-    def make(cls, family: Family, group: Group | None = None, **budgets: float | str) -> FamilySearch:
+    def make(cls, family: SpecialisingFamily, group: Group | None = None, **budgets: float | str) -> FamilySearch:
         """Check everything before any work.
 
         Args:
@@ -65,11 +67,11 @@ class FamilySearch:
         if not wanted:
             raise SearchError(f"{family.name} has no superclass of two classes or more; give classes to search for")
         indices = [family.class_indices(each) for each in wanted]
-        unknown = [name for name in budgets if name not in family.tables]
+        unknown = [name for name in budgets if name not in family.costs]
         if unknown:
-            raise BudgetError(f"{family.name} has no cost {unknown[0]!r}; costs: {', '.join(family.tables)}")
+            raise BudgetError(f"{family.name} has no cost {unknown[0]!r}; costs: {', '.join(family.costs)}")
         classes = max(map(len, indices))
-        names = sorted(family.tables, key=lambda name: name != family.budget_name)  # the generator's own first
+        names = dict.fromkeys((family.budget_name, *family.tables, *budgets))  # the generator's own first
         tables = {name: family.table(name, classes) for name in names}
         scorer = ImageScorer(
             family.supernet.eval(), family.calibration_batches, family.validation, indices, family.mean, family.std
@@ -100,27 +102,34 @@ class FamilySearch:
             on_start: called once all is checked, before any work.
 
         Raises:
+            BusyError: another process searches in this folder.
             SearchError: the method does not fit the problem, the folder belongs to another search, or a front has fewer than
                 two points.
         """
         method = method.on(self.problem)
-        result = run_search(
-            self.problem, method, seed=seed, folder=folder, scorer=self._scorer_id(), chunk=CHUNK, progress=progress,
-            fresh=fresh, on_start=on_start,
-        )  # fmt: skip
-        searched = Searched(self, method, seed, result, np.array([result.best]))
-        if folder is not None:  # also where there turns out to be no front
-            write_atomically(folder / EVALUATED, searched.table().encode())
-        searched = replace(searched, places=method.winners(result))
-        if folder is not None:
-            searched.save(folder)
+        with nullcontext() if folder is None else locked(folder):
+            result = run_search(
+                self.problem, method, seed=seed, folder=folder, scorer=self._scored_with(), chunk=CHUNK, progress=progress,
+                fresh=fresh, on_start=on_start,
+            )  # fmt: skip
+            searched = Searched(self, method, seed, result, np.array([result.best]))
+            if folder is not None:  # also where there turns out to be no front
+                write_atomically(folder / EVALUATED, searched.table().encode())
+            searched = replace(searched, places=method.winners(result))
+            if folder is not None:
+                searched.save(folder)
         return searched
 
-    def _scorer_id(self) -> str:
-        """Hash of what accuracies depend on: weights, images, groups."""
-        sets = (self.family.calibration, self.family.validation)
-        tensors = [*self.family.supernet.state_dict().values(), *(t for s in sets for t in (s.images, s.labels))]
-        return _digest([self.problem.columns, self.family.name], tensors)
+    def _scored_with(self) -> Fingerprint:
+        """What accuracies depend on."""
+        family = self.family
+        images = [each for part in (family.calibration, family.validation) for each in (part.images, part.labels)]
+        return fingerprint(
+            family=family.name,
+            weights=digest(*family.supernet.state_dict().values()),
+            images=digest(*images),
+            device=family.device.type,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,14 +141,14 @@ class GeneratorProposer:
         group: that is searched for; None for all superclasses.
     """
 
-    family: Family
+    family: SpecialisingFamily
     group: Group | None
 
     @cached_property
     def id(self) -> str:
         """Hash of what the proposals depend on, beside limits and weights: the generator, and its budget."""
         generator = self.family.generator
-        return _digest([self.family.budget_name, generator.options], generator.state_dict().values())
+        return digest(self.family.budget_name, generator.options, *generator.state_dict().values())
 
     def __call__(self, problem: Problem, n: int, rng: np.random.Generator) -> Population:
         family, smallest = self.family, self.family.space.smallest
@@ -243,7 +252,7 @@ class Searched:
 
 
 def search_family(
-    family: Family,
+    family: SpecialisingFamily,
     method: str | Method = "evolution",
     *,
     group: Group | None = None,
@@ -268,10 +277,3 @@ def search_family(
     chosen = make_method(method, settings) if isinstance(method, str) else method
     search = FamilySearch.make(family, group, **(budgets or {}))
     return search.run(chosen, seed=seed, folder=None if folder is None else Path(folder), progress=progress)
-
-
-def _digest(content: Any, tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(content).encode())
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -27,10 +27,10 @@ from snugnet.search.optimisers.optimiser import predictor_problem
 from snugnet.spaces import Population, SearchSpace
 from snugnet.training.loop import cosine, seed_step
 
-PHASE = 2000
+ON_PREDICTOR_PHASE = 2000
 """Number of this phase, for seeding."""
-CONDITIONS = 256  # budgets that the generator is asked for at once
-_CELLS = 1024
+ASKED_BUDGETS = 256  # budgets that the generator is asked for at once
+_FINE_CELLS = 1024
 
 
 def relaxed_code(probabilities: Sequence[Tensor], space: SearchSpace) -> Tensor:
@@ -175,7 +175,7 @@ def _optimise(
     generator.train()
     with progress_bar("generator", steps, shown=progress) as advance:
         for step in range(steps):
-            seed_step(seed, PHASE, step)
+            seed_step(seed, ON_PREDICTOR_PHASE, step)
             for each in optimizer.param_groups:
                 each["lr"] = learning_rate * cosine(step, steps)
             place = (torch.arange(pairs) + torch.rand(pairs)) / pairs
@@ -211,9 +211,9 @@ def generate(
     Raises:
         BudgetError: no architecture is within a budget.
     """
-    grid = torch.linspace(generator.low, generator.high, CONDITIONS)
-    scores = regrets(generator.scores(torch.ones(CONDITIONS, 1), grid).numpy(), generator.space)
-    limits = np.repeat(np.asarray(budgets, dtype=np.float64), CONDITIONS)
-    rows = decode([table], np.tile(scores, (len(budgets), 1)), limits, cells=_CELLS)
-    best = predictor.predict(rows).reshape(len(budgets), CONDITIONS).argmax(1)
-    return rows.reshape(len(budgets), CONDITIONS, -1)[np.arange(len(budgets)), best]
+    grid = torch.linspace(generator.low, generator.high, ASKED_BUDGETS)
+    scores = regrets(generator.scores(torch.ones(ASKED_BUDGETS, 1), grid).numpy(), generator.space)
+    limits = np.repeat(np.asarray(budgets, dtype=np.float64), ASKED_BUDGETS)
+    rows = decode([table], np.tile(scores, (len(budgets), 1)), limits, cells=_FINE_CELLS)
+    best = predictor.predict(rows).reshape(len(budgets), ASKED_BUDGETS).argmax(1)
+    return rows.reshape(len(budgets), ASKED_BUDGETS, -1)[np.arange(len(budgets)), best]

@@ -14,6 +14,7 @@ from torch import Tensor
 from snugnet.costs import CostTable
 from snugnet.data import GroupedImages, normalise
 from snugnet.errors import DataError, TrainingError
+from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, fingerprint
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.gated import GatedSupernet
@@ -32,7 +33,7 @@ from snugnet.training.dropout import cross_entropy
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.supernet import made_with
 
-PHASE = 1000
+GENERATOR_PHASE = 1000
 """Number of this phase, for seeding; the supernet's stages count from 0."""
 
 
@@ -91,14 +92,22 @@ class GeneratorTraining:
         """Train to the end, from the checkpoint if there is one.
 
         Raises:
+            BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
         """
+        with locked(self.folder):
+            remove_temporaries(self.path)
+            return self._run()
+
+    def _run(self) -> ArchitectureGenerator:
         config = self.recipe.generator
         device = self.fabric.device
         self.generator.to(device).train()
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.learning_rate)
         start = self._resume(optimizer)
         self._since = time.monotonic() - self.spent
+        if not self.path.exists():  # so that a run which is killed early knows where its part of the log begins
+            self._save(0, optimizer)
         frozen = [p.requires_grad for p in self.supernet.parameters()]
         with_layout(self.supernet.to(device), torch.contiguous_format).requires_grad_(False)
         gated = GatedSupernet(self.supernet.space, self.supernet.network)
@@ -113,7 +122,7 @@ class GeneratorTraining:
                 "generator",
                 step_of,
                 lambda done: self._save(done, optimizer),
-                phase=PHASE,
+                phase=GENERATOR_PHASE,
                 start=start,
                 total=config.steps,
                 seed=self.recipe.seed,
@@ -165,10 +174,11 @@ class GeneratorTraining:
         return groups, self.images[index], self.labels[index]
 
     def _made_with(self) -> Fingerprint:
-        """What the checkpoint must have been made with: the generator's recipe and the very weights it is trained on."""
+        """What the checkpoint must have been made with: the generator's recipe, and the very costs and weights it is trained on."""
         section = self.recipe.generator.model_dump(mode="json", exclude_defaults=True)
         weights = digest(*self.supernet.state_dict().values())
-        return fingerprint(generator=section, supernet=made_with(self.recipe, self.data), weights=weights)
+        costs = digest(*self.table.arrays().values())
+        return fingerprint(generator=section, costs=costs, supernet=made_with(self.recipe, self.data), weights=weights)
 
     def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         tensors = {f"generator.{name}": t for name, t in self.generator.state_dict().items()}

@@ -17,8 +17,10 @@ so far. What has no such order (alternatives with weights of their own) is run o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -121,13 +123,34 @@ def relax(
 
 
 def option_scores(logits: Tensor, space: SearchSpace, encoding: Encoding) -> Tensor:
-    """Log-probability of every option of every choice: (P, sum of options), in one-hot layout."""
+    """Log-probability of every option of every choice: (pairs, sum of options), in one-hot layout."""
     scores = []
-    for part in logits.split(num_gates(space, encoding), 1):
+    by_size, order = _by_number_of_gates(tuple(num_gates(space, encoding)), encoding, logits.device)
+    for index in by_size:  # all choices of so many gates at once: (pairs, choices, gates)
+        part = logits[:, index]
         if encoding == "multi-path":
-            scores.append(F.log_softmax(part, 1))
+            scores.append(F.log_softmax(part, 2).flatten(1))
             continue
-        opened = F.pad(F.logsigmoid(part).cumsum(1), (1, 0))
+        opened = F.pad(F.logsigmoid(part).cumsum(2), (1, 0))
         closed = F.pad(F.logsigmoid(-part), (0, 1))
-        scores.append(opened + closed)
-    return torch.cat(scores, 1)
+        scores.append((opened + closed).flatten(1))
+    return torch.cat(scores, 1)[:, order]
+
+
+@lru_cache(maxsize=256)
+def _by_number_of_gates(
+    gates: tuple[int, ...], encoding: Encoding, device: torch.device
+) -> tuple[list[Tensor], Tensor]:
+    """Columns of the logits, (choices, gates) for each number of gates, and where the options of the choices taken in that order
+    belong."""
+    starts = np.cumsum([0, *gates])
+    options = [each + (encoding == "single-path") for each in gates]
+    places = np.cumsum([0, *options])
+    by_size: list[Tensor] = []
+    found: list[int] = []
+    for size in sorted(set(gates)):
+        choices = [c for c, each in enumerate(gates) if each == size]
+        columns = starts[choices][:, None] + np.arange(size)
+        by_size.append(torch.from_numpy(columns).to(device))
+        found += [int(places[c]) + o for c in choices for o in range(options[c])]
+    return by_size, torch.tensor(np.argsort(found), dtype=torch.long, device=device)

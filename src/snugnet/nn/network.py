@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -95,6 +95,18 @@ def build(blueprint: Blueprint, state: dict[str, Tensor] | None = None, *, seed:
             module.reset_parameters()
     initialise(network, seed)
     return network
+
+
+def with_classes(network: Network, classes: Sequence[int]) -> Network:
+    """The same network with only some of the classifier's outputs, in the given order; all other weights are shared, not copied."""
+    blueprint = network.blueprint.with_classes(len(classes))
+    head = blueprint.blocks[-1]
+    prefix = f"{module_name(head)}.{head.layers[-1].name}."
+    state = {
+        name: tensor.detach()[list(classes)] if name.startswith(prefix) else tensor
+        for name, tensor in network.state_dict(keep_vars=True).items()
+    }
+    return build(blueprint, state).train(network.training).requires_grad_(False)
 
 
 def blank(block: Block) -> BlockModule:

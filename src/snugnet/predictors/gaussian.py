@@ -26,7 +26,7 @@ from snugnet.predictors.predictor import (
 from snugnet.predictors.thermometer import Thermometer
 from snugnet.spaces import Population, SearchSpace
 
-_CHUNK = 256  # rows at a time: their kernel with 1,600 centres takes 3 MB
+_KERNEL_ROWS = 256  # rows at a time: their kernel with 1,600 centres takes 3 MB
 
 
 class GaussianProcessPredictor(Predictor):
@@ -106,14 +106,14 @@ class GaussianProcessPredictor(Predictor):
     def outputs(self, rows: Population) -> NDArray[np.float64]:
         own = self._arrays
         latent = np.empty((len(rows), len(self.targets)))
-        for start in range(0, len(rows), _CHUNK):
-            code = self._steps(levels(self.space, rows[start : start + _CHUNK]))
+        for start in range(0, len(rows), _KERNEL_ROWS):
+            code = self._steps(levels(self.space, rows[start : start + _KERNEL_ROWS]))
             scaled = code * own["scale"]
             near = scaled @ self._centres
             near -= self._norms
             near -= (scaled**2).sum(1, keepdims=True) / 2
             np.exp(near, out=near)
-            latent[start : start + _CHUNK] = near @ own["weights"] + code @ own["slopes"] + own["intercept"]
+            latent[start : start + _KERNEL_ROWS] = near @ own["weights"] + code @ own["slopes"] + own["intercept"]
         return unwarp(latent, own["bend"]) * own["std"] + own["mean"]
 
     def arrays(self) -> dict[str, NDArray[Any]]:

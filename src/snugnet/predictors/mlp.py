@@ -23,7 +23,7 @@ from snugnet.predictors.predictor import MINIMUM_ROWS, Predictor, check_values, 
 from snugnet.progress import progress_bar
 from snugnet.spaces import Population, SearchSpace
 
-_CHUNK = 512  # rows at a time: their activations stay in cache
+_CACHED_ROWS = 512  # rows at a time: their activations stay in cache
 
 
 class MLPPredictor(Predictor):
@@ -88,13 +88,13 @@ class MLPPredictor(Predictor):
     def outputs(self, rows: Population) -> NDArray[np.float64]:
         values = np.empty((len(rows), len(self.targets)))
         *layers, (weight, bias) = self._layers
-        for start in range(0, len(rows), _CHUNK):
-            hidden = self.space.one_hot(rows[start : start + _CHUNK])
+        for start in range(0, len(rows), _CACHED_ROWS):
+            hidden = self.space.one_hot(rows[start : start + _CACHED_ROWS])
             for inner, shift in layers:
                 hidden = hidden @ inner
                 hidden += shift
                 np.maximum(hidden, 0, out=hidden)
-            values[start : start + _CHUNK] = hidden @ weight + bias
+            values[start : start + _CACHED_ROWS] = hidden @ weight + bias
         return values
 
     def gradients(self, rows: Population, output: int = 0) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from snugnet.errors import PredictorError
 
 NAMES = ("tree_offset", "children_left", "children_right", "feature", "threshold", "value")
-_CHUNK = 2048  # rows at a time
+_WALKED_ROWS = 2048  # rows at a time
 _WALKERS = 8192  # rows x trees at a time: what they read of nodes and rows stays in cache
 
 
@@ -103,7 +103,7 @@ class LevelWalk:
     def __call__(self, levels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Predict from levels, shape ``(n, columns)``; the mean over the trees, shape ``(n, outputs)``."""
         return np.concatenate(
-            [np.zeros((0, self._value.shape[1])), *(self._chunk(levels[i : i + _CHUNK]) for i in range(0, len(levels), _CHUNK))]
+            [np.zeros((0, self._value.shape[1])), *(self._chunk(levels[i : i + _WALKED_ROWS]) for i in range(0, len(levels), _WALKED_ROWS))]
         )  # fmt: skip
 
     def _chunk(self, levels: NDArray[np.int64]) -> NDArray[np.float64]:

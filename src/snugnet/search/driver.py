@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import time
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import SearchError
-from snugnet.files import write_atomically
+from snugnet.files import locked, remove_temporaries, write_atomically
+from snugnet.fingerprint import Fingerprint, describe_differences, digest, fingerprint
 from snugnet.search.archive import Archive, keys
 from snugnet.search.method import Method, Round
 from snugnet.search.problem import Problem
@@ -34,7 +34,7 @@ def run_search(
     *,
     seed: int = 0,
     folder: Path | None = None,
-    scorer: str = "",
+    scorer: str | Fingerprint = "",
     chunk: int = 4096,
     progress: bool = True,
     fresh: bool = False,
@@ -50,7 +50,7 @@ def run_search(
         method: how.
         seed: with the number of a round it determines every draw.
         folder: where the checkpoint :data:`CHECKPOINT` is kept; nothing is kept without it.
-        scorer: what the scores are, in a few words or as a hash: a checkpoint of other scores is refused.
+        scorer: what the scores are, in a few words or as a fingerprint: a checkpoint of other scores is refused.
         chunk: rows scored together; after each a checkpoint may be written.
         progress: whether to show a bar.
         fresh: begin anew, whatever the folder holds.
@@ -58,12 +58,16 @@ def run_search(
         on_start: called once all is checked, before any work.
 
     Raises:
+        BusyError: another process searches in this folder.
         SearchError: the method does not fit the problem, the checkpoint belongs to another search or is damaged, or a score
             is not finite.
     """
-    return _Run(problem, method.on(problem), seed, folder, scorer, chunk, checkpoint_seconds).run(
-        progress, fresh, on_start
-    )
+    run = _Run(problem, method.on(problem), seed, folder, scorer, chunk, checkpoint_seconds)
+    if folder is None:
+        return run.run(progress, fresh, on_start)
+    with locked(folder):
+        remove_temporaries(folder / CHECKPOINT)
+        return run.run(progress, fresh, on_start)
 
 
 @dataclass
@@ -72,7 +76,7 @@ class _Run:
     method: Method
     seed: int
     folder: Path | None
-    scorer: str
+    scorer: str | Fingerprint
     chunk: int
     checkpoint_seconds: float
     done: int = 0  # rounds
@@ -146,7 +150,7 @@ class _Run:
         buffer = io.BytesIO()
         rows, values = self.archive.scored()
         state = {
-            "of": self._identity(), "done": self.done, "entered": self.entered, "seconds": self._seconds(),
+            "of": self._made_with(), "done": self.done, "entered": self.entered, "seconds": self._seconds(),
         }  # fmt: skip
         np.savez(
             buffer,
@@ -158,27 +162,19 @@ class _Run:
         write_atomically(self.folder / CHECKPOINT, buffer.getvalue())
         self._saved = time.monotonic()
 
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have been made with, by name, so that a refusal can say what differs."""
-        tables = hashlib.sha256()
-        for name, table in sorted(self.problem.tables.items()):
-            tables.update(name.encode())
-            for array in table.arrays().values():
-                tables.update(array.tobytes())
-        return json.loads(
-            json.dumps(
-                {
-                    "space": self.problem.space.to_json(),
-                    "costs": tables.hexdigest()[:16],
-                    "budgets": self.problem.limits,
-                    "settings": self.method.depends_on(self.problem),
-                    "seed": self.seed,
-                    "draws": _DRAWS,
-                    "scorer": self.scorer,
-                    "chunk": self.chunk,
-                    "columns": self.problem.columns,
-                }
-            )
+    def _made_with(self) -> Fingerprint:
+        """What a checkpoint must have been made with."""
+        costs = {name: digest(*table.arrays().values()) for name, table in sorted(self.problem.tables.items())}
+        return fingerprint(
+            space=self.problem.space.to_json(),
+            costs=costs,
+            budgets=self.problem.limits,
+            settings=self.method.depends_on(self.problem),
+            seed=self.seed,
+            draws=_DRAWS,
+            scorer=self.scorer,
+            chunk=self.chunk,
+            columns=self.problem.columns,
         )
 
     def _resume(self, path: Path) -> None:
@@ -188,15 +184,13 @@ class _Run:
             with np.load(path, allow_pickle=False) as file:
                 rows, values, survivors = file["rows"], file["values"], file["survivors"]
                 state = json.loads(str(file["state"]))
-            made, own = dict(state["of"]), self._identity()
+            made = dict(state["of"])
             self.done, self.entered, self.spent = int(state["done"]), int(state["entered"]), float(state["seconds"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise _unreadable(path, error) from error
-        differ = [key for key in own if made.get(key) != own[key]]
-        if differ:
+        if differ := describe_differences(made, self._made_with()):
             raise SearchError(
-                f"{path} belongs to another search (not the same {', '.join(differ)}); give another folder, or begin anew "
-                "with --fresh"
+                f"{path} belongs to another search (not the same {differ}); give another folder, or begin anew with --fresh"
             )
         if not self._fits(rows, values, survivors):
             raise _unreadable(path, "its arrays do not fit together")

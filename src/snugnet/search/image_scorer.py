@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +17,7 @@ from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import calibrate
+from snugnet.training.threads import side_by_side
 
 _CPU_PIXELS = 2**17  # in a batch
 Colours = tuple[float, float, float]
@@ -81,7 +80,7 @@ class ImageScorer:
         """Accuracy of each architecture on each group's images, among the group's classes: (n, groups)."""
         if not len(rows):
             return np.zeros((0, len(self.groups)))
-        with _side_by_side(self.validation.images.device, len(rows)) as run:
+        with side_by_side(self.validation.images.device, len(rows)) as run:
             right = torch.stack(list(run(self._right, rows)))
         return right.cpu().numpy() / np.array([len(own) for own, _, _ in self._members])
 
@@ -102,21 +101,6 @@ class ImageScorer:
         return torch.stack(
             [(logits[own][:, columns].argmax(1) == labels).sum() for own, columns, labels in self._members]
         )
-
-
-@contextmanager
-def _side_by_side(device: torch.device, tasks: int) -> Iterator[Callable[..., Iterable[Tensor]]]:
-    """A ``map`` whose tasks share torch's threads on a CPU; elsewhere, or with one task or thread, the built-in one."""
-    threads = torch.get_num_threads()
-    workers = min(threads, tasks) if device.type == "cpu" else 1
-    if workers < 2:
-        yield map
-        return
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(threads)  # a thread's own number is also what later threads start with
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from snugnet.registry import Registry
 from snugnet.search.archive import Archive, keys
 from snugnet.search.problem import Problem
 from snugnet.search.result import SearchResult
-from snugnet.search.settings import check_settings, setting_types
+from snugnet.search.settings import check_settings, has_settings, setting_types
 from snugnet.spaces import Population
 
 Breed = Callable[[int, np.random.Generator], Population]
@@ -266,7 +266,7 @@ METHODS: Registry[type[Method]] = Registry(
     "snugnet.search_methods",
     "search method",
     SearchError,
-    lambda thing: isinstance(thing, type) and issubclass(thing, Method),
+    has_settings(Method),
     homes={
         "random": "snugnet.search.method:RandomSearch",
         "evolution": "snugnet.search.evolution:Evolution",
@@ -305,4 +305,8 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             raise SearchError(f"{key} is a whole number of at least 1, got {value!r}")
     others = [*kind.sizes, *(["preset"] if presets else [])]
     made = kind(**{**base, **check_settings(name, kind, given, others)})
-    return made.resized(**sizes) if sizes else made
+    resized = made.resized(**sizes) if sizes else made
+    for key in given:
+        if getattr(resized, key) != getattr(made, key):
+            raise SearchError(f"{name}: {key} follows from {' and '.join(sizes)}; leave one out")
+    return resized

@@ -18,7 +18,7 @@ from snugnet.search.optimisers.optimiser import OPTIMISERS, make_optimiser, pred
 from snugnet.search.problem import Problem
 from snugnet.spaces import Population
 
-_WINDOWS = 8  # of the first cost; the sample is spread evenly over them
+_SAMPLE_WINDOWS = 8  # of the first cost; the sample is spread evenly over them
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ def spread(now: Round, n: int) -> Population:
         return now.samples(n)
     table = problem.tables[next(iter(problem.limits), next(iter(problem.tables)))]
     low, high = table.range
-    edges = np.linspace(low, min(high, problem.limits.get(table.name, np.inf)), _WINDOWS + 1)
+    edges = np.linspace(low, min(high, problem.limits.get(table.name, np.inf)), _SAMPLE_WINDOWS + 1)
     found = []
     for lower, upper in pairwise(edges):
         try:
-            rows = sample(table, 2 * n // _WINDOWS, now.rng, budget=upper, at_least=lower)
+            rows = sample(table, 2 * n // _SAMPLE_WINDOWS, now.rng, budget=upper, at_least=lower)
         except BudgetError:  # nothing lies in this window
             continue
-        found.append(now.fresh(rows[problem.feasible(rows)], n // _WINDOWS, taken))
+        found.append(now.fresh(rows[problem.feasible(rows)], n // _SAMPLE_WINDOWS, taken))
     rows = np.concatenate([*found, np.zeros((0, problem.space.d), dtype=np.int16)])
     return np.concatenate([rows, now.samples(n - len(rows), taken)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
@@ -10,6 +10,15 @@ from pydantic import create_model
 
 from snugnet.config import Config, read_config
 from snugnet.errors import SearchError
+
+
+def has_settings(base: type) -> Callable[[object], bool]:
+    """For a registry: whether a thing is a class below this one, with settings whose types are known while it runs."""
+
+    def fits(thing: object) -> bool:
+        return isinstance(thing, type) and issubclass(thing, base) and isinstance(setting_types(thing), dict)
+
+    return fits
 
 
 def setting_types(kind: type) -> dict[str, Any]:

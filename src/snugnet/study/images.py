@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from snugnet.data import GroupedImages, ImageSet, load_data
+from snugnet.data.duplicates import pixel_hashes
 from snugnet.recipe import Recipe
 
 
@@ -50,13 +51,8 @@ class StudyImages:
 
 def unseen(images: ImageSet, seen: ImageSet) -> ImageSet:
     """The images that are not, pixel by pixel, among those seen."""
-    known = {image.tobytes() for image in seen.images.cpu().numpy()}
-    return images.take(
-        torch.tensor(
-            [i for i, image in enumerate(images.images.cpu().numpy()) if image.tobytes() not in known],
-            dtype=torch.int64,
-        )
-    )
+    hashes, known = (pixel_hashes(each.images.cpu().numpy()) for each in (images, seen))
+    return images.take(np.flatnonzero(~np.isin(hashes, known)))
 
 
 def halves(images: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from snugnet.fingerprint import digest
+from snugnet.family.report import Row
+from snugnet.fingerprint import digest, file_digest
 from snugnet.progress import progress_bar
 from snugnet.study.config import Entry, slug
 from snugnet.study.job import Job
 from snugnet.study.kept import keep, kept
 from snugnet.study.predictor import FittedPredictor, make_predictor
-from snugnet.study.results import Outcome, Row
+from snugnet.study.results import Outcome
 from snugnet.study.searches import Found, search
 from snugnet.study.supernet import TrainedSupernet, train_supernet
 from snugnet.study.teacher import train_teacher
@@ -124,7 +125,8 @@ def _made_with(job: Job, entry: Entry) -> str:
         of_study |= job.config.model_dump(mode="json", include={"predictor"})
     recipe = job.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"name", "output", "device", "threads"})
     own: dict[str, Any] = entry.model_dump(mode="json", exclude={"supernet"})
-    return digest(of_study, recipe, own, made_with(job.recipe, job.data))
+    measured = [file_digest(Path(file)) for file in job.recipe.costs.values()]
+    return digest(of_study, recipe, own, measured, made_with(job.recipe, job.data))
 
 
 def _judged_with(job: Job, entry: Entry, found: Found) -> str:

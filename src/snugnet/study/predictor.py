@@ -35,7 +35,7 @@ from snugnet.training.supernet import made_with
 Predict = Callable[[Population], NDArray[np.float64]]
 """From rows (n, d) to the accuracy of every superclass, (n, superclasses)."""
 
-_WINDOWS = 64
+_COST_WINDOWS = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Spread(Method):
         return self.architectures
 
     def propose(self, now: Round) -> Population:
-        windows = CostWindows.make(now.problem.tables[self.cost], _WINDOWS, even=True)
+        windows = CostWindows.make(now.problem.tables[self.cost], _COST_WINDOWS, even=True)
         rows = windows.sample(self.architectures, 1, np.random.default_rng((self.seed, 2)))
         return now.fresh(rows, self.architectures, set())
 

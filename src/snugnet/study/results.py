@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from snugnet.family.report import Row
 from snugnet.family.text_table import TextTable, human
 from snugnet.files import json_text, write_atomically
 from snugnet.plots import architecture_figure, front_figure, line_figure, mean_similarity, scatter_figure
@@ -20,30 +21,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 JSON, MARKDOWN = "study.json", "study.md"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One network.
-
-    Attributes:
-        group: superclass.
-        budget: in the unit of the cost.
-        accuracy: a fraction, on the group's images of the split that is reported; NaN where there are none.
-        costs: of this network, its head included.
-        arch: the architecture as a row of option indices.
-    """
-
-    group: str
-    budget: float
-    accuracy: float
-    costs: dict[str, float]
-    arch: list[int]
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
-        """From plain JSON, where an accuracy on no images is null."""
-        return cls(**{**content, "accuracy": float("nan") if content["accuracy"] is None else content["accuracy"]})
 
 
 @dataclass(frozen=True)

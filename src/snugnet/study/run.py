@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from snugnet import pipeline
-from snugnet.costs import counted_table
 from snugnet.errors import ConfigError
 from snugnet.files import locked
 from snugnet.progress import progress_bar
@@ -72,7 +71,7 @@ def _check(config: StudyConfig, images: StudyImages, fresh: bool) -> None:
         pipeline.check_recipe(recipe, space, data, fresh=fresh)
         cost = recipe.generator.budget
         alike: dict[str, Any] = {"superclasses": tuple(data.groups), "generator.budget": cost}
-        alike |= {f"range of {cost}": counted_table(space, cost).range} if of_range else {}
+        alike |= {f"range of {cost}": recipe.cost_table(space, cost).range} if of_range else {}
         first = first or (name, alike)
         differ = [key for key, value in alike.items() if first[1].get(key) != value]
         if differ:

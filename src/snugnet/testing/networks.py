@@ -14,8 +14,8 @@ from snugnet.spaces import Population, SearchSpace
 from snugnet.supernets import Supernet
 from snugnet.testing.contract import holds, works
 
-TOLERANCE = 1e-9  # of float64, relative to the largest logit
-ONNX_TOLERANCE = 1e-4  # of float32
+ROUNDING = 1e-9  # of float64, relative to the largest logit
+ONNX_ROUNDING = 1e-4  # of float32
 ENCODINGS: tuple[Encoding, ...] = ("single-path", "multi-path")
 
 
@@ -42,9 +42,7 @@ def check_networks(space: SearchSpace, rows: Population, seed: int = 0) -> None:
         network = supernet.eval().extract(row).float()
         with works(what, "its networks can be written as ONNX (every op of a layer has a writer)"):
             difference = onnx_difference(network, onnx_bytes(network, {}))
-        holds(
-            difference < ONNX_TOLERANCE, what, "ONNX Runtime gives torch's logits", f"{difference:.1e} of the largest"
-        )
+        holds(difference < ONNX_ROUNDING, what, "ONNX Runtime gives torch's logits", f"{difference:.1e} of the largest")
 
 
 def images(space: SearchSpace, n: int, seed: int) -> Tensor:
@@ -102,7 +100,7 @@ def _check_subnetwork(supernet: Supernet, row: Population, x: Tensor) -> None:
         off = _difference(got, expected)
         mode = "training" if training else "eval"
         holds(
-            off < TOLERANCE,
+            off < ROUNDING,
             what,
             f"in {mode} mode the supernet runs it as the static network does",
             f"off by {off:.1e}",
@@ -128,7 +126,7 @@ def _check_gates(supernet: Supernet, rows: Population, seed: int) -> None:
         with works(space.name, f"a generator can be trained on it: its {encoding} gates can be run"):
             got = GatedSupernet(space, supernet.network)(x, hot, encoding)
         off = _difference(got.detach(), expected)
-        holds(off < TOLERANCE, space.name, f"hard {encoding} gates give the sub-network itself", f"off by {off:.1e}")
+        holds(off < ROUNDING, space.name, f"hard {encoding} gates give the sub-network itself", f"off by {off:.1e}")
         gradients = torch.autograd.grad(got.square().sum(), hot, allow_unused=True)
         for choice, gradient in zip(space.choices, gradients, strict=True):
             if len(choice.options) > 1:

@@ -30,8 +30,8 @@ def check_space(space: SearchSpace, *, networks: bool = True, seed: int = 0) -> 
     Raises:
         ContractError: the first law that is broken, and what was found.
     """
-    _check_arguments(space)
     _check_choices(space)
+    _check_arguments(space)
     rows = _rows(space, seed)
     _check_populations(space, seed)
     _check_forms(space, rows)

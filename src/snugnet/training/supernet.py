@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snugnet.bundles import PREDICTOR
-from snugnet.costs import counted_table
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import SnugnetError, TrainingError
+from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_digest, fingerprint
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
@@ -52,29 +52,36 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     What a training started from is checked apart: a run that has begun no longer needs that file.
 
     Raises:
-        TrainingError: the predictor that the training asks cannot be read.
+        TrainingError: the predictor that the training asks, or the cost table that it draws from, cannot be read.
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
     for key in ("checkpoint_seconds", "log_every", "start"):
         content["training"].pop(key, None)
     if recipe.training.predictor is not None:  # its index holds the checksums of its arrays
-        content["training"]["predictor"] = _checksum("predictor", Path(recipe.training.predictor) / PREDICTOR.index)
+        content["training"]["predictor"] = _checksum(
+            "training.predictor", Path(recipe.training.predictor) / PREDICTOR.index
+        )
+    if (cost := recipe.training.cost) in recipe.costs:
+        content["training"]["cost"] = _checksum(f"costs.{cost}", Path(recipe.costs[cost]))
     groups = {name: list(classes) for name, classes in data.groups.items()}
     # a groups file or a folder may have changed under the same name
     images = digest(data.mean, data.std, *(each.labels for each in (data.train, data.validation)))
-    return fingerprint(
-        **content | {"precision": resolve_device(recipe)[1]},
-        classes=list(data.classes),
-        groups=groups,
-        images=images,
-    )
+    device, precision = resolve_device(recipe)  # each draws and rounds in its own way
+    content |= {
+        "device": device,
+        "precision": precision,
+        "classes": list(data.classes),
+        "groups": groups,
+        "images": images,
+    }
+    return fingerprint(**content)
 
 
 def _checksum(key: str, path: Path) -> str:
     try:
         return file_digest(path)
     except OSError as error:
-        raise TrainingError(f"training.{key}: cannot read {path}: {error.strerror or error}") from error
+        raise TrainingError(f"{key}: cannot read {path}: {error.strerror or error}") from error
 
 
 @dataclass
@@ -118,8 +125,14 @@ class SupernetTraining:
         """Train to the end, from the checkpoint if there is one.
 
         Raises:
+            BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
         """
+        with locked(self.folder):
+            remove_temporaries(self.path)
+            return self._run()
+
+    def _run(self) -> Supernet:
         with_layout(self.supernet.to(self.fabric.device), torch.channels_last)
         stage, step, held = self._resume()
         self._since = time.monotonic() - self.spent
@@ -144,7 +157,7 @@ class SupernetTraining:
         optimizer = make_optimizer(self.supernet, config.momentum, config.weight_decay)
         load_optimizer(optimizer, self.supernet, held)
         model, wrapped = self.fabric.setup(self.supernet, optimizer)
-        policy = make_policy(stage, counted_table(self.supernet.space, config.cost))
+        policy = make_policy(stage, self.recipe.cost_table(self.supernet.space, config.cost))
         rate = 0.0 if config.trains_teacher(index) else config.superclass_dropout
         self.supernet.train()
 
@@ -263,10 +276,10 @@ class SupernetTraining:
         start = self.recipe.training.start
         if start is None or self.started_from is None:
             return (start is None) == (self.started_from is None)
-        return not Path(start).exists() or _checksum("start", Path(start)) == self.started_from
+        return not Path(start).exists() or _checksum("training.start", Path(start)) == self.started_from
 
     def _start_from(self, path: Path) -> None:
-        self.started_from = _checksum("start", path)
+        self.started_from = _checksum("training.start", path)
         try:
             tensors, state = load_checkpoint(path)
         except TrainingError as error:  # this file is not the run's own: nothing to be deleted

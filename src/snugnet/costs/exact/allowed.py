@@ -16,7 +16,7 @@ from snugnet.costs.exact.terms import close
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population, SearchSpace
 
-_KEPT = 64  # automata
+_AUTOMATA_KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def automaton_of(space: SearchSpace, scopes: frozenset[Scope], allowed: Allowed 
     return _restricted(allowed, scopes)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_AUTOMATA_KEPT)
 def _restricted(allowed: Allowed, scopes: frozenset[Scope]) -> Automaton:
     space = allowed.space
     whole = make_automaton(space, scopes | {scope for scope, _ in allowed.tables if scope})

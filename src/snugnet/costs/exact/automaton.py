@@ -24,7 +24,7 @@ from snugnet.spaces import Population, SearchSpace
 
 Scope = tuple[int, ...]
 Floats = NDArray[np.floating]
-_KEPT = 64  # automata
+_AUTOMATA_KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +242,7 @@ class _Tree:
         return isinstance(other, _Tree) and self.key == other.key
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_AUTOMATA_KEPT)
 def _make(tree: _Tree, scopes: frozenset[Scope]) -> Automaton:
     space = tree.space
     given = {closure(space, scope) for scope in scopes}

@@ -18,10 +18,10 @@ from snugnet.costs.exact.automaton import Automaton
 from snugnet.costs.exact.excess import EDGE, Excess
 from snugnet.spaces import Population
 
-_KEPT = 8  # some take up to 100 MB
+_COUNTS_KEPT = 8  # some take up to 100 MB
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_COUNTS_KEPT)
 def make_counts(automaton: Automaton, excess: Excess, upper: float, cells: int) -> Counts:
     """:class:`Counts`; the last ones are kept, since windows of one width share theirs."""
     return Counts(automaton, excess, upper, cells)

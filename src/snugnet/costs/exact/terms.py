@@ -16,9 +16,9 @@ from snugnet.costs.exact.excess import Excess
 from snugnet.errors import SpaceError
 from snugnet.spaces import Population, SearchSpace
 
-_CHUNK = 1024  # rows at a time: stays in cache, and below the size from which BLAS starts threads
+_ROWS_AT_ONCE = 1024  # rows at a time: stays in cache, and below the size from which BLAS starts threads
 _FUSED = 4096  # entries: tables are added up beforehand while the sum is no larger
-_KEPT = 256  # pairs of terms and automaton
+_EXCESSES_KEPT = 256  # pairs of terms and automaton
 
 Table = tuple[Scope, NDArray[np.float64]]
 """Columns, rising, with all their ancestors; and values, whose shape is the choices' numbers of options."""
@@ -59,16 +59,21 @@ class Terms:
         """The sets of choices that tables are over."""
         return frozenset(scope for scope, _ in self.tables)
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers: their sums are exact."""
+        return all(bool((values == np.rint(values)).all()) for _, values in self.tables)
+
     def sums(self, archs: Population, constant: float) -> NDArray[np.float64]:
         """The sum and a constant, for rows of shape ``(n, d)`` that need not be canonical: shape ``(n,)``."""
         strides, bases, flat = self._gather
         sums = np.full(len(archs), constant)
-        for start in range(0, len(archs), _CHUNK):
-            index = strides @ archs[start : start + _CHUNK].T.astype(np.float32)
+        for start in range(0, len(archs), _ROWS_AT_ONCE):
+            index = strides @ archs[start : start + _ROWS_AT_ONCE].T.astype(np.float32)
             index += bases
             # Added up row by row: the order, and so the last bit, never depends on the size of the batch.
             for values in flat.take(index.astype(np.int64)):
-                sums[start : start + _CHUNK] += values
+                sums[start : start + _ROWS_AT_ONCE] += values
         return sums
 
     @cached_property
@@ -154,14 +159,14 @@ class Terms:
         return _excess(self, automaton, 2.0 ** math.ceil(math.log2(largest)) if largest else 0.0)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_EXCESSES_KEPT)
 def _ends(terms: Terms, automaton: Automaton) -> Population:
     increments = terms.increments(automaton)
     ends = [automaton.best([sign * increment[:, None] for increment in increments])[0] for sign in (-1, 1)]
     return np.concatenate(ends)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_EXCESSES_KEPT)
 def _excess(terms: Terms, automaton: Automaton, largest: float) -> Excess:
     low, high = terms.sums(_ends(terms, automaton), 0.0).tolist()
     return Excess.make(automaton.reduced(terms.increments(automaton)), low, high, largest)

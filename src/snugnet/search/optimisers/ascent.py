@@ -20,7 +20,7 @@ from snugnet.costs.table import common_automaton
 from snugnet.errors import SearchError
 from snugnet.search.archive import Archive
 from snugnet.search.optimisers.flips import SCORED_AT_ONCE, Flips
-from snugnet.search.optimisers.optimiser import Optimiser, Optimum, check_least
+from snugnet.search.optimisers.optimiser import Optimiser, Optimum, check_least, check_probability
 from snugnet.search.problem import Gradients, Problem
 from snugnet.spaces import Population, SearchSpace
 
@@ -32,7 +32,6 @@ _PRICING = 0.6  # how fast prices follow the share of proposals that meet the bu
 _STEPS_UP = 5  # from proposal to proposal
 _SAMPLES = 192  # that the starts are the best of
 _PARENTS, _CHILDREN, _CLIMBERS, _ELITE = 24, 150, 8, 4
-_SHAKE = 0.3  # probability of drawing a choice of a child anew
 _POLISHED = 3
 
 
@@ -41,11 +40,13 @@ class _Run:
     """One run: what it has scored so far, and what it has climbed from.
 
     Attributes:
+        probability: of drawing a choice of a child anew.
         prices: of a unit of each cost whose limit binds, (m,).
     """
 
     problem: Problem
     gradients: Gradients
+    probability: float
     rng: np.random.Generator
     archive: Archive = field(init=False)
     plan: Automaton = field(init=False)
@@ -153,7 +154,7 @@ class _Run:
         """Places of the best of crossed and mutated children of the best."""
         parents = self.archive.rows[self.best(_PARENTS)]
         mothers, fathers = parents[self.rng.integers(len(parents), size=(2, _CHILDREN))]
-        rows = self.space.mutate(self.space.crossover(mothers, fathers, self.rng), _SHAKE, self.rng)
+        rows = self.space.mutate(self.space.crossover(mothers, fathers, self.rng), self.probability, self.rng)
         places = self.evaluate(rows[self.problem.feasible(rows)])
         return places[np.argsort(-self.archive.scores[places], kind="stable")[:_CLIMBERS]]
 
@@ -168,6 +169,7 @@ class Ascent(Optimiser):
         starts: samples that are climbed from.
         rounds: how often, after that, children of the best are climbed from.
         patience: stop after so many rounds in a row that found nothing better; never without it.
+        probability: of drawing a choice of a child anew.
     """
 
     name: ClassVar[str] = "ascent"
@@ -175,16 +177,18 @@ class Ascent(Optimiser):
     starts: int = 32
     rounds: int = 12
     patience: int | None = None
+    probability: float = 0.3
 
     def __post_init__(self) -> None:
         check_least(self, starts=1, rounds=0, **({} if self.patience is None else {"patience": 1}))
+        check_probability(self)
 
     def maximise(self, problem: Problem, *, seed: int = 0) -> Optimum:
         if problem.gradients is None:
             raise SearchError(
                 "ascent: the score has no gradients; take a predictor of kind mlp, or the optimiser climb"
             )
-        run = _Run(problem, problem.gradients, np.random.default_rng((seed, 0)))
+        run = _Run(problem, problem.gradients, self.probability, np.random.default_rng((seed, 0)))
         run.evaluate(problem.sample(max(self.starts, _SAMPLES), run.rng))
         run.climb(run.best(self.starts))
         best, waited = run.archive.scores.max(), 0

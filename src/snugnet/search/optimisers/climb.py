@@ -16,7 +16,7 @@ import numpy as np
 
 from snugnet.search.archive import keys
 from snugnet.search.optimisers.flips import Flips
-from snugnet.search.optimisers.optimiser import Optimiser, Optimum, check_least
+from snugnet.search.optimisers.optimiser import Optimiser, Optimum, check_least, check_probability
 from snugnet.search.problem import Problem
 from snugnet.spaces import Population
 
@@ -24,8 +24,7 @@ PENALTIES = (0.0, 0.5, 1.0, 2.0)
 """On a choice that is changed, in units of the mean effect of a flip; one decode each."""
 _DECODE_CELLS = 256  # of the decode's grid
 _MOST_STEPS = 30
-_CHILDREN = 32  # drawn for each start and round; the best scores among them are climbed from
-_SHAKE = 0.2  # probability of drawing a choice of a child anew
+_CHILDREN_A_START = 32  # drawn for each start and round; the best scores among them are climbed from
 
 
 @dataclass
@@ -77,14 +76,17 @@ class Climb(Optimiser):
         starts: samples that are climbed from.
         rounds: how often, after that, the best is looked at for flips of two choices, and the best children of what was
             climbed to are climbed from.
+        probability: of drawing a choice of a child anew.
     """
 
     name: ClassVar[str] = "climb"
     starts: int = 12
     rounds: int = 4
+    probability: float = 0.2
 
     def __post_init__(self) -> None:
         check_least(self, starts=1, rounds=0)
+        check_probability(self)
 
     def maximise(self, problem: Problem, *, seed: int = 0) -> Optimum:
         rng = np.random.default_rng((seed, 0))
@@ -92,8 +94,8 @@ class Climb(Optimiser):
         rows = run.ascend(np.unique(problem.sample(self.starts, rng), axis=0))
         for _ in range(self.rounds):
             parents = rows[: max(1, self.starts // 2)]
-            mothers, fathers = parents[rng.integers(len(parents), size=(2, _CHILDREN * self.starts))]
-            children = space.mutate(space.crossover(mothers, fathers, rng), _SHAKE, rng)
+            mothers, fathers = parents[rng.integers(len(parents), size=(2, _CHILDREN_A_START * self.starts))]
+            children = space.mutate(space.crossover(mothers, fathers, rng), self.probability, rng)
             children = run.best(children[problem.feasible(children)])[: max(1, self.starts // 2)]
             found = run.ascend(np.unique(np.concatenate([run.pairs(rows[:1]), children]), axis=0))
             rows = run.best(np.unique(np.concatenate([rows, found]), axis=0))

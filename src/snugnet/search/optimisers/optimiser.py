@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from snugnet.errors import SearchError
 from snugnet.predictors import Predictor
 from snugnet.registry import Registry
 from snugnet.search.problem import Problem
-from snugnet.search.settings import check_settings
+from snugnet.search.settings import check_settings, has_settings
 from snugnet.spaces import Population
 
 
@@ -51,12 +51,16 @@ class Optimiser(ABC):
             SearchError: the problem is none for this optimiser.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """The optimiser's name and settings, as JSON."""
+        return {"optimiser": self.name, **asdict(self)}
+
 
 OPTIMISERS: Registry[type[Optimiser]] = Registry(
     "snugnet.optimisers",
     "optimiser",
     SearchError,
-    lambda thing: isinstance(thing, type) and issubclass(thing, Optimiser),
+    has_settings(Optimiser),
     homes={
         "climb": "snugnet.search.optimisers.climb:Climb",
         "ascent": "snugnet.search.optimisers.ascent:Ascent",
@@ -91,6 +95,17 @@ def check_least(optimiser: Optimiser, **least: int) -> None:
         value = getattr(optimiser, name)
         if value < low:
             raise SearchError(f"{optimiser.name}: {name} is a whole number of at least {low}, got {value!r}")
+
+
+def check_probability(optimiser: Optimiser, name: str = "probability") -> None:
+    """Refuse what is no probability above 0.
+
+    Raises:
+        SearchError: with the setting's name.
+    """
+    value = getattr(optimiser, name)
+    if not 0 < value <= 1:
+        raise SearchError(f"{optimiser.name}: {name} is above 0 and at most 1, got {value!r}")
 
 
 def predictor_problem(

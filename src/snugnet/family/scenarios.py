@@ -1,0 +1,141 @@
+"""Scenarios as arrays: read and checked one by one, then handled all at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.costs import exact_amount, parse_budget, resolve_budget
+from snugnet.errors import BudgetError, FamilyError
+from snugnet.family.record import FamilyRecord, Group
+from snugnet.generator.conditions import Batch
+
+Scenario = tuple[Group, Mapping[str, float | str]]
+"""A group, and a budget for each cost that is bounded: an amount, or a share of the group's own range such as ``"40%"``."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Scenarios as arrays.
+
+    Attributes:
+        family: that is asked.
+        texts, indices: the different groups: as they were written, and their classes.
+        mixtures: the different mixtures of superclasses, (m, groups).
+        names: of all costs that some scenario bounds, and of the generator's own.
+        group, mixture: of each scenario, as positions in these, (n,).
+        widths: classes of each scenario's network, (n,).
+        limits: (n, names); infinite where there is none.
+    """
+
+    family: FamilyRecord
+    texts: list[str]
+    indices: list[tuple[int, ...]]
+    mixtures: NDArray[np.float32]
+    names: list[str]
+    group: NDArray[np.intp]
+    mixture: NDArray[np.intp]
+    widths: NDArray[np.intp]
+    limits: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    @classmethod
+    def read(cls, family: FamilyRecord, scenarios: Sequence[Scenario]) -> Asked:
+        """Check every scenario.
+
+        Raises:
+            FamilyError: one has another form, or an unknown group or class.
+            BudgetError: a cost is unknown, or a budget is none.
+        """
+        places: dict[Any, int] = {}
+        texts, indices, group = [], [], np.empty(len(scenarios), dtype=np.intp)
+        columns: dict[str, int] = {}
+        at, of_cost, asked = list[int](), list[int](), list[float]()
+        amounts: dict[tuple[str, int, str], float] = {}
+        for i, scenario in enumerate(scenarios):
+            if len(scenario) != 2 or not isinstance(scenario[1], Mapping):
+                raise FamilyError(f"a scenario is (group, {{cost: budget}}), got {scenario!r}")
+            of, budgets = scenario
+            key = of if isinstance(of, str) else tuple(map(str, of)) if isinstance(of, (list, tuple)) else None
+            place = places.get(key)
+            if place is None or key is None:
+                indices.append(family.class_indices(of))
+                texts.append(of if isinstance(of, str) else ",".join(of))
+                place = places[key] = len(indices) - 1
+            group[i] = place
+            for name, value in budgets.items():
+                if name not in columns:
+                    family.table(name, len(family.classes))  # refuses what is no cost
+                    columns[name] = len(columns)
+                if isinstance(value, str):
+                    known = (name, len(indices[place]), value)
+                    if known not in amounts:
+                        amounts[known] = resolve_budget(value, family.table(name, known[1]).range)
+                    amount = amounts[known]
+                else:
+                    amount = parse_budget(value)
+                at.append(i)
+                of_cost.append(columns[name])
+                asked.append(amount)
+        names = [*columns, *({family.budget_name} - columns.keys())]
+        limits = np.full((len(scenarios), len(names)), np.inf)
+        limits[at, of_cost] = asked
+        weights = np.stack([family.memberships[list(own)].mean(0) for own in indices])
+        mixtures, of_group = np.unique(weights, axis=0, return_inverse=True)
+        widths = np.array([len(own) for own in indices])
+        return cls(family, texts, indices, mixtures, names, group, of_group.ravel()[group], widths[group], limits)
+
+    def part(self, some: slice) -> Asked:
+        """Some of the scenarios."""
+        arrays = (self.group[some], self.mixture[some], self.widths[some], self.limits[some])
+        return Asked(self.family, self.texts, self.indices, self.mixtures, self.names, *arrays)
+
+    def check_feasible(self) -> None:
+        """Refuse limits below the smallest network of a group.
+
+        Raises:
+            BudgetError: in the user's numbers and the range of the group's own networks.
+        """
+        for classes in np.unique(self.widths):
+            own = self.widths == classes
+            for name, limits in zip(self.names, self.limits.T, strict=True):
+                low, high = self.family.table(name, int(classes)).range
+                short = np.flatnonzero(own & (limits < low))
+                if len(short):
+                    raise BudgetError(
+                        f"no network of {self.family.name} for {self.texts[self.group[short[0]]]} has {name} <= "
+                        f"{exact_amount(limits[short[0]], math.floor)}; feasible: "
+                        f"{exact_amount(low, math.ceil)} to {exact_amount(high, math.floor)}"
+                    )
+
+    def batches(self) -> list[Batch]:
+        """Scenarios of one width have the same tables. Where what an architecture costs differs from width to width by the same whole
+        number, or not at all, limits raised by it serve all of these scenarios at once; sums of fractions would be rounded anew."""
+        batches: dict[Any, list[Batch]] = {}
+        for classes in np.unique(self.widths):
+            own = np.flatnonzero(self.widths == classes)
+            tables = [self.family.table(name, int(classes)) for name in self.names]
+            exact = [table.terms.whole and table.constant.is_integer() for table in tables]
+            key = tuple((id(t.terms), None if whole else t.constant) for t, whole in zip(tables, exact, strict=True))
+            batches.setdefault(key, []).append(Batch(own, self.mixture[own], tables, self.limits[own]))
+        return [_together(parts) for parts in batches.values()]
+
+
+def _together(batches: list[Batch]) -> Batch:
+    """One batch of several whose tables differ by a constant each: under the first one's tables."""
+    first = [table.constant for table in batches[0].tables]
+    limits = [
+        batch.limits + np.array([a - table.constant for a, table in zip(first, batch.tables, strict=True)])
+        for batch in batches
+    ]
+    members = np.concatenate([batch.members for batch in batches])
+    order = np.argsort(members, kind="stable")
+    mixture = np.concatenate([batch.mixture for batch in batches])
+    return Batch(members[order], mixture[order], batches[0].tables, np.concatenate(limits)[order])
