@@ -196,7 +196,7 @@ def _unit(
     down = _depthwise("depthwise", before, size, kernel, stride)
     small = down.out_resolution
     if alternative == "xception":
-        layers = (
+        layers: tuple[Layer, ...] = (
             replace(down, name="depthwise1"),
             _pointwise("pointwise1", before, mid, small),
             _depthwise("depthwise2", mid, small, 3, 1),
