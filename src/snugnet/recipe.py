@@ -43,7 +43,8 @@ class StageConfig(Config):
     Attributes:
         name: shown in logs.
         epochs: passes over the training images.
-        learning_rate: at the start; it falls to 0 by a cosine.
+        learning_rate: at the start; it falls to 0.
+        schedule: how it falls: by a ``cosine``, or ``linear`` (SPOS).
         elastic: for each kind of choice, how many options are in use, counted from the largest; ``all`` for every option
             of every choice. Empty: the largest network alone.
         sampling: how architectures are drawn: ``uniform`` over options (SPOS, OFA), ``cost`` (uniform over the cost),
@@ -58,6 +59,7 @@ class StageConfig(Config):
     name: str
     epochs: float = Field(gt=0, le=1e5)
     learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "linear"] = "cosine"
     elastic: dict[str, int] | Literal["all"] = Field(default_factory=dict)
     sampling: Literal["uniform", "cost", "best-up", "worst-up"] = "uniform"
     subnets: int = Field(default=1, ge=1)

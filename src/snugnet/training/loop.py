@@ -40,6 +40,17 @@ def cosine(step: int, total: int, warmup: int = 0) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
+def linear(step: int, total: int, warmup: int = 0) -> float:
+    """Factor on the learning rate: a linear rise over ``warmup`` steps, then a straight line down to 0 (at ``total``)."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 1 - (step - warmup) / max(1, total - warmup)
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear}
+"""Factors on the learning rate by name, from the step, the number of steps, and that of warmup steps."""
+
+
 class RunLog:
     """Scalars of a run, as JSON lines (``log.jsonl``) and for TensorBoard (``tensorboard/``).
 

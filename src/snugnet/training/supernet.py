@@ -37,7 +37,7 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
-from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
 from snugnet.training.policies import Estimate, make_policy
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
@@ -163,7 +163,7 @@ class SupernetTraining:
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * cosine(step, total, warmup)
+                group["lr"] = stage.learning_rate * SCHEDULES[stage.schedule](step, total, warmup)
             images, labels = self.batches.batch(before + step)
             x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
             batch = _Batch(x, labels, self.class_to_group, rate)
