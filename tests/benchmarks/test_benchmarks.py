@@ -99,3 +99,15 @@ def test_many_scenarios(benchmark_module: Any) -> None:
     scenarios = module.random_scenarios(family, 3, np.random.default_rng(0))
     with pytest.raises(SystemExit, match="superclass 2 under"):
         module.check(family.specialize_many(scenarios[::-1])[1:], scenarios[1:])
+
+
+def test_a_path_costs_what_its_network_does(benchmark_module: Any) -> None:
+    """Peak memory of a training step, however many alternatives there are, and how many widths; time is not measured here."""
+    module = benchmark_module("paths")
+    small = {"blocks": [1, 1, 2, 1], "channels": [16, 24, 32, 48], "stem": 8, "last": 64}
+    for options in ({"block_choices": [0]}, {}, {"channel_scales": [1.0]}):
+        found = module.a_step(module.small_space(**small, **options), batch=16, repeats=1, archs=3)
+        assert 0.9 < found["peak memory of a step over the static network's"] <= 1.1
+    assert module.peak([4, 4, -4, 2, -6]) == 8
+    counted = module.counting(get_space("spos-shufflenet-v2"), 20_000)
+    assert min(v for k, v in counted.items() if "counted" in k) > 1e6
