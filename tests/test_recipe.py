@@ -69,6 +69,17 @@ def test_every_recipe_loads_and_opens_with_the_command_that_runs_it(path: Path) 
     assert f"recipes/{path.name}" in first
 
 
+def test_single_path_one_shot_at_the_papers_scale() -> None:
+    recipe = load_recipe(RECIPES[0].parent / "spos-shufflenet-v2.yaml")
+    (stage,) = recipe.training.stages
+    assert (stage.epochs, stage.learning_rate, stage.schedule, stage.subnets) == (120, 0.5, "linear", 1)
+    assert (stage.elastic, stage.sampling, stage.sandwich) == ("all", "cost", False)
+    training = recipe.training
+    assert (training.batch_size, training.weight_decay, training.label_smoothing) == (1024, 4e-5, 0.1)
+    assert training.superclass_dropout == 0
+    assert (recipe.data.resolution, recipe.data.validation) == (224, 50_000)
+
+
 def test_json_gives_the_same_recipe_again(small: Path) -> None:
     recipe = load_recipe(small)
     assert Recipe.model_validate(recipe.to_json()) == recipe

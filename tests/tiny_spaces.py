@@ -40,5 +40,16 @@ TINY_SPACES: dict[str, dict[str, Any]] = {
         "stem_kernel": 3,
         "stem_stride": 1,
     },
+    "spos-shufflenet-v2": {
+        "resolution": 9,
+        "num_classes": 4,
+        "stem_stride": 1,
+        "stage_strides": (2, 1, 2, 1),
+        "blocks": (1, 2, 1, 1),
+        "channels": (10, 14, 16, 20),
+        "stem": 4,
+        "last": 12,
+        "channel_scales": (0.4, 1.0, 1.6),
+    },
 }
 """For each registered space the options of one whose networks take milliseconds."""

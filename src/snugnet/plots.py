@@ -128,10 +128,10 @@ def _draw(axes: Any, x: int, y: int, block: Block) -> None:
 
 
 def shape_of(block: Block) -> tuple[int, float]:
-    """The block's largest kernel, and its expand ratio (0 where nothing is expanded)."""
+    """The block's largest kernel, and its expand ratio (0 where nothing is expanded): width of its last depthwise over input."""
     kernel = max(layer.kernel for layer in block.layers)
     depthwise = [layer for layer in block.layers if layer.depthwise]
-    return kernel, depthwise[0].in_channels / block.layers[0].in_channels if depthwise else 0.0
+    return kernel, depthwise[-1].in_channels / block.layers[0].in_channels if depthwise else 0.0
 
 
 def _legend(figure: Any) -> None:

@@ -119,3 +119,15 @@ def test_batch_norm_of_a_retrained_network(benchmark_module: Any, tmp_path: Path
     assert list(measured) == [name for name in module.MEASURED if name != "seconds"]
     assert measured["averages"] == network.validation_accuracy
     assert measured["start"] == network.provenance["validation"]["start"]
+
+
+def test_a_path_costs_what_its_network_does(benchmark_module: Any) -> None:
+    """Peak memory of a training step, however many alternatives there are, and how many widths; time is not measured here."""
+    module = benchmark_module("paths")
+    small = {"blocks": [1, 1, 2, 1], "channels": [16, 24, 32, 48], "stem": 8, "last": 64}
+    for options in ({"block_choices": [0]}, {}, {"channel_scales": [1.0]}):
+        found = module.a_step(module.small_space(**small, **options), batch=16, repeats=1, archs=3)
+        assert 0.9 < found["peak memory of a step over the static network's"] <= 1.1
+    assert module.peak([4, 4, -4, 2, -6]) == 8
+    counted = module.counting(get_space("spos-shufflenet-v2"), 20_000)
+    assert min(v for k, v in counted.items() if "counted" in k) > 1e6

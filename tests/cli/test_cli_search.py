@@ -78,6 +78,32 @@ def test_all_superclasses_together(snugnet: Any, family: Path) -> None:
         assert text in shown.out
 
 
+def test_several_limits_from_one_archive(snugnet: Any, family: Path) -> None:
+    arguments = (
+        "search",
+        family,
+        "--budgets",
+        "madds=50%,20%,80%",
+        "--group",
+        "round",
+        "--population",
+        4,
+        "--rounds",
+        2,
+    )
+    first = snugnet(*arguments, "--out", "run", "--json").json
+    limits = [each["limit"] for each in first["limits"]]
+    assert limits == sorted(limits)
+    assert all(each["costs"]["madds"] <= each["limit"] for each in first["limits"])
+    assert [Path(path).name for path in first["files"]] == ["search.json", "limits.csv", "evaluated.csv"]
+    evaluated = list(csv.DictReader(io.StringIO(Path("run/evaluated.csv").read_text())))
+    assert len({row["arch"] for row in evaluated}) == len(evaluated) == first["evaluated"]
+    shown = snugnet(*arguments, "--out", "run")
+    assert shown.code == 0
+    assert "madds limit" in shown.out
+    assert "run/limits.csv" in shown.err
+
+
 def test_the_same_search_goes_on_and_another_is_refused(snugnet: Any, family: Path) -> None:
     arguments = ("search", family, "--method", "random", "--evaluations", 4, "--classes", "0,1,2", "--out", "run")
     first = snugnet(*arguments, "--json").json
@@ -118,6 +144,13 @@ def test_the_same_search_goes_on_and_another_is_refused(snugnet: Any, family: Pa
         (("--budget", "madds"), ("--budget", "NAME=VALUE")),
         (("--budget", "watts=3"), ("no cost 'watts'",)),
         (("--budget", "madds=140%"), ("--budget", "from 0% to 100%")),
+        (("--budgets", "madds"), ("--budgets", "NAME=VALUE")),
+        (("--budgets", "madds=1M,,2M"), ("--budgets", "NAME=VALUE")),
+        (("--budgets", "madds=1M,2ms"), ("--budgets", "a budget is")),
+        (("--budgets", "madds=40,1M"), ("feasible:", "MAdds")),
+        (("--budgets", "madds=1M,2M", "--madds", "1M"), ("madds", "no other budget")),
+        (("--budgets", "madds=1M", "--group", "round", "--onnx", "net.onnx"), ("--onnx", "--budgets")),
+        (("--budgets", "madds=1M,2M", "--method", "nsga2"), ("nsga2 gives a front",)),
     ],
 )
 def test_wrong_input_is_one_line(

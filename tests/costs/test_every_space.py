@@ -22,6 +22,8 @@ FEW = {
     "ofa-mobilenet-v3": {"width_mult": 0.25, "resolutions": [16, 24], "depths": [1, 2], "kernel_sizes": [3],
                          "expand_ratios": [3]},
     "resnet-mixed-precision": {"widths": [8, 8, 16, 16], "resolutions": [16, 24], "bits": [[1, 2], [4, 4]], "channels": [1.0]},
+    "spos-shufflenet-v2": {"resolutions": [16, 24], "blocks": [1, 1, 1, 2], "channels": [20, 24, 32, 40],
+                           "block_choices": [0, 3], "channel_scales": [0.6, 1.0]},
 }  # fmt: skip
 
 

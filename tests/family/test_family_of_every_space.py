@@ -34,15 +34,30 @@ SPACES: dict[str, dict[str, Any]] = {
         "blocks": [2, 1, 2, 1, 1, 1],
         "kernel_sizes": [3, 5],
     },
+    "spos-shufflenet-v2": {
+        "stem_stride": 1,
+        "stage_strides": [2, 1, 1, 1],
+        "blocks": [1, 2, 1, 1],
+        "channels": [24, 32, 48, 64],
+        "stem": 8,
+        "last": 48,
+        "channel_scales": [0.6, 1.0],
+    },
 }
 
 
 @pytest.fixture(scope="module", params=SPACES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: GroupedImages) -> Family:
     folder = tmp_path_factory.mktemp(request.param)
-    kinds = {"kernel_size": 2, "depth": 2, "expand_ratio": 2}
+    kinds, epochs, rate = {"kernel_size": 2, "depth": 2, "expand_ratio": 2}, 6, 0.05
     if request.param == "attentive-nas":
         kinds |= {"width": 2, "resolution": 2}
+    if request.param == "spos-shufflenet-v2":
+        kinds, epochs, rate = (
+            {"block": 4, "channels": 2},
+            24,
+            0.3,
+        )  # four alternatives have weights of their own to train
     content = {
         "name": "tiny", "output": str(folder), "device": "cpu",
         "data": {"source": "digits", "resolution": 8, "groups": "digits", "validation": 0.2},
@@ -51,7 +66,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             "batch_size": 64,
             "stages": [
                 {"name": "largest", "epochs": 6, "learning_rate": 0.1},
-                {"name": "all", "epochs": 6, "learning_rate": 0.05, "elastic": kinds},
+                {"name": "all", "epochs": epochs, "learning_rate": rate, "elastic": kinds},
             ],
         },
         "generator": {"steps": 12, "pairs": 4, "images": 8, "budgets": 3},

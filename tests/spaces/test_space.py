@@ -206,12 +206,12 @@ def test_activity_is_that_of_the_definition(space, seed):
 
 @spaces
 def test_the_union_holds_every_layer_of_every_architecture(space):
-    union = {block.name: {layer.name: layer for layer in block.all_layers} for block in space.union.blocks}
+    union = {block.key: {layer.name: layer for layer in block.all_layers} for block in space.union.blocks}
     for row in space.sample(20, np.random.default_rng(0)):
         for block in space.blueprint(row).blocks:
-            assert list(union[block.name])[: len(block.layers)] == [layer.name for layer in block.layers]
+            assert list(union[block.key])[: len(block.layers)] == [layer.name for layer in block.layers]
             for layer in block.all_layers:
-                whole = union[block.name][layer.name]
+                whole = union[block.key][layer.name]
                 assert (layer.op, layer.stride, layer.activation) == (whole.op, whole.stride, whole.activation)
                 for size in ("in_channels", "out_channels", "kernel", "hidden", "resolution", "groups"):
                     assert getattr(layer, size) <= getattr(whole, size)

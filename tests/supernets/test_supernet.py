@@ -80,7 +80,8 @@ def used_entries(supernet: Supernet, arch: Any) -> dict[str, Tensor]:
                 used[f"{prefix}expand.bias"][: layer.in_channels] = True
             elif layer.op == "linear":
                 used[f"{prefix}linear.weight"][:, : layer.in_channels] = True
-                used[f"{prefix}linear.bias"].fill_(True)
+                if layer.bias:
+                    used[f"{prefix}linear.bias"].fill_(True)
     return used
 
 

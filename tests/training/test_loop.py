@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from snugnet.errors import TrainingError
-from snugnet.training.loop import Metrics, RunLog, cosine, linear, progress_bar, run_phase, seed_step
+from snugnet.training.loop import SCHEDULES, Metrics, RunLog, cosine, linear, progress_bar, run_phase, seed_step
 
 
 class Lines:
@@ -237,3 +237,10 @@ def test_the_bar_is_on_standard_error_alone(capsys: pytest.CaptureFixture[str]) 
         advance()
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_line_rises_and_falls() -> None:
+    """The rate of SPOS: a straight line to 0."""
+    assert [linear(step, 4) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [linear(step, 6, warmup=2) for step in range(7)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.75, 0.5, 0.25, 0.0])
+    assert {"cosine": cosine, "linear": linear} == SCHEDULES

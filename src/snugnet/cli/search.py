@@ -27,7 +27,7 @@ from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from snugnet.family.search import FamilySearch, Searched
+    from snugnet.family.search import FamilySearch
     from snugnet.search.method import Method
 
 SHOWN = 20  # points of a front
@@ -91,6 +91,12 @@ def search(
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
+    limits: Annotated[
+        str | None,
+        typer.Option(
+            "--budgets", metavar="NAME=N,N,...", help="A search under each of these, sharing all that is evaluated."
+        ),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Settings of the method that have a name, such as spos.")] = None,
     predictor: Annotated[
         str | None,
@@ -120,6 +126,7 @@ def search(
     Run the same command again with the same --out to go on with a search that was stopped.
     """
     budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    several = None if limits is None else read_several(limits)
     short = {
         "preset": preset, "evaluations": evaluations, "population": population, "rounds": rounds, "predictor": predictor,
     }  # fmt: skip
@@ -130,9 +137,9 @@ def search(
     if onnx is not None:
         from snugnet.deploy.export import check_format
 
-        if wanted is None or chosen.gives_front:
+        if wanted is None or chosen.gives_front or several is not None:
             raise ConfigError(
-                f"--onnx writes one network: give --group or --classes, and a method that gives no front, got {method}"
+                f"--onnx writes one network: give --group or --classes, no --budgets, and a method that gives no front, got {method}"
             )
         check_folder(check_format(onnx).parent)
     if out_folder is not None:
@@ -141,13 +148,19 @@ def search(
 
     import torch
 
-    from snugnet.family.search import FamilySearch
+    from snugnet.family.limits import LimitsSearch
+    from snugnet.family.search import FamilySearch, Searched
 
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    prepared = FamilySearch.make(loaded, wanted, **budgets)
+    prepared: FamilySearch | LimitsSearch
+    if several is None:
+        prepared = shown = FamilySearch.make(loaded, wanted, **budgets)
+    else:
+        prepared = LimitsSearch.make(loaded, wanted, *several, **budgets)
+        shown = prepared.searches[0]
     try:
         searched = prepared.run(
-            chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(prepared))
+            chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(shown))
         )
     except KeyboardInterrupt:
         if out_folder is None:
@@ -155,17 +168,31 @@ def search(
         else:
             say_stopped(fresh)
         raise typer.Exit(STOPPED) from None
-    files = [] if out_folder is None else [out_folder / "search.json", out_folder / "evaluated.csv"]
-    if onnx is not None:
+    names = ["search.json", *([] if several is None else ["limits.csv"]), "evaluated.csv"]
+    files = [] if out_folder is None else [out_folder / name for name in names]
+    if onnx is not None and isinstance(searched, Searched):
         files.append(searched.network().export(onnx))
     if as_json:
         emit({**searched.to_json(), "files": [str(path) for path in files]})
         return
-    show(searched)
-    if searched.result.shortfall:
-        say(searched.result.shortfall)
+    show(searched.to_json())
     for path in files:
         say(f"wrote {path}")
+
+
+def read_several(text: str) -> tuple[str, tuple[str, ...]]:
+    """The cost and the limits of ``--budgets``.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    from snugnet.costs import read_limits
+    from snugnet.errors import BudgetError
+
+    try:
+        return read_limits(text)
+    except BudgetError as error:
+        raise ConfigError(f"--budgets: {error}") from error
 
 
 def describe(search: FamilySearch) -> str:
@@ -180,27 +207,30 @@ def describe(search: FamilySearch) -> str:
     return "\n".join(lines)
 
 
-def show(searched: Searched) -> None:
-    """The winners as tables."""
+def show(document: dict[str, Any]) -> None:
+    """The winners as tables, from the JSON of a search, or of searches under several limits."""
     import json
 
     from rich.table import Table
 
-    document = searched.to_json()
-    winners = document["winners"]
-    title = f"{document['family']}: {document['group'] or 'all superclasses'}, {searched.method.name}"
+    several = "limits" in document
+    winners = document["limits"] if several else document["winners"]
+    title = f"{document['family']}: {document['group'] or 'all superclasses'}, {document['settings']['method']}"
     caption = f"{document['evaluated']} architectures evaluated in {document['seconds']:.1f} s"
     table = Table(title=title, caption=caption)
-    table.add_column("validation accuracy", justify="right")
-    for name in winners[0]["costs"]:
+    for name in [*([f"{document['cost']} limit"] if several else []), "validation accuracy", *winners[0]["costs"]]:
         table.add_column(name, justify="right")
     table.add_column("architecture", overflow="fold")
-    for winner in winners[:: -(-len(winners) // SHOWN)]:
+    for winner in winners[:: 1 if several else -(-len(winners) // SHOWN)]:
+        limit = [f"{winner['limit']:,}"] if several else []
         costs = [f"{value:,}" for value in winner["costs"].values()]
-        table.add_row(f"{winner['accuracy']:.2%}", *costs, json.dumps(winner["architecture"], separators=(",", ":")))
+        arch = json.dumps(winner["architecture"], separators=(",", ":"))
+        table.add_row(*limit, f"{winner['accuracy']:.2%}", *costs, arch)
     out().print(table)
     if len(winners) == 1 and len(winners[0]["groups"]) > 1:
         groups = Table("superclass", "validation accuracy")
         for name, accuracy in winners[0]["groups"].items():
             groups.add_row(name, f"{accuracy:.2%}")
         out().print(groups)
+    if document.get("shortfall"):
+        say(document["shortfall"])

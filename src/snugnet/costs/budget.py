@@ -78,6 +78,22 @@ def read_budgets(texts: Iterable[str]) -> dict[str, str]:
     return budgets
 
 
+def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
+    """A cost and several budgets of it, from a text such as ``madds=250M,300M,330M``.
+
+    Returns:
+        The name of the cost, and each budget as it stands there.
+
+    Raises:
+        BudgetError: the text has another form.
+    """
+    name, _, values = text.partition("=")
+    limits = tuple(value.strip() for value in values.split(","))
+    for value in limits:
+        read_budgets([f"{name}={value}"])
+    return name.strip(), limits
+
+
 def exact_amount(value: float, rounding: Callable[[float], int] = round) -> str:
     """An amount for people who set a budget by it: every digit from a thousand on, four significant ones below.
 

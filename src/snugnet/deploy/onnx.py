@@ -54,16 +54,39 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name))
         return name
 
+    def integers(self, name: str, values: list[int]) -> str:
+        """Add a list of whole numbers."""
+        self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
     def block(self, block: Block) -> None:
         """Write a block."""
-        entry = self.at
-        out = self.row(block, block.layers)
-        if block.shortcut is not None:
-            self.at = entry
-            self.node("Add", f"{module_name(block)}.shortcut", self.row(block, block.shortcut), source=out)
+        name, entry = module_name(block), self.at
+        own, *around = block.branches
+        sources = self.split(block, f"{name}.split") if block.split else (entry, entry)
+        out = self.row(block, own.layers, sources[0])
+        if around:
+            beside = self.row(block, around[0].layers, sources[1])
+            if block.join == "concat":
+                self.node("Concat", f"{name}.concat", out, source=beside, axis=1)
+            else:
+                self.node("Add", f"{name}.shortcut", beside, source=out)
 
-    def row(self, block: Block, layers: tuple[Layer, ...]) -> str:
+    def split(self, block: Block, name: str) -> tuple[str, str]:
+        """Write the split of an input into its odd and its even channels: shuffled as ShuffleNet is everywhere, then cut."""
+        channels, size = block.in_channels, block.layers[0].resolution
+        for step, shape in (("apart", [0, channels // 2, 2, size * size]), ("together", [0, channels, size, size])):
+            self.node("Reshape", f"{name}.{step}", self.integers(f"{name}.{step}.shape", shape))
+            if step == "apart":
+                self.node("Transpose", f"{name}.shuffle", perm=[0, 2, 1, 3])
+        even, odd = f"{name}.even", f"{name}.odd"
+        sizes = self.integers(f"{name}.sizes", [channels // 2] * 2)
+        self.nodes.append(helper.make_node("Split", [self.at, sizes], [even, odd], name=name, axis=1))
+        return odd, even
+
+    def row(self, block: Block, layers: tuple[Layer, ...], source: str) -> str:
         """Write some of a block's layers, one after the other."""
+        self.at = source
         for layer in layers:
             name = f"{module_name(block)}.{layer.name}"
             if layer.op == "activation":
@@ -200,9 +223,11 @@ class _Graph:
         self.node("Flatten", name, axis=1)
 
     def _linear(self, layer: Layer, name: str) -> None:
-        weight = self.weight(f"{name}.weight", self.state[f"{name}.linear.weight"])
-        bias = self.weight(f"{name}.bias", self.state[f"{name}.linear.bias"])
-        self.node("Gemm", name, weight, bias, transB=1)
+        inputs = [
+            self.weight(f"{name}.{key}", self.state[f"{name}.linear.{key}"])
+            for key in ("weight", "bias")[: 1 + layer.bias]
+        ]
+        self.node("Gemm", name, *inputs, transB=1)
 
 
 def folded(state: Mapping[str, Array], layer: Layer, name: str) -> tuple[Array, Array | None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snugnet.family.disk import Family, from_pretrained, load_family, save_family
+    from snugnet.family.limits import LimitsSearch, LimitsSearched, search_limits
     from snugnet.family.networks import Classifier, Networks, Origin, Specialized
     from snugnet.family.record import FamilyRecord, Group
     from snugnet.family.report import Report, evaluate
@@ -22,6 +23,8 @@ __all__ = [
     "FamilyRecord",
     "FamilySearch",
     "Group",
+    "LimitsSearch",
+    "LimitsSearched",
     "Networks",
     "Origin",
     "Report",
@@ -37,10 +40,12 @@ __all__ = [
     "load_network",
     "save_family",
     "search_family",
+    "search_limits",
 ]
 
 _HOME = {
     "disk": ("Family", "from_pretrained", "load_family", "save_family"),
+    "limits": ("LimitsSearch", "LimitsSearched", "search_limits"),
     "networks": ("Classifier", "Networks", "Origin", "Specialized"),
     "record": ("FamilyRecord", "Group"),
     "report": ("Report", "evaluate"),

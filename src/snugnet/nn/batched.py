@@ -49,6 +49,15 @@ def with_channels(x: Tensor, archs: int, channels: int) -> Tensor:
     return each.reshape(b, -1, h, w)
 
 
+def placed(x: Tensor, archs: int, at: int, channels: int, width: int) -> Tensor:
+    """(b, P * C, h, w) -> (b, P * width, h, w): each architecture's leading ``channels`` (all that fit, if 0) from ``at`` on."""
+    x = with_channels(x, archs, channels or width - at)
+    if not at and x.shape[1] == archs * width:
+        return x
+    each = x.unflatten(1, (archs, -1))
+    return F.pad(each, (0, 0, 0, 0, at, width - at - each.shape[2])).flatten(1, 2)
+
+
 def batched_conv(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor:
     """A convolution of that size with the same weight for all architectures; batch statistics are each one's own."""
     x, weight, bias = step.operands(x, layer)

@@ -23,7 +23,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snugnet.nn.batched import batched_conv, batched_depthwise, batched_se, grouped, scaled, split, with_channels
+from snugnet.nn.batched import (
+    batched_conv,
+    batched_depthwise,
+    batched_se,
+    grouped,
+    placed,
+    scaled,
+    split,
+    with_channels,
+)
 from snugnet.nn.gates import Probabilities, check_encoding, to_thermometer
 from snugnet.nn.layers import ConvLayer, LinearLayer, SELayer
 from snugnet.nn.network import Network, resized
@@ -85,13 +94,14 @@ class GatedSupernet:
     def _position(self, position: Position, state: _State, draw: _Draw) -> _State:
         total: Tensor | None = None
         for row, chance in zip(position.rows, draw.chances(position), strict=True):
-            x = with_channels(self._row(row, state, draw), state.archs, position.width)
-            x = scaled(x, chance)
+            x = scaled(self._row(row, state, draw), chance)
+            x = placed(x, state.archs, row.at, row.channels, position.width)
             total = x if total is None else total + x
         assert total is not None
         return _State(total, draw.mask(position.channels), state.archs)
 
     def _row(self, row: Row, state: _State, draw: _Draw) -> Tensor:
+        state = state.sliced(row.first, row.step)
         if not row.layers:
             return state.x
         layers = self._modules[row.key]._modules
@@ -113,11 +123,19 @@ class _State:
         return scaled(self.x, self.mask)
 
     def with_channels(self, channels: int) -> _State:
-        """The leading channels of each architecture."""
+        """The leading channels of each architecture, or zeros behind them."""
         if self.x.shape[1] == self.archs * channels:
             return self
         mask = None if self.mask is None else F.pad(self.mask, (0, channels - self.mask.shape[1]))
         return _State(with_channels(self.x, self.archs, channels), mask, self.archs)
+
+    def sliced(self, first: int, step: int) -> _State:
+        """Every ``step``-th channel of each architecture from the given one on."""
+        if step == 1:
+            return self
+        mask = None if self.mask is None else self.mask[:, first::step]
+        x = self.x.unflatten(1, (self.archs, -1))[:, :, first::step].flatten(1, 2)
+        return _State(x, mask, self.archs)
 
 
 def _layer(step: Any, sized: SizedLayer, state: _State, draw: _Draw) -> _State:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snugnet.nn.quantise import INITIAL_CLIP, quantised_activation, quantised_weight
-from snugnet.spaces.blueprint import Activation, Block, Layer
+from snugnet.spaces.blueprint import Activation, Block, Branch, Layer
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -236,7 +236,7 @@ LAYERS: dict[str, type[ElasticLayer]] = {
 
 
 class BlockModule(nn.Module):
-    """Layers in a row, with a shortcut around them where the block has one."""
+    """Layers in a row, with a shortcut around or beside them where the block has one."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -254,19 +254,25 @@ class BlockModule(nn.Module):
         Args:
             x: shape (n, c, h, w).
             block: the sizes.
-            drop: in training mode and around an identity, the probability that an image takes the shortcut only
+            drop: in training mode and where an identity is added, the probability that an image takes the shortcut only
                 (stochastic depth); what is kept is scaled by 1 / (1 - drop).
         """
         block = block or self.block
-        out = self._row(x, block.layers)
-        if block.shortcut is None:
+        own, *around = block.branches
+        out = self._branch(x, own)
+        if not around:
             return out
+        beside = self._branch(x, around[0])
+        if block.join == "concat":
+            return torch.cat((beside, out), 1)
         if drop and self.training and block.shortcut == ():
             kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= drop
             out = out * (kept / (1 - drop)).to(out)
-        return out + self._row(x, block.shortcut)
+        return out + beside
 
-    def _row(self, x: Tensor, layers: tuple[Layer, ...]) -> Tensor:
-        for layer in layers:
+    def _branch(self, x: Tensor, branch: Branch) -> Tensor:
+        if branch.step > 1:
+            x = x[:, branch.first :: branch.step]
+        for layer in branch.layers:
             x = self._modules[layer.name](x, layer)  # type: ignore[misc]
         return x

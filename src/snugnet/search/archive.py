@@ -64,6 +64,11 @@ class Archive:
         self._enter(rows[:entered], values[:entered])
         self._known = dict(zip(keys(rows[entered:]), values[entered:], strict=True))
 
+    def take(self, other: Archive) -> None:
+        """Enter what another archive holds and this one does not."""
+        new = [i for i, key in enumerate(other.index) if key not in self.index]
+        self._enter(other.rows[new], other.values[new])
+
     def scored(self) -> tuple[Population, NDArray[np.float64]]:
         """What a checkpoint has to hold, (n, d) and (n, width): all that was evaluated, then what is remembered and not yet asked
         for again."""
@@ -132,3 +137,25 @@ class Archive:
         if not np.isfinite(values[:, 0]).all():
             raise SearchError("the score of an architecture is not finite; scores are numbers, higher is better")
         return values
+
+
+class Remembered:
+    """A score that scores no row twice, for searches that share their evaluations."""
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+        self._known: dict[bytes, NDArray[np.float64]] = {}
+
+    def __call__(self, rows: Population) -> NDArray[np.float64]:
+        """Scores of canonical rows; only those that are new are scored."""
+        names = keys(rows)
+        new = [i for i, key in enumerate(names) if key not in self._known]
+        if new:
+            values = np.asarray(self._score(rows[new]), dtype=np.float64)
+            self._known.update(zip((names[i] for i in new), values, strict=True))
+        return np.stack([self._known[key] for key in names])
+
+    def recall(self, archive: Archive) -> None:
+        """Remember what a search has evaluated, be it in an earlier run."""
+        for key, place in archive.index.items():
+            self._known.setdefault(key, archive.values[place])

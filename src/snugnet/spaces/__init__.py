@@ -15,6 +15,7 @@ from snugnet.spaces.space import (
     register,
     space_class,
 )
+from snugnet.spaces.spos_shufflenet_v2 import SPOSShuffleNetV2
 
 __all__ = [
     "AttentiveNAS",
@@ -27,6 +28,7 @@ __all__ = [
     "Part",
     "Population",
     "ResNetMixedPrecision",
+    "SPOSShuffleNetV2",
     "SearchSpace",
     "get_space",
     "list_spaces",

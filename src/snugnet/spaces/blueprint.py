@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Op = Literal["conv", "se", "activation", "avg_pool", "max_pool", "pool", "flatten", "linear"]
 Activation = Literal["none", "relu", "relu6", "h_swish", "swish"]
+Join = Literal["add", "concat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,23 @@ class Layer:
         return f"{self.name:<13} {self.op:<8} {size:<12} {detail:<10} @{self.resolution:<4} {extras:<10}".rstrip()
 
 
+class Branch(NamedTuple):
+    """One way through a block: what it reads of the block's input, and where its output stands in the block's.
+
+    Attributes:
+        layers: one after the other; none of them for what is handed on as it is.
+        first, step: it reads the input's channels ``first``, ``first + step``, and so on.
+        at: channel of the block's output at which its own begins.
+        channels: of its output.
+    """
+
+    layers: tuple[Layer, ...]
+    first: int
+    step: int
+    at: int
+    channels: int
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Layers in a row, with or without a shortcut around them.
@@ -145,15 +163,20 @@ class Block:
     Attributes:
         name: of its position, such as ``"stage1.block2"``; unique in the blueprint of an architecture.
         layers: at least one.
-        shortcut: the layers that the block's input goes through before it is added to the output: none of them for an
-            identity; ``None`` where nothing is added. Their names differ from those of ``layers``.
+        shortcut: the layers that the block's input goes through before it is joined to the output: none of them for an
+            identity; ``None`` where nothing is joined. Their names differ from those of ``layers``.
         alternative: which of several blocks with weights of their own stands at this position; empty where there is one.
+        join: how shortcut and layers come together: ``add``, or ``concat`` (the shortcut's channels, then the layers').
+        split: whether the input, of an even number of channels, is split between the two: the layers take its odd channels
+            (counted from 0), the shortcut the even ones. Behind a ``concat`` that is ShuffleNet's channel shuffle and split.
     """
 
     name: str
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] | None = None
     alternative: str = ""
+    join: Join = "add"
+    split: bool = False
 
     @property
     def key(self) -> str:
@@ -164,6 +187,31 @@ class Block:
     def all_layers(self) -> tuple[Layer, ...]:
         """The layers in a row, then those of the shortcut."""
         return (*self.layers, *(self.shortcut or ()))
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The layers and, where there is one, the shortcut: the output is the sum of the two, each at its channels."""
+        step, channels = (2 if self.split else 1), self.layers[-1].out_channels
+        if self.shortcut is None:
+            return (Branch(self.layers, step - 1, step, 0, channels),)
+        around = self.shortcut[-1].out_channels if self.shortcut else self.layers[0].in_channels
+        at = around if self.join == "concat" else 0
+        return Branch(self.layers, step - 1, step, at, channels), Branch(self.shortcut, 0, step, 0, around)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        return self.layers[0].in_channels * (2 if self.split else 1)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels (or features) of the output."""
+        return max(branch.at + branch.channels for branch in self.branches)
+
+    @property
+    def out_resolution(self) -> int:
+        """Height and width of the output, in pixels."""
+        return self.layers[-1].out_resolution
 
     @classmethod
     def union(cls, blocks: Sequence[Block]) -> Block:
@@ -236,10 +284,17 @@ class Blueprint:
     def __str__(self) -> str:
         lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]
         for block in self.blocks:
-            added = "" if block.shortcut is None else " (+ shortcut)" if block.shortcut else " (+ input)"
-            lines.append(block.key + added)
+            lines.append(block.key + _around(block))
             lines += [
                 f"  {layer!s:<69} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.all_layers
             ]
         lines.append(f"total {self.madds:,} MAdds, {self.params:,} params")
         return "\n".join(lines)
+
+
+def _around(block: Block) -> str:
+    """What is joined to a block's layers, in a few words."""
+    if block.shortcut is None:
+        return ""
+    source = "shortcut" if block.shortcut else "input"
+    return f" ({'+' if block.join == 'add' else 'beside'} {'half of the ' if block.split else ''}{source})"

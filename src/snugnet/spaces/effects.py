@@ -3,7 +3,8 @@
 Read off the blueprints alone. ``print(effects(space))`` shows it; the gates of :mod:`snugnet.nn.gated` run it.
 
 A position of the network is a sum of rows of layers, each with the options under which it is there: the block's own layers,
-those of its shortcut, the input itself. Blocks share one row where they differ in numbers that a gate reaches inside one set
+those of its shortcut, the input itself. A row reads a slice of the input's channels and writes a slice of the output's, so
+splits and concatenations are such sums too. Blocks share one row where they differ in numbers that a gate reaches inside one set
 of weights, because the smaller is a part of the larger (:data:`GATED`). Whatever else a choice changes (which alternative
 runs, which layers a row has, an activation, a kernel that mixes channels, any number that is new) gives rows of their own.
 """
@@ -74,11 +75,18 @@ class Row:
         key: of the block whose weights they use; empty for the input itself, which has no layers.
         layers: in order.
         there: 1 under the options with which the position has this row, else 0.
+        first, step: it reads the input's channels ``first``, ``first + step``, and so on.
+        at: channel of the position's output at which it writes.
+        channels: that it writes, where others stand behind them; 0 for all that it has.
     """
 
     key: str
     layers: tuple[SizedLayer, ...]
     there: Effect
+    first: int = 0
+    step: int = 1
+    at: int = 0
+    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,42 +184,64 @@ class _Blocks(NamedTuple):
         return Effect.of(self.columns, values)
 
 
-_Placed = Mapping[tuple[int, ...], tuple[str, tuple[Layer, ...]]]
-"""Under which joint options there is a row, the key of its block, and its layers."""
+class _Placed(NamedTuple):
+    """A row under one joint option: the key of its block, its layers, and then as in :class:`Row`."""
+
+    key: str
+    layers: tuple[Layer, ...]
+    first: int = 0
+    step: int = 1
+    at: int = 0
+    channels: int = 0
+
+
+_Rows = Mapping[tuple[int, ...], _Placed]
+"""The row under each joint option under which there is one."""
 
 
 def _position(name: str, blocks: _Blocks, encoding: Encoding) -> Position:
     joint = list(np.ndindex(blocks.shape))
-    body = {at: (block.key, block.layers) for at, block in blocks.at.items()}
-    around: dict[tuple[int, ...], tuple[str, tuple[Layer, ...]]] = {}
+    body: dict[tuple[int, ...], _Placed] = {}
+    around: dict[tuple[int, ...], _Placed] = {}
     for at in joint:
         block = blocks.at.get(at)
-        if block is None or block.shortcut == ():
-            around[at] = ("", ())  # the input goes on as it is
-        elif block.shortcut is not None:
-            around[at] = (block.key, block.shortcut)
-    if len(body) < len(joint) and any(row[0].resolution != row[-1].out_resolution for _, row in body.values()):
+        if block is None:
+            around[at] = _Placed("", ())  # the input goes on as it is
+            continue
+        for rows, branch in zip((body, around), block.branches, strict=False):
+            followed = block.join == "concat" and branch.at == 0
+            key = block.key if branch.layers else ""
+            rows[at] = _Placed(key, *branch[:-1], branch.channels if followed else 0)
+    if len(body) < len(joint) and any(b.layers[0].resolution != b.out_resolution for b in blocks.at.values()):
         raise SpaceError(f"{name} is skipped under some options, but its output is smaller than its input")
-    channels = blocks.effect({at: row[-1].out_channels for at, (_, row) in body.items()})
-    rows = _rows(blocks, body)
+    channels = blocks.effect({at: block.out_channels for at, block in blocks.at.items()})
+    own = _rows(blocks, body)
     if encoding == "multi-path":
-        entry = blocks.effect({at: row[0].in_channels for at, (_, row) in body.items()})
+        entry = blocks.effect({at: block.in_channels for at, block in blocks.at.items()})
         there = blocks.effect(dict.fromkeys(body, 1), 0)
-        inner = {c for row in rows for _, *numbers in row.layers for effect in numbers for c in effect.columns}
-        rows = _rows(blocks, body, inner - {*channels.columns, *entry.columns, *there.columns})
-    return Position(name, (*rows, *_rows(blocks, around)), channels, max(channels.values))
+        inner = {c for row in own for _, *numbers in row.layers for effect in numbers for c in effect.columns}
+        own = _rows(blocks, body, inner - {*channels.columns, *entry.columns, *there.columns})
+    return Position(name, (*own, *_rows(blocks, around)), channels, max(channels.values))
 
 
-def _rows(blocks: _Blocks, placed: _Placed, apart: Collection[int] = ()) -> list[Row]:
-    """One row for each structure, and for each joint option of the choices that are kept apart."""
+def _rows(blocks: _Blocks, placed: _Rows, apart: Collection[int] = ()) -> list[Row]:
+    """One row for each structure and place, and for each joint option of the choices that are kept apart."""
     axes = [axis for axis, column in enumerate(blocks.columns) if column in apart]
     alike: dict[Any, dict[tuple[int, ...], tuple[Layer, ...]]] = {}
-    for at, (key, layers) in placed.items():
-        alike.setdefault((key, *map(_structure, layers), *(at[a] for a in axes)), {})[at] = layers
-    there: dict[tuple[str, tuple[SizedLayer, ...]], list[tuple[int, ...]]] = {}
-    for (key, *_), each in alike.items():  # choices that make no difference to some alternative do not part its rows
-        there.setdefault((key, _sized(blocks, each)), []).extend(each)
-    return [Row(*row, blocks.effect(dict.fromkeys(places, 1), 0)) for row, places in there.items()]
+    for at, (key, layers, *place) in placed.items():
+        structure = (key, tuple(place), *map(_structure, layers), *(at[a] for a in axes))
+        alike.setdefault(structure, {})[at] = layers
+    there: dict[Any, list[tuple[int, ...]]] = {}
+    for (
+        key,
+        place,
+        *_,
+    ), each in alike.items():  # choices that make no difference to some alternative do not part its rows
+        there.setdefault((key, _sized(blocks, each), place), []).extend(each)
+    return [
+        Row(key, layers, blocks.effect(dict.fromkeys(joint, 1), 0), *place)
+        for (key, layers, place), joint in there.items()
+    ]
 
 
 def _structure(layer: Layer) -> Layer:

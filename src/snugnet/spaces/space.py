@@ -222,7 +222,7 @@ class SearchSpace(ABC):
         draws = rng.random(archs.shape, dtype=np.float32)
         # where a draw is below the probability, its place below it tells the option
         scale = (self.num_options / max(probability, 1e-9)).astype(np.float32)
-        options = np.minimum(draws * scale, self.largest.astype(np.float32)).astype(np.int16)
+        options = np.minimum(draws * scale, (self.num_options - 1).astype(np.float32)).astype(np.int16)
         return self.canonical(np.where(draws < probability, options, archs))
 
     def crossover(self, mothers: Population, fathers: Population, rng: np.random.Generator) -> Population:
@@ -243,7 +243,7 @@ class SearchSpace(ABC):
     @cached_property
     def largest(self) -> Population:
         """The last option everywhere: shape ``(1, d)``."""
-        return (self.num_options - 1).astype(np.int16)[None]
+        return self.canonical((self.num_options - 1).astype(np.int16)[None])
 
     @cached_property
     def centroid(self) -> Population:

@@ -89,8 +89,7 @@ class Supernet(nn.Module):
         if classes is None:
             return self.classifier(x, head.layers[-1])
         index = self._class_index(classes)
-        weight, bias = self.classifier.views(head.layers[-1]).values()
-        return F.linear(x, weight[index], bias[index])
+        return F.linear(x, *(view[index] for view in self.classifier.views(head.layers[-1]).values()))
 
     def extract(self, arch: ArrayLike, classes: Sequence[int] | Tensor | None = None) -> Network:
         """The static network of one architecture, with copied weights.
@@ -110,9 +109,8 @@ class Supernet(nn.Module):
         if classes is not None:
             index = self._class_index(classes)
             blueprint = blueprint.with_classes(len(index))
-            classifier = f"{module_name(blueprint.blocks[-1])}.{self.classifier.layer.name}"
-            for key in ("linear.weight", "linear.bias"):
-                state[f"{classifier}.{key}"] = state[f"{classifier}.{key}"][index]
+            classifier = f"{module_name(blueprint.blocks[-1])}.{self.classifier.layer.name}."
+            state |= {key: view[index] for key, view in state.items() if key.startswith(classifier)}
         with torch.no_grad():
             copies = {key: view.detach().clone(memory_format=torch.contiguous_format) for key, view in state.items()}
         network = build(blueprint, copies)

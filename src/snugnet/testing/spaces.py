@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
 from snugnet.costs import COSTS
-from snugnet.spaces import Block, Blueprint, Layer, Population, SearchSpace
+from snugnet.spaces import Block, Blueprint, Population, SearchSpace
 from snugnet.testing.contract import holds, works
 
 ROWS = 24  # architectures that are looked at one by one
@@ -167,37 +167,53 @@ def _check_blueprint(space: SearchSpace, blueprint: Blueprint) -> None:
     for block in blueprint.blocks:
         own = [layer.name for layer in block.all_layers]
         holds(len(set(own)) == len(own), f"{what}, block {block.name}", "names of layers are unique in a block", own)
-        for first, layer in _entries(block):
+        _check_branches(f"{what}, block {block.name}", block, channels, resolution)
+        channels, resolution = block.out_channels, block.out_resolution
+
+
+def _check_branches(what: str, block: Block, channels: int, resolution: int) -> None:
+    """That a block fits what comes before it, and its branches each other."""
+    join = f"{'split, ' if block.split else ''}{block.join}"
+    holds(
+        block.shortcut is not None or (block.join == "add" and not block.split),
+        what, "a split and a concatenation are between the layers and a shortcut", f"{join}, without one",
+    )  # fmt: skip
+    holds(not block.split or channels % 2 == 0, what, "splits an even number of channels", channels)
+    sizes = {branch.layers[-1].out_resolution if branch.layers else resolution for branch in block.branches}
+    holds(len(sizes) == 1, what, "its layers and its shortcut give outputs of one resolution", sorted(sizes))
+    widths = [branch.channels for branch in block.branches]
+    holds(block.join == "concat" or len(set(widths)) == 1, what, "what is added has equally many channels", widths)
+    for branch in block.branches:
+        before = len(range(branch.first, channels, branch.step)), resolution
+        holds(
+            branch.layers or branch.channels == before[0],
+            what,
+            "its input goes on whole",
+            f"{branch.channels} of {before[0]}",
+        )
+        for layer in branch.layers[:1]:
             holds(
-                (layer.in_channels, layer.resolution) == (channels, resolution) or not first,
-                f"{what}, block {block.name}, layer {layer.name}",
-                f"takes what comes before it, {channels} channels at {resolution} pixels", f"{layer.in_channels} at {layer.resolution}",
+                (layer.in_channels, layer.resolution) == before,
+                f"{what}, layer {layer.name}",
+                f"takes what comes before it, {before[0]} channels at {before[1]} pixels", f"{layer.in_channels} at {layer.resolution}",
             )  # fmt: skip
-        channels, resolution = out_of(block)
-
-
-def _entries(block: Block) -> Iterator[tuple[bool, Layer]]:
-    """The layers that read a block's input, and whether they read all of its channels."""
-    if block.layers:
-        yield True, block.layers[0]
-    if block.shortcut:
-        yield True, block.shortcut[0]
-
-
-def out_of(block: Block) -> tuple[int, int]:
-    """Channels and resolution behind a block."""
-    last = block.layers[-1]
-    return last.out_channels, last.out_resolution
+        for first, layer in pairwise(branch.layers):
+            holds(
+                (layer.in_channels, layer.resolution) == (first.out_channels, first.out_resolution),
+                f"{what}, layer {layer.name}",
+                f"takes what {first.name} gives, {first.out_channels} channels at {first.out_resolution} pixels",
+                f"{layer.in_channels} at {layer.resolution}",
+            )  # fmt: skip
 
 
 def _check_union(space: SearchSpace, rows: Population) -> None:
     what = space.name
-    union = {block.name: {layer.name: layer for layer in block.all_layers} for block in space.union.blocks}
+    union = {block.key: {layer.name: layer for layer in block.all_layers} for block in space.union.blocks}
     for row in rows:
         for block in space.blueprint(row).blocks:
             for layer in block.all_layers:
-                whole = union.get(block.name, {}).get(layer.name)
-                own = f"{what}, block {block.name}, layer {layer.name}"
+                whole = union.get(block.key, {}).get(layer.name)
+                own = f"{what}, block {block.key}, layer {layer.name}"
                 holds(whole is not None, own, "the union holds every layer of every architecture")
                 assert whole is not None
                 fixed = [
