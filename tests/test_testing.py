@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from choice_space import ChoiceSpace
 from numpy.typing import NDArray
+from test_every_space import FEW
 from tiny_spaces import TINY_SPACES
 
 from snugnet.costs import COSTS
@@ -36,6 +37,11 @@ SHORT_FITS: dict[str, dict[str, Any]] = {"mlp": {"steps": 60, "hidden": (16, 16)
 @pytest.mark.parametrize("name", TINY_SPACES)
 def test_spaces(name: str) -> None:
     check_space(get_space(name, **TINY_SPACES[name]))
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_spaces_that_can_be_listed(name: str) -> None:
+    check_space(get_space(name, num_classes=10, **FEW[name]), networks=False)
 
 
 @pytest.mark.parametrize("name", COSTS.names())

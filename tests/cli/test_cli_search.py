@@ -202,3 +202,12 @@ def test_the_methods_and_their_settings_are_shown(snugnet: Any) -> None:
     words = " ".join(shown.out.split())
     for text in (*METHODS, "samples=1000", "optimiser=climb", "probability=0.05", "--rounds"):
         assert text in words
+
+
+def test_two_searches_do_not_share_a_folder(snugnet: Any, family: Path, busy: int) -> None:
+    wanted = ("search", family, "--method", "random", "--evaluations", "4", "--group", "round")
+    for several in ((), ("--budgets", "madds=40%,60%")):
+        done = snugnet(*wanted, *several, "--out", "runs/a")
+        assert done.code == 2
+        assert f"runs/a is in use by process {busy} on " in done.err.splitlines()[-1]
+    assert snugnet(*wanted, "--out", "runs/b").code == 0

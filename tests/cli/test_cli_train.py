@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,6 @@ def test_train_evaluate_specialize(snugnet: Any, recipe: Path, tmp_path: Path) -
     fresh = snugnet("train", recipe, "output=runs/a", "seed=1", "--fresh")
     assert fresh.code == 0
     assert "going on" not in fresh.err
-
-
-@pytest.fixture
-def busy(tmp_path: Path) -> Iterator[int]:
-    """A process that works in runs/a; gives its number."""
-    hold = "import sys, time\nfrom pathlib import Path\nfrom snugnet.files import locked\nwith locked(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(100)"
-    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "runs" / "a")], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    yield process.pid
-    process.kill()
-    process.wait()
 
 
 def test_two_runs_do_not_share_a_folder(snugnet: Any, recipe: Path, tmp_path: Path, busy: int) -> None:

@@ -113,7 +113,7 @@ def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]
     return values
 
 
-def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, str]:
+def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, Any]:
     """Budgets by cost, as :func:`snugnet.costs.resolve_budget` reads them: of ``--budget``, and of its short forms.
 
     Raises:
@@ -130,7 +130,7 @@ def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, 
                 costs.resolve_budget(text, (0.0, 1.0))
                 given.append(f"{name}={text}")
         option = "--budget"
-        return costs.read_budgets([*given, *(texts or ())])
+        return {**costs.read_budgets([*given, *(texts or ())])}
     except BudgetError as error:
         raise ConfigError(f"{option}: {error}") from error
 
@@ -229,6 +229,18 @@ def check_folder(path: str | Path) -> Path:
         raise ConfigError(f"cannot write into {path}: {there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"cannot write into {path}: no permission to write in {there.resolve()}")
+    return path
+
+
+def check_file(path: Path) -> Path:
+    """The path of a network's file, if its suffix names a format and its folder can be written into.
+
+    Raises:
+        ConfigError: it does not, or it cannot.
+    """
+    from snugnet.deploy.export import check_format
+
+    check_folder(check_format(path).parent)
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from snugnet.cli.common import (
     GroupOption,
     Json,
     ShortBudget,
-    check_folder,
+    check_file,
     emit,
     load_family,
     read_budgets,
@@ -52,13 +52,9 @@ def export(
 
     Of a family, the options choose the network as 'snugnet specialize' does; a network on disk is written as it is.
     """
-    budgets: dict[str, Any] = {
-        **read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
-    }
+    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     wanted = read_group(group, classes)
-    from snugnet.deploy.export import check_format
-
-    check_folder(check_format(out_file).parent)
+    check_file(out_file)
     from snugnet.family.stored import holds_network, load_network
 
     network: Classifier

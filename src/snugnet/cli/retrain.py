@@ -81,9 +81,7 @@ def retrain(
 
     With --arch, and neither --group nor --classes, it tells all classes of the family apart. No test image is looked at.
     """
-    budgets: dict[str, Any] = {
-        **read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
-    }
+    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     wanted = read_group(group, classes)
     if arch is None and wanted is None:
         raise ConfigError("give an architecture by --arch, or the classes by --group or --classes")

@@ -12,6 +12,7 @@ from snugnet.cli.common import (
     BudgetOption,
     Json,
     ShortBudget,
+    check_file,
     check_folder,
     emit,
     known,
@@ -135,13 +136,11 @@ def search(
         raise ConfigError("the classes are given by --group or by --classes, not by both")
     wanted = group if classes is None else read_names(classes)
     if onnx is not None:
-        from snugnet.deploy.export import check_format
-
         if wanted is None or chosen.gives_front or several is not None:
             raise ConfigError(
                 f"--onnx writes one network: give --group or --classes, no --budgets, and a method that gives no front, got {method}"
             )
-        check_folder(check_format(onnx).parent)
+        check_file(onnx)
     if out_folder is not None:
         check_folder(out_folder)
     loaded = load_family(family)

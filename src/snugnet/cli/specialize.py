@@ -15,7 +15,7 @@ from snugnet.cli.common import (
     GroupOption,
     Json,
     ShortBudget,
-    check_folder,
+    check_file,
     emit,
     load_family,
     out,
@@ -52,16 +52,12 @@ def specialize(
 
     Without any budget the largest network is allowed.
     """
-    budgets: dict[str, Any] = {
-        **read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
-    }
+    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     wanted = read_group(group, classes)
     if wanted is None:
         raise ConfigError("the classes are given by --group or by --classes, one of the two; neither is given")
     if out_file is not None:
-        from snugnet.deploy.export import check_format
-
-        check_folder(check_format(out_file).parent)
+        check_file(out_file)
     loaded = load_family(family)
     started = time.perf_counter()
     network = loaded.best((wanted, budgets), best_of)

@@ -1,0 +1,31 @@
+"""``snugnet study``: one line for what is wrong, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+
+from snugnet.files import LOCK
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "output": "runs/a",
+    "seeds": [0],
+    "recipe": {key: value for key, value in TINY.items() if key not in ("name", "output", "evaluation")},
+    "supernets": {"plain": {}},
+    "methods": [{"name": "Random", "supernet": "plain", "search": "random"}],
+    "tables": {"All": ["Random"]},
+}
+
+
+@pytest.mark.parametrize("fresh", [(), ("--fresh",)])
+def test_two_studies_do_not_share_a_folder(snugnet: Any, tmp_path: Path, busy: int, fresh: tuple[str, ...]) -> None:
+    (tmp_path / "study.yaml").write_text(json.dumps(STUDY))
+    done = snugnet("study", "study.yaml", *fresh)
+    assert done.code == 2
+    assert f"runs/a is in use by process {busy} on " in done.err.splitlines()[-1]
+    assert {path.name for path in (tmp_path / "runs" / "a").iterdir()} == {LOCK}
