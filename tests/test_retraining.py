@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from tiny_spaces import TINY_SPACES
 
 import snugnet
 from snugnet import pipeline, retraining
 from snugnet.data import GroupedImages, load_data
+from snugnet.deploy.export import QUANTISED_TOLERANCE
 from snugnet.errors import BudgetError, ConfigError, DataError, FamilyError, SnugnetError, SpaceError
-from snugnet.family import Family, StoredNetwork
+from snugnet.family import Family, StoredNetwork, load_network, stored
+from snugnet.nn.network import module_name
+from snugnet.nn.quantise import weight_codes
 from snugnet.recipe import load_recipe, parse_recipe
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy
@@ -75,15 +80,55 @@ def test_every_space(space: str, start: Any, tmp_path: Path) -> None:
     assert 0 <= made.validation_accuracy <= 1  # type: ignore[operator]
     loaded = snugnet.load(tmp_path / "one")
     assert isinstance(loaded, StoredNetwork)
-    assert same(made, loaded)
+    quantised = made.blueprint.quantised
+    assert same(made, loaded) or quantised
     for name in ("group", "classes", "arch", "costs", "budgets", "provenance", "blueprint"):
         assert getattr(loaded, name) == getattr(made, name), name
     size = loaded.blueprint.resolution
     x = torch.randn(3, 3, size, size)
-    assert torch.equal(loaded.module(x), made.module(x))
+    got, expected = loaded.module(x), made.module(x)
+    assert torch.equal(got, expected) or quantised
+    assert (got - expected).abs().max() <= (QUANTISED_TOLERANCE * expected.abs().max() if quantised else 0)
     assert loaded.export(tmp_path / "net.onnx").is_file()
     before = family.network("curvy", made.row).module.state_dict()
     assert any(not torch.equal(before[name], made.weights[name]) for name in before)
+
+
+def test_quantised_weights_take_their_bits_on_disk_and_are_the_same_function(tmp_path: Path) -> None:
+    family = untrained("resnet-mixed-precision")
+    made = snugnet.retrain(
+        family, group="curvy", bitops="60%", start="scratch", epochs=2, overrides=FAST, out=tmp_path, progress=False
+    )
+    index = json.loads((tmp_path / "network.json").read_text())
+    held = safetensors.torch.load_file(tmp_path / index["files"]["weights.safetensors"]["file"])
+    layers = {
+        f"{module_name(block)}.{layer.name}": layer
+        for block in made.blueprint.blocks
+        for layer in block.all_layers
+        if layer.weight_bits
+    }
+    assert layers
+    loaded = load_network(tmp_path)
+    for name, layer in layers.items():
+        weights = made.weights[f"{name}.conv.weight"]
+        assert f"{name}.conv.weight" not in held
+        assert held[f"{name}.conv.codes"].nbytes == -(-weights.numel() * layer.weight_bits // 8)
+        back = weight_codes(loaded.weights[f"{name}.conv.weight"], layer.weight_bits)
+        assert torch.equal(back.codes, weight_codes(weights, layer.weight_bits).codes)
+        assert len(back.values.unique()) <= 2**layer.weight_bits
+    assert index["bytes"] == made.sizes
+    assert made.sizes["stored"] == sum(tensor.nbytes for tensor in held.values()) < made.sizes["float32"]
+    x = torch.randn(64, 3, *[made.blueprint.resolution] * 2)
+    off = (loaded.module(x) - made.module(x)).abs().amax(1) / made.module(x).abs().max()
+    assert off.median() < 1e-5  # an offset may differ in its last bit, and a number then fall to the other level
+    assert load_network(loaded.save(tmp_path / "again")).sizes == made.sizes
+
+
+def test_a_quantised_network_that_was_kept_in_float_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = untrained("resnet-mixed-precision")
+    monkeypatch.setattr(stored, "packed_state", lambda blueprint, state: state)
+    made = snugnet.retrain(family, group="curvy", bitops="60%", epochs=1, overrides=FAST, out=tmp_path, progress=False)
+    assert same(made, load_network(tmp_path))
 
 
 def test_an_architecture_for_all_classes_or_for_some(family: Family, data: GroupedImages, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def test_stopped_by_the_keyboard_it_goes_on(family: Path, tmp_path: Path) -> Non
 
 
 def test_a_network_is_exported_as_it_is(snugnet: Any, network: Path, tmp_path: Path) -> None:
+    import onnx
     import onnxruntime
     import torch
 
@@ -177,6 +178,8 @@ def test_a_network_is_exported_as_it_is(snugnet: Any, network: Path, tmp_path: P
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == ["3", "1"]
     assert json.loads(about["mean"]) == list(loaded.family.mean)
+    snugnet("export", network, "--out", "new.onnx", "--opset", "21")
+    assert onnx.load(tmp_path / "new.onnx").opset_import[0].version == 21
     done = snugnet("export", network, "--out", "net.pt2")
     assert "wrote net.pt2" in done.err
     module = torch.export.load(tmp_path / "net.pt2").module()
@@ -188,8 +191,9 @@ def test_a_family_is_exported_as_specialize_does(snugnet: Any, family: Path, tmp
     exported = snugnet("export", family, *given, "--out", "one.onnx", "--json").json
     specialized = snugnet("specialize", family, *given, "--out", "two.onnx", "--json").json
     assert {k: v for k, v in specialized.items() if k not in ("file", "ms")} == {
-        k: v for k, v in exported.items() if k != "file"
+        k: v for k, v in exported.items() if k not in ("file", "bytes")
     }
+    assert exported["bytes"] == (tmp_path / "one.onnx").stat().st_size
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
 
 
@@ -201,6 +205,8 @@ def test_a_family_is_exported_as_specialize_does(snugnet: Any, family: Path, tmp
         (True, ["--best-of", "2", "--out", "n.onnx"], "is one network"),
         (True, ["--out", "n.tflite"], "allowed: .onnx (ONNX), .pt2 (torch.export)"),
         (True, [], "Missing option '--out'"),
+        (True, ["--out", "n.pt2", "--opset", "21"], "--opset is of .onnx files, got n.pt2"),
+        (True, ["--out", "n.onnx", "--opset", "20"], "opset 17 or 21, got 20"),
         (False, ["--out", "n.onnx"], "is a family; say which network by --group or --classes"),
         (False, ["--group", "round", "--madds", "10", "--out", "n.onnx"], "feasible: "),
     ],

@@ -60,6 +60,22 @@ def test_the_supernet_holds_all_alternatives(frozen: Supernet) -> None:
         assert len({block.name for block in blocks}) == len(blocks)  # one alternative a position
 
 
+def test_alternatives_that_differ_in_the_kernel_begin_as_one_function() -> None:
+    supernet = Supernet(SPACE, seed=3).double()
+    x, pairs = images(2), 0
+    for row in ROWS:
+        named = SPACE.to_dict(row)
+        if named["flat.block"] == "k3":
+            wide = SPACE.from_dict({**named, "flat.block": "k5"})[0]
+            torch.testing.assert_close(supernet(x, wide), supernet(x, row))
+            pairs += 1
+    assert pairs == 15
+    state = supernet.state_dict()
+    kernel = state["network.flat_k5.depthwise.conv.weight"]
+    assert torch.equal(kernel[..., 1:4, 1:4], state["network.flat_k3.depthwise.conv.weight"])
+    assert kernel[..., 1:4, 1:4].abs().sum() == kernel.abs().sum() > 0
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_run_is_that_of_the_extracted_network(frozen: Supernet, training: bool) -> None:
     frozen.train(training)

@@ -46,6 +46,12 @@ def export(
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
     best_of: BestOf = 1,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            help="Of an .onnx file, 17 or 21; with 21, weights of at most four bits take half a byte. 17 without it."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a network as a file, checked against torch before it is written.
@@ -55,6 +61,8 @@ def export(
     budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     wanted = read_group(group, classes)
     check_file(out_file)
+    if opset is not None and out_file.suffix != ".onnx":
+        raise ConfigError(f"--opset is of .onnx files, got {out_file}")
     from snugnet.family.stored import holds_network, load_network
 
     network: Classifier
@@ -67,9 +75,10 @@ def export(
         raise ConfigError(f"{source} is a family; say which network by --group or --classes")
     else:
         network = load_family(source).specialize(wanted, best_of=best_of, **budgets)
-    network.export(out_file)
+    network.export(out_file, **({} if opset is None else {"opset": opset}))
+    size = out_file.stat().st_size
     if as_json:
-        emit({**describe(network), "file": str(out_file)})
+        emit({**describe(network), "file": str(out_file), "bytes": size})
         return
     show(network)
-    say(f"wrote {out_file}, which was run and agrees with torch")
+    say(f"wrote {out_file}, {size:,} bytes, which was run and agrees with torch")

@@ -106,10 +106,19 @@ def retrain(
         raise typer.Exit(STOPPED) from None
     if as_json:
         about = ("start", "settings", "images", "validation", "seconds")
-        emit({"folder": str(out_folder), **describe(network), **{key: network.provenance[key] for key in about}})
+        emit(
+            {
+                "folder": str(out_folder),
+                **describe(network),
+                "bytes": network.sizes,
+                **{key: network.provenance[key] for key in about},
+            }
+        )
         return
     show(network)
-    say(f"{summary(network)}\nnetwork: {out_folder}")
+    sizes = network.sizes
+    packed = "" if sizes["stored"] == sizes["float32"] else f", {sizes['float32']:,} in float"
+    say(f"{summary(network)}\nnetwork: {out_folder} (weights: {sizes['stored']:,} bytes{packed})")
 
 
 def read_architecture(path: Path) -> dict[str, Any]:

@@ -60,10 +60,12 @@ def unpacked_state(blueprint: Blueprint, content: Mapping[str, Tensor]) -> dict[
     """A state from what :func:`packed_state` made.
 
     The float weights that had these codes are gone; these are others that have them, so that the network built from the
-    state is the same function.
+    state is the same function. A weight that is there in float stays as it is.
     """
     made = dict(content)
     for prefix, layer in _quantised(blueprint):
+        if f"{prefix}.codes" not in made:
+            continue  # kept in float
         shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
         held, offset = made.pop(f"{prefix}.codes"), made.pop(f"{prefix}.offset")
         codes = torch.from_numpy(unpacked(held.cpu().numpy().tobytes(), layer.weight_bits, math.prod(shape)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snugnet.bundles import FAMILY, NETWORK
+from snugnet.deploy.packing import packed_state, unpacked_state
 from snugnet.errors import NetworkError
 from snugnet.family.disk import Family, load_family
 from snugnet.family.networks import Classifier, Origin
@@ -43,8 +44,14 @@ class StoredNetwork(Classifier):
         """On the validation images of its classes, a fraction; None if there were none."""
         return self.provenance["validation"]["accuracy"]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the weights: ``stored``, where quantised ones take the bits that they have, and as plain ``float32``."""
+        each = {"stored": packed_state(self.blueprint, self.weights), "float32": self.weights}
+        return {name: sum(tensor.nbytes for tensor in state.values()) for name, state in each.items()}
+
     def save(self, folder: str | Path) -> Path:
-        """Write the network as a directory.
+        """Write the network as a directory; quantised weights at their bit width (:mod:`snugnet.deploy.packing`).
 
         Args:
             folder: is made if needed; other files in it are left alone.
@@ -68,9 +75,11 @@ class StoredNetwork(Classifier):
             "resolution": self.blueprint.resolution,
             "costs": self.costs,
             "budgets": self.budgets,
+            "bytes": self.sizes,
             "provenance": self.provenance,
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()}
+        state = packed_state(self.blueprint, self.weights)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         return NETWORK.write(Path(folder), index, {WEIGHTS: safetensors.torch.save(tensors)})
 
 
@@ -106,14 +115,15 @@ def _assemble(index: dict[str, Any], weights: bytes) -> StoredNetwork:
     family = index["family"]
     space = get_space(family["space"]["name"], **family["space"]["options"])
     classes = tuple(family["classes"])
+    row = space.from_dict(index["architecture"])[0]
     return StoredNetwork(
         family=Origin(family["name"], space, classes, tuple(family["mean"]), tuple(family["std"])),
         group=index["group"],
         class_indices=tuple(classes.index(name) for name in index["classes"]),
-        row=space.from_dict(index["architecture"])[0],
+        row=row,
         costs=index["costs"],
         budgets=index["budgets"],
-        weights=safetensors.torch.load(weights),
+        weights=unpacked_state(space.blueprint(row), safetensors.torch.load(weights)),
         provenance=index["provenance"],
     )
 

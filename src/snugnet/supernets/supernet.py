@@ -10,15 +10,44 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from snugnet.errors import ConfigError, SpaceError
-from snugnet.nn.layers import BlockModule, LinearLayer
+from snugnet.nn.layers import BlockModule, ConvLayer, LinearLayer, cropped
 from snugnet.nn.network import Network, build, module_name, resized
 from snugnet.spaces import Block, Blueprint, SearchSpace
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
+@torch.no_grad()
+def _begin_alike(network: Network) -> None:
+    """Give the convolutions of each alternative the weights of the position's first alternative, by the layer's name.
+
+    Kernels are laid centre on centre: the larger one is 0 around the smaller, so that units that differ in the kernel alone
+    begin as one function.
+
+    Args:
+        network: of a space's union; changed in place.
+    """
+    first: dict[str, BlockModule] = {}
+    for module in network.block_modules().values():
+        base = first.setdefault(module.block.name, module)
+        alike = {} if base is module else base.layer_modules()
+        for name, layer in module.layer_modules().items():
+            like = alike.get(name)
+            if not isinstance(layer, ConvLayer) or not isinstance(like, ConvLayer):
+                continue
+            ours, theirs = layer.conv.weight, like.conv.weight
+            if ours.shape[:2] == theirs.shape[:2] and layer.conv.groups == like.conv.groups:
+                kernel = min(ours.shape[-1], theirs.shape[-1])
+                sizes = (*ours.shape[:2], kernel)
+                ours.zero_()
+                cropped(ours, *sizes).copy_(cropped(theirs, *sizes))
+
+
 class Supernet(nn.Module):
     """One set of weights, large enough for every network of the space; the architecture is an argument.
+
+    Alternatives of one position (choice blocks) begin alike where their layers are alike, and then learn apart: what follows
+    them would otherwise have to make sense of features that have nothing in common, one path a step.
 
     Nothing is switched on beforehand, so two threads may run two sub-networks at once (in eval mode; in training mode
     they would update the same batch-norm statistics).
@@ -32,6 +61,7 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.network = build(space.union, seed=seed)
+        _begin_alike(self.network)
 
     def module_of(self, block: Block) -> BlockModule:
         """The weights of a block, at their largest."""

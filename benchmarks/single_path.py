@@ -1,0 +1,361 @@
+"""What Single Path One-Shot brings on real images: three seeds, CIFAR-10 and tiny-imagenet-10, two CPU cores.
+
+    python benchmarks/single_path.py            all of it, about two hours; it goes on where it was stopped
+    python benchmarks/single_path.py report     the results so far
+
+Supernets of the three CPU recipes, searches under limits, and what was found trained from fresh weights beside what it is compared
+with. Searches see validation images; test images judge what has been trained, once. Each job is a file under runs/single-path, each
+run in one of two processes of one thread. Writes docs/results/benchmark-single-path.json and .png.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "runs" / "single-path"
+OUT = ROOT / "docs" / "results" / "benchmark-single-path"
+SEEDS = (0, 1, 2)
+MADDS = 1_250_000
+BITOPS = {"2W2A": 8_650_752, "3W3A": 19_464_192, "4W4A": 34_603_008}
+BITS = {"2W2A": 2, "3W3A": 3, "4W4A": 4}
+UNITS = ("kernel 3", "kernel 5", "kernel 7", "xception")
+BLOCKS = 8
+POPULATION, ROUNDS = 30, 8
+TAU_ARCHITECTURES = 16
+FINE_TUNED_EPOCHS = 5
+TINY = (
+    "training.stages.0.epochs=14", "training.stages.1.epochs=1",
+    "training.stages.2.epochs=2", "training.stages.3.epochs=6", "generator.steps=100", "generator.learning_rate=0.03",
+)  # fmt: skip
+"""A third of the recipe's epochs."""
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work, whose result is a file.
+
+    Attributes:
+        name: of the file.
+        run: a function of this module.
+        args: of it.
+        needs: jobs that come before; their results follow the arguments.
+    """
+
+    name: str
+    run: Callable[..., dict[str, Any]]
+    args: tuple[Any, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return RUNS / f"{self.name}.json"
+
+    def result(self) -> dict[str, Any] | None:
+        return json.loads(self.path.read_text()) if self.path.is_file() else None
+
+
+# -- what jobs do ------------------------------------------------------------------------------------------------------
+
+
+def recipe_of(name: str, *overrides: str) -> Any:
+    from snugnet.recipe import load_recipe
+
+    return load_recipe(ROOT / "recipes" / f"{name}.yaml", [*overrides, "threads=1"])
+
+
+@lru_cache(maxsize=2)
+def images(recipe: str) -> Any:
+    """Images of a recipe; those of the CIFAR-10 recipes are the same."""
+    from snugnet.data import load_data
+
+    return load_data(recipe_of(recipe).data, progress=False)
+
+
+def images_of(recipe: str) -> Any:
+    return images("tiny-imagenet-10-cpu" if recipe.startswith("tiny") else "spos-cifar-10-cpu")
+
+
+def supernet(recipe: str, folder: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Train a family."""
+    import snugnet
+
+    made = snugnet.train(recipe_of(recipe, *overrides, f"output={RUNS / folder}"), data=images_of(recipe), progress=False)
+    log = [json.loads(line) for line in (RUNS / folder / "log.jsonl").read_text().splitlines()]
+    last = [line["loss"] for line in log if "loss" in line and "supernet" in str(line)][-10:]
+    return {"seconds": made.provenance["seconds"], "loss": sum(last) / max(1, len(last))}
+
+
+def channels(seed: int, found: dict[str, Any]) -> dict[str, Any]:
+    """Train a supernet of widths on the blocks that a search found."""
+    blocks = found["winners"][0]["architecture"]["blocks"]
+    overrides = [f"seed={seed}", f"space.fixed_blocks={blocks}"]
+    return {**supernet("spos-cifar-10-channels-cpu", f"channels-{seed}", overrides), "fixed_blocks": blocks}
+
+
+def search(folder: str, method: str, cost: str, limits: Sequence[int], seed: int) -> dict[str, Any]:
+    """Search a family under each limit: what was best after each evaluation, and the winners."""
+    import numpy as np
+
+    import snugnet
+    from snugnet.family.limits import search_limits
+    from snugnet.search.method import make_method
+
+    family = snugnet.load(RUNS / folder)
+    size = {"population": POPULATION, "rounds": ROUNDS} if method == "evolution" else {"evaluations": POPULATION * ROUNDS}
+    found = search_limits(family, make_method(method, size), cost, limits, seed=seed, progress=False)
+    winners, curves = [], []
+    for each in found.searches:
+        winners += each.winners()
+        curves.append(np.maximum.accumulate(each.result.archive.scores).tolist())
+    return {"winners": winners, "curves": curves, "seconds": sum(each.result.seconds for each in found.searches)}
+
+
+def inherited(folder: str, architectures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracy of architectures with a supernet's weights, on all validation images."""
+    import numpy as np
+
+    import snugnet
+    from snugnet.search.image_scorer import ImageScorer
+
+    family, data = snugnet.load(RUNS / folder), images("spos-cifar-10-cpu")
+    everything = [list(range(len(family.classes)))]
+    scorer = ImageScorer(family.supernet, family.calibration_batches, data.validation, everything, family.mean, family.std)
+    rows = np.concatenate([family.space.from_dict(arch) for arch in architectures])
+    return {"accuracies": scorer(rows)[:, 0].tolist()}
+
+
+def judged(network: Any, data: Any) -> dict[str, Any]:
+    """Accuracy of a network on test images of its classes."""
+    from snugnet.training.calibration import accuracy, network_batches
+
+    test = data.test.among([data.classes.index(name) for name in network.classes])
+    batches = network_batches(test, network.family.mean, network.family.std, network.blueprint.resolution)
+    return {
+        "architecture": network.arch, "costs": network.costs, "validation": network.validation_accuracy,
+        "test": accuracy(network.module, batches), "seconds": network.provenance["seconds"],
+    }  # fmt: skip
+
+
+def untrained(recipe: str, overrides: Sequence[str]) -> Any:
+    """A family whose weights nobody uses: architectures of its space are trained from fresh ones."""
+    from snugnet.pipeline import make_family, make_generator, make_space
+    from snugnet.supernets import Supernet
+
+    read, data = recipe_of(recipe, *overrides), images_of(recipe)
+    space = make_space(read, data)
+    return make_family(read, data, Supernet(space), make_generator(read, space, data), {})
+
+
+def scratch(name: str, recipe: str, overrides: Sequence[str], arch: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Train an architecture from fresh weights, by the recipe's section ``retraining``."""
+    import snugnet
+
+    network = snugnet.retrain(
+        untrained(recipe, overrides), arch=arch, start="scratch", overrides=[f"seed={seed}"], out=RUNS / name,
+        data=images_of(recipe), progress=False,
+    )  # fmt: skip
+    return judged(network, images_of(recipe))
+
+
+def scratch_found(
+    name: str, recipe: str, overrides: Sequence[str], place: int, seed: int, found: dict[str, Any], *others: Any
+) -> dict[str, Any]:
+    """The same for the winner of a search under its limit number ``place``; others are what the blocks stand fast by."""
+    fixed = [f"space.fixed_blocks={each['fixed_blocks']}" for each in others]
+    return scratch(name, recipe, [*overrides, *fixed], found["winners"][place]["architecture"], seed)
+
+
+def one_unit(unit: int, seed: int) -> dict[str, Any]:
+    """A network of one unit alone, its widths such that it costs what the searched ones may."""
+    overrides = [f"space.fixed_blocks={[unit] * BLOCKS}"]
+    arch = widest(unit)
+    return scratch(f"unit-{unit}-{seed}", "spos-cifar-10-channels-cpu", overrides, arch, seed)
+
+
+def widest(unit: int) -> dict[str, Any]:
+    """One scale for all blocks, as large as fits; then the next one for the first blocks, for as many as fit."""
+    from snugnet.costs import counted_table
+    from snugnet.pipeline import make_space
+
+    space = make_space(
+        recipe_of("spos-cifar-10-channels-cpu", f"space.fixed_blocks={[unit] * BLOCKS}"), images("spos-cifar-10-cpu")
+    )
+    table, scales = counted_table(space, "madds"), list(space.choices[1].options)
+    assert scales == space.options["channel_scales"]
+    fitting: dict[str, Any] = {}
+    for small, large in zip(scales, [*scales[1:], scales[-1]], strict=True):
+        for wider in range(BLOCKS):
+            arch = {"blocks": [unit] * BLOCKS, "channels": [large] * wider + [small] * (BLOCKS - wider)}
+            if table(space.from_dict(arch))[0] <= MADDS:
+                fitting = arch
+    return fitting
+
+
+def bits_alike(name: str, seed: int) -> dict[str, Any]:
+    """All blocks with the same bits and the original channels."""
+    bits = BITS[name]
+    arch = {key: [bits] * BLOCKS for key in ("weight_bits", "activation_bits")} | {"channels": [1.0] * BLOCKS}
+    overrides = [f"space.bits=[[{bits}, {bits}]]"]
+    return scratch(f"bits-{name}-{seed}", "spos-resnet-mixed-precision-cpu", overrides, arch, seed)
+
+
+def drawn() -> list[dict[str, Any]]:
+    """Architectures to compare rankings over, their costs spread evenly."""
+    import numpy as np
+
+    from snugnet.costs import counted_table, sample
+    from snugnet.pipeline import make_space
+
+    space = make_space(recipe_of("spos-cifar-10-cpu"), images("spos-cifar-10-cpu"))
+    table, rng = counted_table(space, "madds"), np.random.default_rng(7)
+    low, high = table.range
+    edges = np.linspace(low, high, TAU_ARCHITECTURES + 1)
+    return [
+        space.to_dict(sample(table, 1, rng, budget=upper, at_least=lower)[0])
+        for lower, upper in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def fine_tuned(group: str, seed: int) -> dict[str, Any]:
+    """A superclass's network of the tiny-imagenet family, before and after a few epochs on its own images."""
+    import snugnet
+    from snugnet.training.calibration import accuracy
+
+    family, data = snugnet.load(RUNS / "tiny"), images("tiny-imagenet-10-cpu")
+    plain = family.specialize(group, madds="40%")
+    test = accuracy(plain.module, family.batches(data.test, plain.class_indices, plain.blueprint.resolution))
+    started = time.perf_counter()
+    network = snugnet.retrain(
+        family, group=group, madds="40%", epochs=FINE_TUNED_EPOCHS, overrides=[f"seed={seed}", "threads=1"],
+        out=RUNS / f"fine-{group.replace(' ', '-')}-{seed}", data=data, progress=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    return {**judged(network, data), "inherited": test, "inherited_validation": network.provenance["validation"]["start"],
+            "wall_seconds": seconds}  # fmt: skip
+
+
+# -- which jobs there are ----------------------------------------------------------------------------------------------
+
+
+def jobs() -> list[Job]:
+    """In the order in which they are begun."""
+    blocks, widths, bits = "spos-cifar-10-cpu", "spos-cifar-10-channels-cpu", "spos-resnet-mixed-precision-cpu"
+    made = []
+    for s in SEEDS:
+        made += [
+            Job(f"blocks-{s}", supernet, (blocks, f"blocks-{s}", [f"seed={s}"])),
+            Job(f"bits-{s}", supernet, (bits, f"bits-{s}", [f"seed={s}"])),
+            Job(f"evolution-{s}", search_blocks, ("evolution", s), (f"blocks-{s}",)),
+            Job(f"random-{s}", search_blocks, ("random", s), (f"blocks-{s}",)),
+            Job(f"channels-{s}", channels, (s,), (f"evolution-{s}",)),
+            Job(f"bits-search-{s}", search_bits, (s,), (f"bits-{s}",)),
+            Job(f"channels-search-{s}", search_channels, (s,), (f"channels-{s}",)),
+            Job(f"found-blocks-{s}", scratch_found, (f"found-blocks-{s}", blocks, [], 0, s), (f"evolution-{s}",)),
+            *(Job(f"unit-{unit}-{s}", one_unit, (unit, s)) for unit in range(4)),
+            Job(
+                f"found-channels-{s}", scratch_found, (f"found-channels-{s}", widths, [], 0, s),
+                (f"channels-search-{s}", f"channels-{s}"),
+            ),
+            *(
+                Job(f"found-{name}-{s}", scratch_found, (f"found-{name}-{s}", bits, [], i, s), (f"bits-search-{s}",))
+                for i, name in enumerate(BITOPS)
+            ),
+            *(Job(f"bits-{name}-{s}", bits_alike, (name, s)) for name in BITOPS),
+        ]  # fmt: skip
+    made.append(Job("tiny", supernet, ("tiny-imagenet-10-cpu", "tiny", TINY)))
+    groups = json.loads((ROOT.parent / "shared/data/tiny-imagenet-10/superclasses.json").read_text())
+    made += [
+        Job(f"fine-{group.replace(' ', '-')}-{s}", fine_tuned, (group, s), ("tiny",)) for s in SEEDS for group in groups
+    ]
+    made.append(Job("drawn", architectures))
+    made += [Job(f"inherited-{s}", inherited_drawn, (s,), ("drawn", f"blocks-{s}")) for s in SEEDS]
+    made += [Job(f"drawn-{i}", scratch_drawn, (i,), ("drawn",)) for i in range(TAU_ARCHITECTURES)]
+    return made
+
+
+def search_blocks(method: str, seed: int, _: Any) -> dict[str, Any]:
+    return search(f"blocks-{seed}", method, "madds", [MADDS], seed)
+
+
+def search_channels(seed: int, _: Any) -> dict[str, Any]:
+    return search(f"channels-{seed}", "evolution", "madds", [MADDS], seed)
+
+
+def search_bits(seed: int, _: Any) -> dict[str, Any]:
+    return search(f"bits-{seed}", "evolution", "bitops", list(BITOPS.values()), seed)
+
+
+def architectures() -> dict[str, Any]:
+    return {"architectures": drawn()}
+
+
+def inherited_drawn(seed: int, found: dict[str, Any], _: Any) -> dict[str, Any]:
+    return inherited(f"blocks-{seed}", found["architectures"])
+
+
+def scratch_drawn(place: int, found: dict[str, Any]) -> dict[str, Any]:
+    return scratch(f"drawn-{place}", "spos-cifar-10-cpu", [], found["architectures"][place], 0)
+
+
+# -- running them ------------------------------------------------------------------------------------------------------
+
+
+def begin() -> None:
+    """Each process has one thread: small networks are faster side by side than split."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.nice(5)
+
+
+def do(job: Job, needed: Sequence[dict[str, Any]]) -> str:
+    """Run a job and write its result."""
+    from snugnet.files import write_atomically
+    from snugnet.pipeline import machine
+
+    before, started = machine(), time.perf_counter()
+    result = job.run(*job.args, *needed)
+    result |= {"job_seconds": round(time.perf_counter() - started, 1), "machine": before}
+    write_atomically(job.path, (json.dumps(result) + "\n").encode())
+    return f"{job.name}: {result['job_seconds']} s"
+
+
+def run_all() -> None:
+    """Begin each job when what it needs is there."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    RUNS.mkdir(parents=True, exist_ok=True)
+    left = [job for job in jobs() if job.result() is None]
+    running: dict[Future[str], Job] = {}
+    with ProcessPoolExecutor(WORKERS, get_context("spawn"), begin) as pool:
+        while left or running:
+            for job in list(left):
+                needed = [read(RUNS / f"{name}.json") for name in job.needs]
+                if len(running) < WORKERS and all(each is not None for each in needed):
+                    running[pool.submit(do, job, needed)] = job  # type: ignore[arg-type]
+                    left.remove(job)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for each in done:
+                running.pop(each)
+                print(time.strftime("%H:%M:%S"), each.result(), f"({len(left)} left)", flush=True)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["report"]:
+        sys.exit("not yet")
+    run_all()
