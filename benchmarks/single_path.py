@@ -10,6 +10,7 @@ run in one of two processes of one thread. Writes docs/results/benchmark-single-
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -31,14 +32,14 @@ BITOPS = {"2W2A": 8_650_752, "3W3A": 19_464_192, "4W4A": 34_603_008}
 BITS = {"2W2A": 2, "3W3A": 3, "4W4A": 4}
 UNITS = ("kernel 3", "kernel 5", "kernel 7", "xception")
 BLOCKS = 8
-POPULATION, ROUNDS = 30, 8
+POPULATION, ROUNDS, FEW_ROUNDS = 30, 8, 4
 TAU_ARCHITECTURES = 16
-FINE_TUNED_EPOCHS = 5
+FINE_TUNED_EPOCHS = 4
 TINY = (
-    "training.stages.0.epochs=14", "training.stages.1.epochs=1",
-    "training.stages.2.epochs=2", "training.stages.3.epochs=6", "generator.steps=100", "generator.learning_rate=0.03",
+    "training.stages.0.epochs=10", "training.stages.1.epochs=1",
+    "training.stages.2.epochs=1", "training.stages.3.epochs=5", "generator.steps=100", "generator.learning_rate=0.03",
 )  # fmt: skip
-"""A third of the recipe's epochs."""
+"""A quarter of the recipe's epochs."""
 WORKERS = 2
 
 
@@ -91,7 +92,9 @@ def supernet(recipe: str, folder: str, overrides: Sequence[str]) -> dict[str, An
     """Train a family."""
     import snugnet
 
-    made = snugnet.train(recipe_of(recipe, *overrides, f"output={RUNS / folder}"), data=images_of(recipe), progress=False)
+    made = snugnet.train(
+        recipe_of(recipe, *overrides, f"output={RUNS / folder}"), data=images_of(recipe), progress=False
+    )
     log = [json.loads(line) for line in (RUNS / folder / "log.jsonl").read_text().splitlines()]
     last = [line["loss"] for line in log if "loss" in line and "supernet" in str(line)][-10:]
     return {"seconds": made.provenance["seconds"], "loss": sum(last) / max(1, len(last))}
@@ -104,7 +107,7 @@ def channels(seed: int, found: dict[str, Any]) -> dict[str, Any]:
     return {**supernet("spos-cifar-10-channels-cpu", f"channels-{seed}", overrides), "fixed_blocks": blocks}
 
 
-def search(folder: str, method: str, cost: str, limits: Sequence[int], seed: int) -> dict[str, Any]:
+def search(folder: str, method: str, cost: str, limits: Sequence[int], seed: int, rounds: int) -> dict[str, Any]:
     """Search a family under each limit: what was best after each evaluation, and the winners."""
     import numpy as np
 
@@ -113,7 +116,9 @@ def search(folder: str, method: str, cost: str, limits: Sequence[int], seed: int
     from snugnet.search.method import make_method
 
     family = snugnet.load(RUNS / folder)
-    size = {"population": POPULATION, "rounds": ROUNDS} if method == "evolution" else {"evaluations": POPULATION * ROUNDS}
+    size = (
+        {"population": POPULATION, "rounds": rounds} if method == "evolution" else {"evaluations": POPULATION * rounds}
+    )
     found = search_limits(family, make_method(method, size), cost, limits, seed=seed, progress=False)
     winners, curves = [], []
     for each in found.searches:
@@ -131,7 +136,9 @@ def inherited(folder: str, architectures: Sequence[dict[str, Any]]) -> dict[str,
 
     family, data = snugnet.load(RUNS / folder), images("spos-cifar-10-cpu")
     everything = [list(range(len(family.classes)))]
-    scorer = ImageScorer(family.supernet, family.calibration_batches, data.validation, everything, family.mean, family.std)
+    scorer = ImageScorer(
+        family.supernet, family.calibration_batches, data.validation, everything, family.mean, family.std
+    )
     rows = np.concatenate([family.space.from_dict(arch) for arch in architectures])
     return {"accuracies": scorer(rows)[:, 0].tolist()}
 
@@ -224,7 +231,7 @@ def drawn() -> list[dict[str, Any]]:
     edges = np.linspace(low, high, TAU_ARCHITECTURES + 1)
     return [
         space.to_dict(sample(table, 1, rng, budget=upper, at_least=lower)[0])
-        for lower, upper in zip(edges, edges[1:], strict=False)
+        for lower, upper in itertools.pairwise(edges)
     ]
 
 
@@ -244,6 +251,33 @@ def fine_tuned(group: str, seed: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     return {**judged(network, data), "inherited": test, "inherited_validation": network.provenance["validation"]["start"],
             "wall_seconds": seconds}  # fmt: skip
+
+
+def in_onnx_runtime(name: str, _: Any) -> dict[str, Any]:
+    """A quantised network on all test images: torch's fake-quantised one beside ONNX Runtime, with bytes and with half bytes."""
+    import torch
+
+    import snugnet
+    from snugnet.deploy.export import onnx_bytes, onnx_session
+    from snugnet.training.calibration import network_batches
+
+    network, data = snugnet.load(RUNS / name), images("spos-cifar-10-cpu")
+    made: dict[str, Any] = {"bytes": dict(network.sizes), "images": len(data.test)}
+    files = {opset: onnx_bytes(network.module, network.metadata(), opset) for opset in (17, 21)}
+    sessions = {opset: onnx_session(content) for opset, content in files.items()}
+    right, other = dict.fromkeys(("torch", *files), 0), dict.fromkeys(files, 0)
+    batches = network_batches(data.test, network.family.mean, network.family.std, network.blueprint.resolution)
+    for x, labels in batches:
+        with torch.no_grad():
+            expected = network.module(x).argmax(1)
+        right["torch"] += int((expected == labels).sum())
+        for opset, session in sessions.items():
+            got = torch.from_numpy(session.run(["logits"], {"image": x.contiguous().numpy()})[0]).argmax(1)
+            right[opset] += int((got == labels).sum())
+            other[opset] += int((got != expected).sum())
+    for opset, content in files.items():
+        made["bytes"][f"onnx {opset}"] = len(content)
+    return {**made, "accuracy": {str(key): n / len(data.test) for key, n in right.items()}, "other answers": other}
 
 
 # -- which jobs there are ----------------------------------------------------------------------------------------------
@@ -279,6 +313,11 @@ def jobs() -> list[Job]:
     made += [
         Job(f"fine-{group.replace(' ', '-')}-{s}", fine_tuned, (group, s), ("tiny",)) for s in SEEDS for group in groups
     ]
+    made += [
+        Job(f"onnx-{name}-{s}", in_onnx_runtime, (f"found-{name}-{s}",), (f"found-{name}-{s}",))
+        for s in SEEDS
+        for name in BITOPS
+    ]
     made.append(Job("drawn", architectures))
     made += [Job(f"inherited-{s}", inherited_drawn, (s,), ("drawn", f"blocks-{s}")) for s in SEEDS]
     made += [Job(f"drawn-{i}", scratch_drawn, (i,), ("drawn",)) for i in range(TAU_ARCHITECTURES)]
@@ -286,15 +325,15 @@ def jobs() -> list[Job]:
 
 
 def search_blocks(method: str, seed: int, _: Any) -> dict[str, Any]:
-    return search(f"blocks-{seed}", method, "madds", [MADDS], seed)
+    return search(f"blocks-{seed}", method, "madds", [MADDS], seed, ROUNDS)
 
 
 def search_channels(seed: int, _: Any) -> dict[str, Any]:
-    return search(f"channels-{seed}", "evolution", "madds", [MADDS], seed)
+    return search(f"channels-{seed}", "evolution", "madds", [MADDS], seed, FEW_ROUNDS)
 
 
 def search_bits(seed: int, _: Any) -> dict[str, Any]:
-    return search(f"bits-{seed}", "evolution", "bitops", list(BITOPS.values()), seed)
+    return search(f"bits-{seed}", "evolution", "bitops", list(BITOPS.values()), seed, FEW_ROUNDS)
 
 
 def architectures() -> dict[str, Any]:
@@ -355,7 +394,142 @@ def read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+# -- what came of it ---------------------------------------------------------------------------------------------------
+
+
+def report() -> None:
+    """Gather what there is, print it, write it."""
+    found = {job.name: result for job in jobs() if (result := job.result()) is not None}
+    content: dict[str, Any] = {
+        "command": "python benchmarks/single_path.py", "seeds": SEEDS, "limit": {"madds": MADDS, "bitops": BITOPS},
+        "missing": [job.name for job in jobs() if job.name not in found],
+        "trained": trained(found), "curves": curves(found), "ranking": ranking(found), "fine_tuning": fine_tuning(found),
+        "onnx": onnx(found), "jobs": found,
+    }  # fmt: skip
+    for key in ("trained", "ranking", "fine_tuning", "onnx"):
+        print(key, json.dumps(content[key], indent=1))
+    print(
+        {key: {n: [round(100 * v, 2) for v in at] for n, at in each.items()} for key, each in content["curves"].items()}
+    )
+    OUT.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    figure(found)
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation of a sample, and each."""
+    import numpy as np
+
+    values = [round(value, 6) for value in values]
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "each": values,
+    }
+
+
+def trained(found: dict[str, Any]) -> dict[str, Any]:
+    """Test accuracy, in seeds' order, and costs of what was trained from fresh weights."""
+    names = {"blocks found": "found-blocks", "blocks and channels found": "found-channels"}
+    names |= {f"all {unit}": f"unit-{i}" for i, unit in enumerate(UNITS)}
+    names |= {f"{name}, found": f"found-{name}" for name in BITOPS} | {
+        f"{name}, all blocks": f"bits-{name}" for name in BITOPS
+    }
+    made = {}
+    for title, name in names.items():
+        cost = "bitops" if "W" in name else "madds"
+        runs = [found[f"{name}-{s}"] for s in SEEDS if f"{name}-{s}" in found]
+        if runs:
+            made[title] = {
+                "test": spread([run["test"] for run in runs]),
+                cost: [run["costs"].get(cost) for run in runs],
+            }
+    return made
+
+
+def curves(found: dict[str, Any]) -> dict[str, Any]:
+    """Best validation accuracy after so many evaluations, a seed each."""
+    return {
+        method: {
+            str(n): [found[f"{method}-{s}"]["curves"][0][n - 1] for s in SEEDS if f"{method}-{s}" in found]
+            for n in (POPULATION, 2 * POPULATION, 4 * POPULATION, ROUNDS * POPULATION)
+        }
+        for method in ("evolution", "random")
+    }
+
+
+def ranking(found: dict[str, Any]) -> dict[str, Any]:
+    """Kendall's tau between accuracies with a supernet's weights (validation) and after training from fresh ones (test)."""
+    from scipy.stats import kendalltau
+
+    places = [i for i in range(TAU_ARCHITECTURES) if f"drawn-{i}" in found]
+    alone = [found[f"drawn-{i}"]["test"] for i in places]
+    cost = [found[f"drawn-{i}"]["costs"]["madds"] for i in places]
+    shared = {s: found[f"inherited-{s}"]["accuracies"] for s in SEEDS if f"inherited-{s}" in found}
+    return {
+        "architectures": len(places), "retrained": alone, "madds": cost,
+        "tau": {s: tuple(map(float, kendalltau([each[i] for i in places], alone))) for s, each in shared.items()},
+        "tau_of_madds": tuple(map(float, kendalltau(cost, alone))),
+        "tau_between_supernets": [
+            float(kendalltau(shared[a], shared[b])[0]) for a in shared for b in shared if a < b
+        ],
+    }  # fmt: skip
+
+
+def fine_tuning(found: dict[str, Any]) -> dict[str, Any]:
+    """Points gained on test by superclass and seed, and the seconds that it took."""
+    runs = {name: each for name, each in found.items() if name.startswith("fine-")}
+    groups = sorted({name[5:].rsplit("-", 1)[0] for name in runs})
+    rows = {}
+    for group in groups:
+        own = [each for name, each in runs.items() if name[5:].rsplit("-", 1)[0] == group]
+        rows[group] = {
+            "inherited": own[0]["inherited"], "fine_tuned": spread([each["test"] for each in own]),
+            "seconds": spread([each["wall_seconds"] for each in own]),
+        }  # fmt: skip
+    if not rows:
+        return {}
+    gains = [[each["test"] - each["inherited"] for name, each in runs.items() if name.endswith(f"-{s}")] for s in SEEDS]
+    means = [sum(each) / len(each) for each in gains if each]
+    return {"epochs": FINE_TUNED_EPOCHS, "groups": rows, "gain": spread(means),
+            "seconds": spread([each["wall_seconds"] for each in runs.values()])["mean"]}  # fmt: skip
+
+
+def onnx(found: dict[str, Any]) -> dict[str, Any]:
+    """Accuracies on test of torch and of both files, and bytes."""
+    keys = ("accuracy", "other answers", "bytes", "images")
+    return {name: {key: each[key] for key in keys} for name, each in found.items() if name.startswith("onnx-")}
+
+
+def figure(found: dict[str, Any]) -> None:
+    """Evolution beside random search, and the ranking."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(10, 4), layout="constrained")
+    left, right = canvas.subplots(1, 2)
+    for method, colour in (("evolution", "tab:blue"), ("random", "tab:orange")):
+        runs = [found[f"{method}-{s}"]["curves"][0] for s in SEEDS if f"{method}-{s}" in found]
+        if not runs:
+            continue
+        each = 100 * np.array(runs)
+        x = np.arange(1, each.shape[1] + 1)
+        left.plot(x, each.mean(0), color=colour, label=method)
+        left.fill_between(x, each.min(0), each.max(0), color=colour, alpha=0.2)
+    left.set(xlabel="architectures evaluated", ylabel="best validation accuracy (%)")
+    left.legend()
+    rank = ranking(found)
+    for s in SEEDS:
+        if f"inherited-{s}" in found:
+            shared = found[f"inherited-{s}"]["accuracies"][: rank["architectures"]]
+            right.plot(100 * np.array(shared), 100 * np.array(rank["retrained"]), ".", label=f"supernet {s}")
+    right.set(xlabel="with the supernet's weights, validation (%)", ylabel="trained from fresh weights, test (%)")
+    right.legend()
+    canvas.savefig(OUT.with_suffix(".png"), dpi=110)
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["report"]:
-        sys.exit("not yet")
-    run_all()
+        report()
+    else:
+        run_all()
+        report()
