@@ -6,6 +6,7 @@ from scipy.stats import chisquare
 from toys import ALL, SPACES, random_table
 
 from snugnet.costs import CostTable, Sampler, counted_table, make_sampler, sample
+from snugnet.costs.exact import count
 from snugnet.errors import BudgetError
 from snugnet.spaces import get_space
 
@@ -143,3 +144,18 @@ def test_a_window_too_narrow_for_real_costs_gives_up(madds):
         sample(table, 5, rng, middle + 1e-14, middle)
     below, above = (float(x) for x in str(caught.value).split("have ")[2].split(" ms")[0].split(" and "))
     assert middle - 1e-3 < below < middle < above < middle + 1e-3
+
+
+@pytest.mark.parametrize("name", ["spos-shufflenet-v2", "attentive-nas"])
+def test_draws_by_groups_of_transitions_are_the_plain_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = counted_table(get_space(name), "madds")
+    low, high = table.range
+    drawn = {}
+    for grouped in (count._GROUPED, 10**9):
+        monkeypatch.setattr(count, "_GROUPED", grouped)
+        count.make_counts.cache_clear()
+        sampler = Sampler(table, low + 0.4 * (high - low), -np.inf)
+        drawn[grouped] = sampler.sample(20_000, np.random.default_rng(1))
+        assert bool(sampler._counts._sums) == (grouped < 10**9)
+    one, other = drawn.values()
+    assert np.array_equal(one, other)

@@ -19,6 +19,9 @@ from snugnet.costs.exact.excess import EDGE, Excess
 from snugnet.spaces import Population
 
 _COUNTS_KEPT = 8  # some take up to 100 MB
+_GROUPED = 12  # transitions into one state; where there are more, a draw looks at groups of them first
+_GROUPED_DRAWS = 1024  # below so many draws at once the groups' sums are not worth making
+_GROUPED_BYTES = 2**23  # of one state's
 
 
 @lru_cache(maxsize=_COUNTS_KEPT)
@@ -50,6 +53,7 @@ class Counts:
         count = np.zeros((1, self.pad + self.cells))
         count[0, self.pad] = 1
         self._counts = [count]
+        self._sums: dict[tuple[int, int], NDArray[np.float64]] = {}
         for step, q, kept, e in zip(automaton.steps, self._shifts, self._kept, excess.steps, strict=True):
             after = np.zeros((step.targets, self.pad + self.cells))
             for k in kept:
@@ -85,14 +89,15 @@ class Counts:
             for target in range(step.targets):
                 here = slice(None) if step.targets == 1 else np.flatnonzero(state == target)
                 arrive = kept[step.target[kept] == target]
-                picked[here] = arrive[self._pick(t, arrive, at[here], uniforms[t, here])]
+                pick_among = self._pick_grouped if self._groups(t, target, arrive, len(at)) else self._pick
+                picked[here] = arrive[pick_among(t, target, arrive, at[here], uniforms[t, here])]
             np.subtract(at, self._shifts[t].take(picked), out=at)
             return picked, None
 
         return self.automaton.trace(len(cells), pick)
 
     def _pick(
-        self, t: int, arrive: NDArray[np.intp], at: NDArray[np.int64], uniforms: NDArray[np.float64]
+        self, t: int, target: int, arrive: NDArray[np.intp], at: NDArray[np.int64], uniforms: NDArray[np.float64]
     ) -> NDArray[np.intp]:
         """For paths at given cells, which of the arriving transitions they came by: shape ``(n,)``."""
         source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
@@ -101,12 +106,50 @@ class Counts:
             counts[source[k]].take(at - shift[k], out=row, mode="clip")
         for row, before in zip(behind[1:], behind, strict=False):
             row += before
-        # Just below the total, so that a transition with paths behind it is always found.
-        threshold = uniforms * (behind[-1] * (1 - 2.0**-50)) if len(behind) else uniforms
+        threshold = _below(uniforms, behind[-1]) if len(behind) else uniforms
         pick = np.zeros(len(at), dtype=np.int8 if len(arrive) < 128 else np.intp)
         for row in behind[:-1]:
             np.add(pick, row <= threshold, out=pick)
         return pick.astype(np.intp)
+
+    def _groups(self, t: int, target: int, arrive: NDArray[np.intp], draws: int) -> bool:
+        """Whether draws of these transitions go by groups; then their sums are there."""
+        if (t, target) not in self._sums and len(arrive) > _GROUPED and draws >= _GROUPED_DRAWS:
+            size = _group_size(len(arrive))
+            if -(-len(arrive) // size) * self.cells * 8 <= _GROUPED_BYTES:
+                self._sums[t, target] = self._make_sums(t, arrive, size)
+        return (t, target) in self._sums
+
+    def _make_sums(self, t: int, arrive: NDArray[np.intp], size: int) -> NDArray[np.float64]:
+        """Paths by the transitions up to the end of each group of ``size``, at each cell: shape ``(groups, cells)``."""
+        source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
+        total, sums = np.zeros(self.cells), []
+        for i, k in enumerate(arrive):
+            begin = self.pad - shift[k]
+            total = counts[source[k], begin : begin + self.cells] + total
+            if (i + 1) % size == 0 or i + 1 == len(arrive):
+                sums.append(total)
+        return np.stack(sums)
+
+    def _pick_grouped(
+        self, t: int, target: int, arrive: NDArray[np.intp], at: NDArray[np.int64], uniforms: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """What :meth:`_pick` gives, to the last bit, but first the group and then the transition in it."""
+        source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
+        sums, size, cell = self._sums[t, target], _group_size(len(arrive)), at - self.pad
+        threshold = _below(uniforms, sums[-1].take(cell))
+        group = np.zeros(len(at), dtype=np.int16)
+        for row in sums[:-1]:
+            np.add(group, row.take(cell) <= threshold, out=group)
+        pick = group.astype(np.intp)
+        before = np.where(pick > 0, sums.ravel().take((pick - 1) * self.cells + cell, mode="clip"), 0.0)
+        pick *= size
+        first = pick.copy()
+        behind = source[arrive] * counts.shape[1] - shift[arrive]  # where each transition's counts begin
+        for j in range(size - 1):
+            before = counts.ravel().take(behind.take(first + j, mode="clip") + at) + before
+            pick += before <= threshold
+        return np.minimum(pick, len(arrive) - 1)
 
     def list(self, low: int, high: int) -> Population:
         """All architectures that end in cells ``low`` to ``high``: shape ``(n, d)``."""
@@ -123,3 +166,13 @@ class Counts:
             return kept[k], path
 
         return self.automaton.trace(len(at), pick)
+
+
+def _below(uniforms: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thresholds just below the total, so that a transition with paths behind it is always found."""
+    return uniforms * (total * (1 - 2.0**-50))
+
+
+def _group_size(transitions: int) -> int:
+    """A look at a transition inside a group takes some three times as long as one at a group."""
+    return max(2, round(math.sqrt(transitions / 3)))
