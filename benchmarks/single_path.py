@@ -143,6 +143,19 @@ def inherited(folder: str, architectures: Sequence[dict[str, Any]]) -> dict[str,
     return {"accuracies": scorer(rows)[:, 0].tolist()}
 
 
+def apart(seed: int, found: dict[str, Any]) -> dict[str, Any]:
+    """A supernet of blocks whose alternatives begin with weights of their own, and what its sub-networks reach."""
+    from snugnet.supernets import supernet as module
+
+    alike = module._begin_alike
+    module._begin_alike = lambda network: None
+    try:
+        made = supernet("spos-cifar-10-cpu", f"apart-{seed}", [f"seed={seed}"])
+    finally:
+        module._begin_alike = alike
+    return {**made, **inherited(f"apart-{seed}", found["architectures"])}
+
+
 def judged(network: Any, data: Any) -> dict[str, Any]:
     """Accuracy of a network on test images of its classes."""
     from snugnet.training.calibration import accuracy, network_batches
@@ -320,6 +333,7 @@ def jobs() -> list[Job]:
     ]
     made.append(Job("drawn", architectures))
     made += [Job(f"inherited-{s}", inherited_drawn, (s,), ("drawn", f"blocks-{s}")) for s in SEEDS]
+    made.append(Job("apart-0", apart, (0,), ("drawn",)))
     made += [Job(f"drawn-{i}", scratch_drawn, (i,), ("drawn",)) for i in range(TAU_ARCHITECTURES)]
     return made
 
@@ -464,9 +478,12 @@ def ranking(found: dict[str, Any]) -> dict[str, Any]:
     places = [i for i in range(TAU_ARCHITECTURES) if f"drawn-{i}" in found]
     alone = [found[f"drawn-{i}"]["test"] for i in places]
     cost = [found[f"drawn-{i}"]["costs"]["madds"] for i in places]
-    shared = {s: found[f"inherited-{s}"]["accuracies"] for s in SEEDS if f"inherited-{s}" in found}
+    shared = {str(s): found[f"inherited-{s}"]["accuracies"] for s in SEEDS if f"inherited-{s}" in found}
+    if "apart-0" in found:
+        shared["0, apart"] = found["apart-0"]["accuracies"]
     return {
         "architectures": len(places), "retrained": alone, "madds": cost,
+        "inherited": {s: sum(each) / len(each) for s, each in shared.items()},
         "tau": {s: tuple(map(float, kendalltau([each[i] for i in places], alone))) for s, each in shared.items()},
         "tau_of_madds": tuple(map(float, kendalltau(cost, alone))),
         "tau_between_supernets": [

@@ -80,6 +80,23 @@ def test_single_path_one_shot_at_the_papers_scale() -> None:
     assert (recipe.data.resolution, recipe.data.validation) == (224, 50_000)
 
 
+def test_mixed_precision_and_retraining_at_the_papers_scale() -> None:
+    recipes = [
+        load_recipe(RECIPES[0].parent / f"{name}.yaml")
+        for name in ("spos-shufflenet-v2", "spos-resnet-mixed-precision")
+    ]
+    for recipe in recipes:
+        (stage,), training = recipe.training.stages, recipe.training
+        assert (stage.epochs, stage.learning_rate, stage.schedule) == (120, 0.5, "linear")
+        assert (training.batch_size, training.weight_decay, training.superclass_dropout) == (1024, 4e-5, 0)
+        alone = recipe.retraining.scratch.resolved(training.batch_size)
+        assert (alone.epochs, alone.batch_size, alone.learning_rate, alone.schedule) == (240, 1024, 0.5, "linear")
+        assert (alone.weight_decay, alone.distillation) == (4e-5, 0)
+    bits = recipes[1]
+    assert (bits.training.cost, bits.generator.budget) == ("bitops", "bitops")
+    assert [round(budget / 2**30, 2) for budget in bits.evaluation.budgets] == [6.32, 14.21, 25.27]  # type: ignore[operator, union-attr]
+
+
 def test_json_gives_the_same_recipe_again(small: Path) -> None:
     recipe = load_recipe(small)
     assert Recipe.model_validate(recipe.to_json()) == recipe
