@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from snugnet.nn import BlockModule, ConvLayer, LinearLayer, SELayer
-from snugnet.nn.layers import batch_norm, cropped
+from snugnet.nn.layers import batch_norm, convolve, cropped
 from snugnet.spaces import Block, Layer
 
 DEPTHWISE = Layer("depthwise", "conv", 6, 6, 9, 7, 2, groups=6, norm=True, activation="relu")
@@ -28,6 +28,29 @@ def test_the_smaller_kernel_is_the_centre_of_the_larger() -> None:
     assert cropped(weight, 1, 1, 3)[0, 0].tolist() == [[16, 17, 18], [23, 24, 25], [30, 31, 32]]
     assert cropped(weight, 1, 1, 1).item() == 24
     assert torch.equal(cropped(weight, 1, 1, 7), weight)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 7, 9])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_maps_smaller_than_the_kernel(size: int, kernel: int, stride: int, layout: torch.memory_format) -> None:
+    layer = Layer("depthwise", "conv", 5, 5, size, kernel, stride, groups=5)
+    x = torch.randn(3, 5, size, size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(5, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x, weight, bias, stride, kernel // 2, groups=5)
+    got = convolve(x, weight, bias, layer)
+    assert got.shape == expected.shape == (3, 5, layer.out_resolution, layer.out_resolution)
+    torch.testing.assert_close(got, expected)
+    if size > 1:  # of one pixel every layout is the other
+        assert got.is_contiguous(memory_format=layout)
+    gradient = torch.randn_like(expected)
+    inputs = (x, weight, bias)
+    for ours, plain in zip(*(torch.autograd.grad(y, inputs, gradient) for y in (got, expected)), strict=True):
+        torch.testing.assert_close(ours, plain)
+    with torch.no_grad():
+        assert torch.equal(convolve(x, weight, bias, layer), expected)
 
 
 def test_smaller_widths_are_the_leading_channels() -> None:
