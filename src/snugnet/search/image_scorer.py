@@ -107,11 +107,13 @@ class ImageScorer:
 def fold_norms(network: Network) -> None:
     """Fold every batch norm's statistics and affine pair into the convolution before it, in place.
 
+    Not where the weights are at a few bits: scaled channel by channel they would be rounded to other levels.
+
     In eval mode ``norm(conv(x))`` is a convolution with weight ``w * s`` and bias ``b * s + beta - mean * s``, where
     ``s = gamma / sqrt(var + eps)``. It is computed in float64, so the only rounding is that of the result.
     """
     for module in network.modules():
-        if isinstance(module, ConvLayer) and module.norm is not None:
+        if isinstance(module, ConvLayer) and module.norm is not None and not module.layer.weight_bits:
             conv, norm = module.conv, module.norm
             assert norm.running_mean is not None
             assert norm.running_var is not None
