@@ -73,7 +73,7 @@ def retrain(
     family = family if isinstance(family, Family) else load_family(family)
     recipe = retraining_recipe(family, start, epochs, overrides)
     found = find_network(family, arch, group, best_of=best_of, **budgets)
-    folder = check_output(Path(out))
+    folder = check_output(Path(out), fresh)
     images = class_images(family, found, recipe, data, progress=progress)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -144,16 +144,22 @@ def find_network(
     return family.network(list(family.classes) if group is None else group, row)
 
 
-def check_output(folder: Path) -> Path:
+def check_output(folder: Path, fresh: bool = False) -> Path:
     """The folder, if a network may be kept there.
 
+    Args:
+        folder: need not be there.
+        fresh: whether what it holds of an earlier retraining is thrown away.
+
     Raises:
-        ConfigError: it is a file, or a family's.
+        ConfigError: it is a file, a family's, or that of a network without the checkpoint that it came from.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file, not a folder")
     if any((folder / name).exists() for name in (FAMILY.index, TRAINING)):
         raise ConfigError(f"{folder} holds a family; give the network another folder")
+    if not fresh and (folder / NETWORK.index).exists() and not (folder / CHECKPOINT).exists():
+        raise ConfigError(f"{folder} holds a network already; give another --out, or --fresh to throw that away")
     return folder
 
 

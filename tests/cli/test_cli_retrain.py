@@ -59,13 +59,14 @@ def test_group_and_budget(snugnet: Any, family: Path, tmp_path: Path) -> None:
     assert (fresh["start"], fresh["validation"]["start"]) == ("scratch", None)
 
 
-@pytest.mark.parametrize("form", ["bare", "specialize", "search"])
+@pytest.mark.parametrize("form", ["bare", "specialize", "search", "limits"])
 def test_an_architecture_from_a_file(snugnet: Any, family: Path, tmp_path: Path, form: str) -> None:
     found = snugnet("specialize", family, "--group", "round", "--madds", "100k", "--json").json
     content = {
         "bare": found["architecture"],
         "specialize": found,
         "search": {"winners": [{"architecture": found["architecture"], "accuracy": 0.5}]},
+        "limits": {"limits": [{"architecture": found["architecture"], "accuracy": 0.5, "limit": 100_000}]},
     }[form]
     (tmp_path / "arch.json").write_text(json.dumps(content))
     done = snugnet("retrain", family, "--arch", "arch.json", "--epochs", "1", "--out", "net", "--json").json

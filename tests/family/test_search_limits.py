@@ -14,6 +14,7 @@ import pytest
 from snugnet.errors import BudgetError, SearchError
 from snugnet.family import Family
 from snugnet.family.limits import LimitsSearch, search_limits
+from snugnet.family.search import FamilySearch
 from snugnet.search.archive import Archive, Remembered, keys
 from snugnet.search.method import make_method
 from snugnet.spaces import Population
@@ -109,8 +110,8 @@ def test_one_archive_takes_another() -> None:
     [
         (["40", "1G"], {}, "feasible"),
         (["1G", "1000M"], {}, "stands twice"),
-        ([], {}, "are a list"),
-        (["1G"], {"madds": "2G"}, "no other budget"),
+        ([], {}, "no limit of madds is given"),
+        (["1G"], {"madds": "2G"}, "madds has a budget and limits .*; leave one of them out"),
         (["1G"], {"watts": "2"}, "no cost 'watts'"),
     ],
 )
@@ -130,3 +131,29 @@ def test_files_are_plain(family: Family, limits: tuple[float, ...], tmp_path: Pa
         ".json", ".csv", ".npz"
     }  # fmt: skip
     assert json.loads((tmp_path / "search.json").read_text())["cost"] == "madds"
+
+
+def test_results_of_other_searches_are_not_written_over(
+    family: Family, limits: tuple[float, ...], tmp_path: Path
+) -> None:
+    def run(*several: float, **options: Any) -> None:
+        LimitsSearch.make(family, "round", "madds", several).run(EVOLUTION, folder=tmp_path, progress=False, **options)
+
+    single = FamilySearch.make(family, "round", madds=limits[0])
+    run(*limits[:2])
+    table = (tmp_path / "limits.csv").read_text()
+    run(*limits)  # one more limit goes on
+    assert (tmp_path / "limits.csv").read_text().startswith(table)
+    with pytest.raises(SearchError, match=r"search\.json is of another search; give another --out, or --fresh"):
+        run(*limits[:2])
+    other = LimitsSearch.make(family, "round", "params", ["50%", "80%"])
+    with pytest.raises(SearchError, match="another search"):
+        other.run(EVOLUTION, folder=tmp_path, progress=False)
+    with pytest.raises(SearchError, match="holds searches under several limits; give another --out"):
+        single.run(EVOLUTION, folder=tmp_path, progress=False)
+    run(*limits[:2], fresh=True)
+    assert (tmp_path / "limits.csv").read_text() == table
+    alone = tmp_path / "alone"
+    single.run(EVOLUTION, folder=alone, progress=False)
+    with pytest.raises(SearchError, match="another search"):
+        other.run(EVOLUTION, folder=alone, progress=False)

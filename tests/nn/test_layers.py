@@ -53,6 +53,20 @@ def test_maps_smaller_than_the_kernel(size: int, kernel: int, stride: int, layou
         assert torch.equal(convolve(x, weight, bias, layer), expected)
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 8])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_strided_1x1_convolutions(size: int, stride: int) -> None:
+    layer = Layer("shortcut", "conv", 16, 8, size, 1, stride)
+    x = torch.randn(3, 16, size, size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(8, 16, 1, 1, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x, weight, None, stride)
+    got = convolve(x, weight, None, layer)
+    torch.testing.assert_close(got, expected)
+    gradient = torch.randn_like(expected)
+    for ours, plain in zip(*(torch.autograd.grad(y, (x, weight), gradient) for y in (got, expected)), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 def test_smaller_widths_are_the_leading_channels() -> None:
     weight = torch.arange(24.0).reshape(4, 6, 1, 1)
     assert cropped(weight, 2, 3, 1).flatten().tolist() == [0, 1, 2, 6, 7, 8]

@@ -128,10 +128,11 @@ def read_architecture(path: Path) -> dict[str, Any]:
         ConfigError: there is none, or there are several.
     """
     content = read_json(path)
-    if isinstance(content, dict) and isinstance(winners := content.get("winners"), list):
-        if len(winners) != 1:
-            raise ConfigError(f"{path} holds {len(winners)} winners; give a file with one architecture")
-        content = winners[0]
+    for key in ("winners", "limits"):
+        if isinstance(content, dict) and isinstance(winners := content.get(key), list):
+            if len(winners) != 1:
+                raise ConfigError(f"{path} holds {len(winners)} winners; give a file with one architecture")
+            content = winners[0]
     if isinstance(content, dict) and "architecture" in content:
         content = content["architecture"]
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snugnet.nn.network import module_name
-from snugnet.nn.quantise import weight_codes
+from snugnet.nn.quantise import TINY, weight_codes
 from snugnet.spaces.blueprint import Blueprint, Layer
 
 
@@ -31,7 +31,13 @@ def packed(codes: NDArray[np.uint8], bits: int) -> bytes:
 
 
 def unpacked(content: bytes, bits: int, n: int) -> NDArray[np.uint8]:
-    """The n numbers that :func:`packed` packed: shape (n,)."""
+    """The n numbers that :func:`packed` packed: shape (n,).
+
+    Raises:
+        ValueError: there are more or fewer bytes than these take.
+    """
+    if len(content) != -(-n * bits // 8):
+        raise ValueError(f"{n} numbers of {bits} bits take {-(-n * bits // 8)} bytes, got {len(content)}")
     each = np.unpackbits(np.frombuffer(content, np.uint8), count=n * bits, bitorder="little").reshape(n, bits)
     return np.packbits(each, axis=1, bitorder="little").reshape(n)
 
@@ -70,8 +76,13 @@ def unpacked_state(blueprint: Blueprint, content: Mapping[str, Tensor]) -> dict[
         held, offset = made.pop(f"{prefix}.codes"), made.pop(f"{prefix}.offset")
         codes = torch.from_numpy(unpacked(held.cpu().numpy().tobytes(), layer.weight_bits, math.prod(shape)))
         level = codes.reshape(shape) * 2.0 / (2**layer.weight_bits - 1) - 1
-        # the inverse of tanh(w) / max |tanh(w)|, for a maximum of one half
-        made[f"{prefix}.weight"] = (level * offset if layer.weight_bits == 1 else torch.atanh(level / 2)).to(offset)
+        if layer.weight_bits == 1:
+            weight = level * offset
+        elif level.abs().max() == 1:  # the inverse of tanh(w) / max |tanh(w)|, for a maximum of one half
+            weight = torch.atanh(level / 2)
+        else:  # of weights that were all as good as zero
+            weight = level * TINY
+        made[f"{prefix}.weight"] = weight.to(offset)
     return made
 
 

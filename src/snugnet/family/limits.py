@@ -16,13 +16,11 @@ import numpy as np
 from snugnet.costs import resolve_budget
 from snugnet.errors import BudgetError, SearchError
 from snugnet.family.record import Group
-from snugnet.family.search import EVALUATED, FamilySearch, Searched
+from snugnet.family.search import EVALUATED, LIMITS, RESULT, FamilySearch, Searched
 from snugnet.family.specialising import SpecialisingFamily
 from snugnet.files import json_text, locked, plain_number, write_atomically
 from snugnet.search.archive import Archive, Remembered
 from snugnet.search.method import Method
-
-TABLE = "limits.csv"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,9 @@ class LimitsSearch:
         """
         if not limits or cost in budgets:
             raise BudgetError(
-                f"limits of {cost} are a list, beside which {cost} has no other budget; got {list(limits)}"
+                f"{cost} has a budget and limits ({', '.join(map(str, limits))}); leave one of them out"
+                if limits
+                else f"no limit of {cost} is given"
             )
         first = FamilySearch.make(family, group, **{cost: limits[0], **budgets})
         problem = replace(first.problem, score=Remembered(first.problem.score))
@@ -102,8 +102,10 @@ class LimitsSearch:
         assert isinstance(remembered, Remembered)
         done: list[Searched] = []
         with nullcontext() if folder is None else locked(folder):
+            if folder is not None and not fresh:
+                self._check(folder)
             for search in self.searches:
-                own = None if folder is None else folder / f"{self.cost}-{search.problem.limits[self.cost]:.12g}"
+                own = None if folder is None else self._folder(folder, search)
                 before = on_start if not done else lambda: None
                 searched = search.run(method, seed=seed, folder=own, progress=progress, fresh=fresh, on_start=before)
                 done.append(searched)
@@ -112,6 +114,28 @@ class LimitsSearch:
             if folder is not None:
                 result.save(folder)
         return result
+
+    def _folder(self, folder: Path, search: FamilySearch) -> Path:
+        return folder / f"{self.cost}-{search.problem.limits[self.cost]:.12g}"
+
+    def _check(self, folder: Path) -> None:
+        """Refuse a folder with the results of other searches; more limits of the same one may be added.
+
+        Raises:
+            SearchError: it holds them.
+        """
+        path = folder / RESULT
+        if not path.exists():
+            return
+        limits = {search.problem.limits[self.cost] for search in self.searches}
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            same = (held["family"], held["cost"]) == (self.searches[0].family.name, self.cost)
+            same = same and {each["limit"] for each in held["limits"]} <= limits
+        except (OSError, ValueError, KeyError, TypeError):  # of one search, or not ours
+            same = False
+        if not same:
+            raise SearchError(f"{path} is of another search; give another --out, or --fresh to write over it")
 
 
 @dataclass(frozen=True)
@@ -172,7 +196,7 @@ class LimitsSearched:
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``search.json``, ``limits.csv`` and ``evaluated.csv``; returns their paths."""
-        contents = {"search.json": json_text(self.to_json()), TABLE: self.table(), EVALUATED: self.searches[0].table()}
+        contents = {RESULT: json_text(self.to_json()), LIMITS: self.table(), EVALUATED: self.searches[0].table()}
         for name, text in contents.items():
             write_atomically(folder / name, text.encode())
         return [folder / name for name in contents]

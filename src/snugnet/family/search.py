@@ -30,6 +30,9 @@ from snugnet.spaces import Population
 from snugnet.training.memory import keep_freed_memory
 
 EVALUATED = "evaluated.csv"
+RESULT = "search.json"
+LIMITS = "limits.csv"
+"""Where searches under several limits have their winners."""
 CHUNK = 8
 """Candidates between two moments at which a checkpoint may be written."""
 
@@ -108,6 +111,10 @@ class FamilySearch:
         """
         method = method.on(self.problem)
         with nullcontext() if folder is None else locked(folder):
+            if folder is not None and not fresh and (folder / LIMITS).exists():
+                raise SearchError(
+                    f"{folder} holds searches under several limits; give another --out, or --fresh to write over them"
+                )
             result = run_search(
                 self.problem, method, seed=seed, folder=folder, scorer=self._scored_with(), chunk=CHUNK, progress=progress,
                 fresh=fresh, on_start=on_start,
@@ -245,7 +252,7 @@ class Searched:
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``search.json`` and ``evaluated.csv``; returns their paths."""
-        paths = [folder / "search.json", folder / EVALUATED]
+        paths = [folder / RESULT, folder / EVALUATED]
         write_atomically(paths[0], json_text(self.to_json()).encode())
         write_atomically(paths[1], self.table().encode())
         return paths

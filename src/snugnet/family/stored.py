@@ -16,7 +16,7 @@ from snugnet.errors import NetworkError
 from snugnet.family.disk import Family, load_family
 from snugnet.family.networks import Classifier, Origin
 from snugnet.nn.network import Network, build, with_layout
-from snugnet.spaces import get_space
+from snugnet.spaces import Blueprint, get_space
 from snugnet.training.retraining import CHECKPOINT
 
 WEIGHTS = "weights.safetensors"
@@ -121,11 +121,25 @@ def _assemble(index: dict[str, Any], weights: bytes) -> StoredNetwork:
         group=index["group"],
         class_indices=tuple(classes.index(name) for name in index["classes"]),
         row=row,
-        costs=index["costs"],
+        costs=_checked_costs(index, space.blueprint(row).with_classes(len(index["classes"]))),
         budgets=index["budgets"],
         weights=unpacked_state(space.blueprint(row), safetensors.torch.load(weights)),
         provenance=index["provenance"],
     )
+
+
+def _checked_costs(index: dict[str, Any], blueprint: Blueprint) -> dict[str, float]:
+    """The costs that the index states, where they are numbers, and those that can be counted are the network's.
+
+    Raises:
+        ValueError: they are not.
+    """
+    costs = {name: value for name, value in index["costs"].items() if isinstance(value, (int, float))}
+    counted = {"madds": blueprint.madds, "params": blueprint.params}
+    wrong = [name for name in index["costs"] if name not in costs or costs[name] != counted.get(name, costs[name])]
+    if wrong:
+        raise ValueError(f"{wrong[0]} {index['costs'][wrong[0]]!r} is not that of its architecture")
+    return costs
 
 
 def holds_network(folder: str | Path) -> bool:

@@ -92,7 +92,7 @@ class _Pact(torch.autograd.Function):
 
 
 def _binary(weight: Tensor) -> Codes:
-    mean = weight.abs().mean()
+    mean = weight.abs().mean(dtype=torch.float64).to(weight)  # exact where all magnitudes are one
     return Codes((weight >= 0).to(weight), 2 * mean, mean)
 
 
