@@ -55,12 +55,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
     """
     size, kernel, stride = x.shape[-1], weight.shape[-1], layer.stride
     trained = x.device.type == "cpu" and torch.is_grad_enabled()
-    if trained and kernel == 1 and stride > 1:
-        return F.conv2d(x[:, :, ::stride, ::stride], weight, bias, groups=layer.groups)
-    if not (trained and layer.depthwise and size < kernel):
+    fewer, small = kernel == 1 and stride > 1, layer.depthwise and size < kernel
+    if not trained or not (fewer or small):
         return F.conv2d(x, weight, bias, stride, kernel // 2, groups=layer.groups)
-    out = (size + 2 * (kernel // 2) - kernel) // stride + 1
     layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    if fewer:
+        x = x[:, :, ::stride, ::stride].contiguous(memory_format=layout)
+        return F.conv2d(x, weight, bias, groups=layer.groups)
+    out = (size + 2 * (kernel // 2) - kernel) // stride + 1
     if kernel > 2 * size - 1:
         weight = cropped(weight, weight.shape[0], weight.shape[1], 2 * size - 1)
     missing = weight.shape[-1] - size
