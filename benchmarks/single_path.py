@@ -64,7 +64,18 @@ class Job:
         return RUNS / f"{self.name}.json"
 
     def result(self) -> dict[str, Any] | None:
-        return json.loads(self.path.read_text()) if self.path.is_file() else None
+        """Of this run, or else of the one whose report is committed: without that file all is done anew."""
+        return read(self.path) or committed().get(self.name)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+@lru_cache(maxsize=1)
+def committed() -> dict[str, Any]:
+    """Results of an earlier run, by job."""
+    return (read(OUT.with_suffix(".json")) or {"jobs": {}})["jobs"]
 
 
 # -- what jobs do ------------------------------------------------------------------------------------------------------
@@ -297,7 +308,7 @@ def in_onnx_runtime(name: str, _: Any) -> dict[str, Any]:
 
 
 def jobs() -> list[Job]:
-    """In the order in which they are begun: all of one seed before the next."""
+    """In the order in which they are begun: all of the first seed, and then channels and bits last."""
     blocks, widths, bits = "spos-cifar-10-cpu", "spos-cifar-10-channels-cpu", "spos-resnet-mixed-precision-cpu"
     made = []
     for s in SEEDS:
@@ -328,9 +339,11 @@ def jobs() -> list[Job]:
         made.append(Job(f"inherited-{s}", inherited_drawn, (s,), ("drawn", f"blocks-{s}")))
     of_all = [Job("tiny", supernet, ("tiny-imagenet-10-cpu", "tiny", TINY)), Job("drawn", architectures)]
     of_all += [Job(f"drawn-{i}", scratch_drawn, (i,), ("drawn",)) for i in range(TAU_ARCHITECTURES)]
-    seeds = {s: [job for job in made if job.name.endswith(f"-{s}")] for s in SEEDS}
     apart_0 = Job("apart-0", apart, (0,), ("drawn",))
-    return [*seeds[0], *of_all, *(job for s in SEEDS[1:] for job in seeds[s]), apart_0]
+    first = [job for job in made if job.name.endswith("-0")]
+    rest = [job for job in made if not job.name.endswith("-0")]
+    late = ("channels", "bits", "found-channels", *(f"{kind}-{n}" for kind in ("found", "onnx") for n in BITOPS))
+    return [*first, *of_all, *sorted(rest, key=lambda job: job.name.startswith(late)), apart_0]
 
 
 def tiny_groups() -> list[str]:
@@ -387,12 +400,24 @@ def run_all() -> None:
     """Begin each job when what it needs is there."""
     os.environ["OMP_NUM_THREADS"] = "1"
     RUNS.mkdir(parents=True, exist_ok=True)
-    left = [job for job in jobs() if job.result() is None]
+    by_name = {job.name: job for job in jobs()}
+    missing = {name for name, job in by_name.items() if job.result() is None}
+    while (
+        more := {
+            need
+            for name in missing
+            for need in by_name[name].needs
+            if by_name[need].run in (supernet, channels, scratch_found) and read(by_name[need].path) is None
+        }
+        - missing
+    ):  # a report holds no weights
+        missing |= more
+    left = [job for name, job in by_name.items() if name in missing]
     running: dict[Future[str], Job] = {}
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), begin) as pool:
         while left or running:
             for job in list(left):
-                needed = [read(RUNS / f"{name}.json") for name in job.needs]
+                needed = [by_name[name].result() for name in job.needs]
                 if len(running) < WORKERS and all(each is not None for each in needed):
                     running[pool.submit(do, job, needed)] = job  # type: ignore[arg-type]
                     left.remove(job)
@@ -400,10 +425,6 @@ def run_all() -> None:
             for each in done:
                 running.pop(each)
                 print(time.strftime("%H:%M:%S"), each.result(), f"({len(left)} left)", flush=True)
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 # -- what came of it ---------------------------------------------------------------------------------------------------
