@@ -258,7 +258,7 @@ def drawn() -> list[dict[str, Any]]:
     ]
 
 
-def fine_tuned(group: str, seed: int) -> dict[str, Any]:
+def fine_tuned(group: str, seed: int, _: Any) -> dict[str, Any]:
     """A superclass's network of the tiny-imagenet family, before and after a few epochs on its own images."""
     import snugnet
     from snugnet.training.calibration import accuracy
@@ -342,7 +342,12 @@ def jobs() -> list[Job]:
     first = [job for job in made if job.name.endswith("-0")]
     rest = [job for job in made if not job.name.endswith("-0")]
     late = ("channels", "bits", "found-channels", *(f"{kind}-{n}" for kind in ("found", "onnx") for n in BITOPS))
-    return [*first, *of_all, *sorted(rest, key=lambda job: job.name.startswith(late)), apart_0]
+    return [
+        *first,
+        *of_all,
+        *sorted(rest, key=lambda job: (job.name.startswith(late), not job.name.startswith("fine"))),
+        apart_0,
+    ]
 
 
 def tiny_groups() -> list[str]:
