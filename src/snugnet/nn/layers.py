@@ -54,7 +54,8 @@ class ConvLayer(nn.Module):
             layer.out_channels,
             layer.kernel,
             layer.stride,
-            layer.kernel // 2,
+            layer.padding,
+            layer.dilation,
             groups=layer.groups,
             bias=layer.bias,
         )
@@ -70,7 +71,7 @@ class ConvLayer(nn.Module):
                 x = self.norm(x)
             return ACTIVATIONS[self.layer.activation](x)
         x, weight, bias = self.operands(x, layer)
-        x = F.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=layer.groups)
+        x = F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
         if self.norm is not None:
             x = batch_norm(x, self.norm, layer.out_channels)
         return ACTIVATIONS[layer.activation](x)
@@ -95,9 +96,14 @@ class ConvLayer(nn.Module):
         if self.clip is not None:
             state["clip"] = self.clip
         if self.norm is not None:
-            for name, tensor in self.norm.state_dict(keep_vars=True).items():
-                state[f"norm.{name}"] = tensor[: layer.out_channels] if tensor.ndim else tensor
+            state |= norm_views(self.norm, layer.out_channels)
         return state
+
+
+def norm_views(norm: nn.BatchNorm2d, channels: int) -> dict[str, Tensor]:
+    """State of a batch norm over the leading channels, as views."""
+    state = norm.state_dict(keep_vars=True)
+    return {f"norm.{name}": tensor[:channels] if tensor.ndim else tensor for name, tensor in state.items()}
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
@@ -120,6 +126,25 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
         momentum or 0.0,
         norm.eps,
     )
+
+
+class NormLayer(nn.Module):
+    """Batch norm alone, then an activation. Shape is kept."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm = nn.BatchNorm2d(layer.out_channels)
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Run at full size, or on the leading channels."""
+        layer = layer or self.layer
+        x = self.norm(x) if layer is self.layer else batch_norm(x, self.norm, layer.out_channels)
+        return ACTIVATIONS[layer.activation](x)
+
+    def views(self, layer: Layer) -> dict[str, Tensor]:
+        """State of the static layer of that size, as views."""
+        return norm_views(self.norm, layer.out_channels)
 
 
 class SELayer(nn.Module):
@@ -169,11 +194,15 @@ class PoolLayer(nn.Module):
 
 
 class AvgPoolLayer(PoolLayer):
-    """Average pool: (n, c, h, w) -> (n, c, h', w'); zeros are added around an odd size, so that a stride of 2 rounds up."""
+    """Average pool: (n, c, h, w) -> (n, c, h', w').
+
+    Over an odd kernel, what lies beyond the edge does not count; over an even one, zeros that are added around an odd size do.
+    """
 
     def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
         """Means over squares of pixels."""
-        return F.avg_pool2d(x, self.layer.kernel, self.layer.stride, (layer or self.layer).padding)
+        kernel, padding = self.layer.kernel, (layer or self.layer).padding
+        return F.avg_pool2d(x, kernel, self.layer.stride, padding, count_include_pad=kernel % 2 == 0)
 
 
 class MaxPoolLayer(PoolLayer):
@@ -190,6 +219,35 @@ class ActivationLayer(PoolLayer):
     def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
         """Apply it to a copy."""
         return ACTIVATIONS[self.layer.activation](x.clone())
+
+
+class IdentityLayer(PoolLayer):
+    """What comes in."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Hand it on as it is."""
+        return x
+
+
+class ZeroLayer(PoolLayer):
+    """Zeros: (n, ...) -> (n, c, h', w'). Of the input only n is looked at."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Of the layer's output size."""
+        layer = layer or self.layer
+        return x.new_zeros((x.shape[0], layer.out_channels, layer.out_resolution, layer.out_resolution))
+
+
+class ShiftLayer(PoolLayer):
+    """The pixel below and to the right of each, zero beyond the edge. Shape is kept.
+
+    With a stride of 2 behind it, it takes the pixels that the same stride leaves out (the second half of DARTS's factorized
+    reduction; there odd sizes have no place).
+    """
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Shift up and left."""
+        return F.pad(x, (-1, 1, -1, 1))
 
 
 class FlattenLayer(PoolLayer):
@@ -222,9 +280,10 @@ class LinearLayer(nn.Module):
         return state
 
 
-ElasticLayer = ConvLayer | SELayer | PoolLayer | LinearLayer
+ElasticLayer = ConvLayer | NormLayer | SELayer | PoolLayer | LinearLayer
 LAYERS: dict[str, type[ElasticLayer]] = {
     "conv": ConvLayer,
+    "norm": NormLayer,
     "se": SELayer,
     "activation": ActivationLayer,
     "avg_pool": AvgPoolLayer,
@@ -232,6 +291,9 @@ LAYERS: dict[str, type[ElasticLayer]] = {
     "pool": PoolLayer,
     "flatten": FlattenLayer,
     "linear": LinearLayer,
+    "identity": IdentityLayer,
+    "zero": ZeroLayer,
+    "shift": ShiftLayer,
 }
 
 
