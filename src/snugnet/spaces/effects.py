@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -282,6 +282,7 @@ def _rows(blocks: _Blocks, placed: _Rows, apart: Collection[int] = ()) -> list[R
     ]
 
 
+@lru_cache(maxsize=65536)
 def _structure(layer: Layer) -> Layer:
     """What is left of a layer without the numbers that a gate reaches, or that follow from them or from the image.
 
