@@ -24,6 +24,7 @@ TINY_SPACES: dict[str, dict[str, Any]] = {
         "stage_strides": (2, 1, 2, 1, 1, 1),
         "blocks": (3, 1, 2, 1, 2, 1),
     },
+    "nas-bench-201": {"resolution": 9, "num_classes": 4, "channels": 3, "cells": 1},
     "ofa-mobilenet-v3": {
         "width_mult": 0.1,
         "resolution": 9,

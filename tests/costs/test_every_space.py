@@ -19,6 +19,7 @@ FEW = {
     },
     "mobilenet-v2": {"width_mult": 0.25, "resolutions": [16, 24], "blocks": [2, 1, 1, 1, 2, 1], "kernel_sizes": [3],
                      "expand_ratios": [3, 6]},
+    "nas-bench-201": {"resolution": 16, "channels": 4, "cells": 1},
     "ofa-mobilenet-v3": {"width_mult": 0.25, "resolutions": [16, 24], "depths": [1, 2], "kernel_sizes": [3],
                          "expand_ratios": [3]},
     "resnet-mixed-precision": {"widths": [8, 8, 16, 16], "resolutions": [16, 24], "bits": [[1, 2], [4, 4]], "channels": [1.0]},

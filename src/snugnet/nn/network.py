@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from snugnet.errors import SpaceError
 from snugnet.nn.layers import BlockModule, ConvLayer
 from snugnet.nn.quantise import INITIAL_CLIP
 from snugnet.spaces.blueprint import Block, Blueprint
+from snugnet.spaces.graph import Step, flow, steps
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -29,6 +30,11 @@ def resized(x: Tensor, resolution: int) -> Tensor:
     if x.shape[-1] == resolution:
         return x
     return F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
+
+
+def gathered(outputs: list[Tensor], block: Block) -> Tensor:
+    """Several outputs (n, c, h, w) as the one that a block takes."""
+    return torch.cat(outputs, 1) if block.gather == "concat" else sum(outputs[1:], outputs[0])
 
 
 class Network(nn.Module):
@@ -48,11 +54,13 @@ class Network(nn.Module):
         """The blocks' modules by block key, first to last."""
         return {module.block.key: module for module in self.children() if isinstance(module, BlockModule)}
 
+    @cached_property
+    def _steps(self) -> tuple[Step[Block], ...]:
+        return steps(self.blueprint)
+
     def forward(self, x: Tensor) -> Tensor:
         """Images to logits."""
-        for module in self.children():
-            x = module(x)
-        return x
+        return flow(self._steps, x, gathered, lambda block, x: self._modules[module_name(block)](x))  # type: ignore[misc]
 
 
 def with_layout(module: M, layout: torch.memory_format) -> M:

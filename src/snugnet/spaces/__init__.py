@@ -3,6 +3,7 @@
 from snugnet.spaces.attentive_nas import AttentiveNAS
 from snugnet.spaces.blueprint import Block, Blueprint, Layer
 from snugnet.spaces.mobilenet_v2 import MobileNetV2
+from snugnet.spaces.nas_bench_201 import NASBench201
 from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
 from snugnet.spaces.resnet_mixed_precision import ResNetMixedPrecision
 from snugnet.spaces.space import (
@@ -24,6 +25,7 @@ __all__ = [
     "Choice",
     "Layer",
     "MobileNetV2",
+    "NASBench201",
     "OFAMobileNetV3",
     "Part",
     "Population",
