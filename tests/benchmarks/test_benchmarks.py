@@ -131,3 +131,24 @@ def test_a_path_costs_what_its_network_does(benchmark_module: Any) -> None:
     assert module.peak([4, 4, -4, 2, -6]) == 8
     counted = module.counting(get_space("spos-shufflenet-v2"), 20_000)
     assert min(v for k, v in counted.items() if "counted" in k) > 1e6
+
+
+def test_the_jobs_of_single_paths(benchmark_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = benchmark_module("single_path")
+    found = module.jobs()
+    names = [job.name for job in found]
+    assert len(set(names)) == len(names)
+    assert {need for job in found for need in job.needs} <= set(names)
+    space = get_space("spos-shufflenet-v2", **{**module.recipe_of("spos-cifar-10-cpu").space.options,
+                      "channel_scales": (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6), "resolution": 32, "num_classes": 10})  # fmt: skip
+    table = counted_table(space, "madds")
+    for unit in range(4):
+        cost = table(space.from_dict(module.widest(unit)))[0]
+        assert 0.95 * module.MADDS < cost <= module.MADDS  # networks that are compared cost the same
+    report = benchmark_module("single_path_report")
+    monkeypatch.setattr(report, "OUT", tmp_path / "out")
+    monkeypatch.setattr(module, "RUNS", tmp_path)
+    report.report()  # of what there is
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert set(content["missing"]) | set(content["jobs"]) == set(names)
+    assert (tmp_path / "out.png").is_file()
