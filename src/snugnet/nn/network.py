@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from snugnet.errors import SpaceError
 from snugnet.nn.layers import BlockModule, ConvLayer
 from snugnet.nn.quantise import INITIAL_CLIP
 from snugnet.spaces.blueprint import Block, Blueprint
-from snugnet.spaces.graph import Step, flow, steps
+from snugnet.spaces.graph import flow, steps
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -47,16 +47,13 @@ class Network(nn.Module):
     def __init__(self, blueprint: Blueprint, make: Callable[[Block], BlockModule] = BlockModule) -> None:
         super().__init__()
         self.blueprint = blueprint
+        self._steps = steps(blueprint)
         for block in blueprint.blocks:
             self.add_module(module_name(block), make(block))
 
     def block_modules(self) -> dict[str, BlockModule]:
         """The blocks' modules by block key, first to last."""
         return {module.block.key: module for module in self.children() if isinstance(module, BlockModule)}
-
-    @cached_property
-    def _steps(self) -> tuple[Step[Block], ...]:
-        return steps(self.blueprint)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to logits."""
