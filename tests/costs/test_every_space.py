@@ -17,6 +17,7 @@ FEW = {
         "kernel_sizes": [[3], [3], [3], [3], [3, 5], [3], [3]],
         "expand_ratios": [[1], [3], [3], [3], [3, 4], [3], [3]],
     },
+    "darts": {"resolutions": [16, 24], "channels": 4, "cells": 4, "nodes": 2, "operations": ["skip_connect", "dil_conv_5x5"]},
     "mobilenet-v2": {"width_mult": 0.25, "resolutions": [16, 24], "blocks": [2, 1, 1, 1, 2, 1], "kernel_sizes": [3],
                      "expand_ratios": [3, 6]},
     "nas-bench-201": {"resolution": 16, "channels": 4, "cells": 1},

@@ -2,6 +2,7 @@
 
 from snugnet.spaces.attentive_nas import AttentiveNAS
 from snugnet.spaces.blueprint import Block, Blueprint, Layer
+from snugnet.spaces.darts import DARTS
 from snugnet.spaces.mobilenet_v2 import MobileNetV2
 from snugnet.spaces.nas_bench_201 import NASBench201
 from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
@@ -23,6 +24,7 @@ __all__ = [
     "Block",
     "Blueprint",
     "Choice",
+    "DARTS",
     "Layer",
     "MobileNetV2",
     "NASBench201",
