@@ -16,6 +16,14 @@ TINY_SPACES: dict[str, dict[str, Any]] = {
         "kernel_sizes": ((3, 5), (3,), (3, 5, 7), (1, 3), (3, 5), (3,), (3, 5)),
         "expand_ratios": ((1,), (2, 5), (4, 8, 12), (3,), (2, 6), (6,), (6, 9)),
     },
+    "darts": {
+        "resolution": 9,
+        "num_classes": 4,
+        "channels": 3,
+        "cells": 3,
+        "nodes": 2,
+        "operations": ("skip_connect", "avg_pool_3x3", "dil_conv_5x5", "sep_conv_3x3"),
+    },
     "mobilenet-v2": {
         "width_mult": 0.1,
         "resolution": 9,
@@ -24,6 +32,7 @@ TINY_SPACES: dict[str, dict[str, Any]] = {
         "stage_strides": (2, 1, 2, 1, 1, 1),
         "blocks": (3, 1, 2, 1, 2, 1),
     },
+    "nas-bench-201": {"resolution": 9, "num_classes": 4, "channels": 3, "cells": 1},
     "ofa-mobilenet-v3": {
         "width_mult": 0.1,
         "resolution": 9,

@@ -180,7 +180,7 @@ def test_wrong_options(snugnet: Any, write: Any, options: list[str], says: str) 
 
 def test_wrong_names_and_paths(snugnet: Any, write: Any, tmp_path: Path) -> None:
     assert (
-        "unknown space 'ofa'; known: attentive-nas, mobilenet-v2, ofa-mobilenet-v3"
+        "unknown space 'ofa'; known: attentive-nas, darts, mobilenet-v2, nas-bench-201, ofa-mobilenet-v3"
         in snugnet("cost", "ofa", "--arch", write(SMALLEST)).error
     )
     assert "cannot read nowhere.json: No such file" in snugnet("cost", SPACE, "--arch", "nowhere.json").error

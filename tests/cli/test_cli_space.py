@@ -70,7 +70,7 @@ def test_blueprint(snugnet: Any, network: str) -> None:
 
 def test_wrong_input(snugnet: Any) -> None:
     assert (
-        "unknown space 'ofa'; known: attentive-nas, mobilenet-v2, ofa-mobilenet-v3"
+        "unknown space 'ofa'; known: attentive-nas, darts, mobilenet-v2, nas-bench-201, ofa-mobilenet-v3"
         in snugnet("space", "show", "ofa").error
     )
     assert "unknown option 'x'" in snugnet("space", "show", SPACE, "-o", "x=1").error

@@ -24,6 +24,7 @@ from snugnet.deploy.onnx import BATCH_NORM_EPS, folded
 from snugnet.errors import ConfigError, ExportError
 from snugnet.nn import Network
 from snugnet.spaces import SearchSpace, get_space
+from snugnet.spaces.graph import steps
 from snugnet.supernets import Supernet
 
 
@@ -67,8 +68,9 @@ def test_onnx_runtime_gives_torchs_logits(supernets: dict[str, Supernet], name: 
     onnx.checker.check_model(model, full_check=True)  # with shape inference
     assert [node.op_type for node in model.graph.node if node.op_type in ("Conv", "BatchNormalization")] == [
         op
-        for layer in cut.blueprint.layers()
-        for op in {"conv": ["Conv"], "se": ["Conv"] * 2}.get(layer.op, [])
+        for block, *_ in steps(cut.blueprint)
+        for layer in block.all_layers
+        for op in {"conv": ["Conv"], "se": ["Conv"] * 2, "norm": ["BatchNormalization"]}.get(layer.op, [])
         + (["BatchNormalization"] if layer.weight_bits else [])  # the weight itself is at a few levels
     ]
     rounding = QUANTISED_TOLERANCE if cut.blueprint.quantised else 1e-4

@@ -49,7 +49,7 @@ SPACES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module", params=SPACES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: GroupedImages) -> Family:
     folder = tmp_path_factory.mktemp(request.param)
-    kinds, epochs, rate = {"kernel_size": 2, "depth": 2, "expand_ratio": 2}, 6, 0.05
+    kinds, epochs, rate = {"kernel_size": 2, "depth": 2, "expand_ratio": 2}, 12, 0.05
     if request.param == "attentive-nas":
         kinds |= {"width": 2, "resolution": 2}
     if request.param == "spos-shufflenet-v2":
@@ -65,7 +65,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "training": {
             "batch_size": 64,
             "stages": [
-                {"name": "largest", "epochs": 6, "learning_rate": 0.1},
+                {"name": "largest", "epochs": 9, "learning_rate": 0.1},
                 {"name": "all", "epochs": epochs, "learning_rate": rate, "elastic": kinds},
             ],
         },

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from snugnet.nn import BlockModule, ConvLayer, LinearLayer, SELayer
-from snugnet.nn.layers import batch_norm, convolve, cropped
+from snugnet.nn.layers import NormLayer, batch_norm, convolve, cropped
 from snugnet.spaces import Block, Layer
 
 DEPTHWISE = Layer("depthwise", "conv", 6, 6, 9, 7, 2, groups=6, norm=True, activation="relu")
@@ -163,3 +163,72 @@ def test_a_shortcut_adds_the_input_and_leaves_it_as_it_is() -> None:
     smaller = Block("b", (replace(layers[0], out_channels=3), replace(layers[1], in_channels=3)), ())
     torch.testing.assert_close(added(x, smaller), plain(x, replace(smaller, shortcut=None)) + x)
     assert torch.equal(x, before)
+
+
+# -- what cells are made of --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pools_over_an_odd_kernel_leave_out_what_lies_beyond_the_edge(size: int, stride: int) -> None:
+    x = torch.randn(2, 3, size, size)
+    average = BlockModule(Block("pool", (layer := Layer("pool", "avg_pool", 3, 3, size, 3, stride),)))(x)
+    torch.testing.assert_close(average, torch.nn.AvgPool2d(3, stride, 1, count_include_pad=False)(x))
+    greatest = BlockModule(Block("pool", (replace(layer, op="max_pool"),)))(x)
+    torch.testing.assert_close(greatest, F.max_pool2d(x, 3, stride, 1))
+    assert average.shape[-1] == greatest.shape[-1] == layer.out_resolution == -(-size // stride)
+    assert layer.madds == layer.params == 0
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_dilated_convolution(kernel: int, stride: int, groups: int) -> None:
+    layer = Layer("conv", "conv", 4, 4, 9, kernel, stride, groups=groups, dilation=2)
+    module, x = ConvLayer(layer), torch.randn(2, 4, 9, 9)
+    expected = F.conv2d(x, module.conv.weight, None, stride, kernel - 1, 2, groups)
+    torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x, replace(layer)), expected)
+    assert expected.shape[-1] == layer.out_resolution
+    assert (layer.madds, layer.params) == (
+        kernel**2 * 4 // groups * 4 * layer.out_resolution**2,
+        kernel**2 * 4 // groups * 4,
+    )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_alone(training: bool) -> None:
+    layer = Layer("norm", "norm", 4, 4, 5, activation="relu")
+    module, plain = NormLayer(layer).train(training), torch.nn.BatchNorm2d(4).train(training)
+    plain.load_state_dict(module.norm.state_dict())
+    x = torch.randn(3, 4, 5, 5)
+    before = x.clone()
+    torch.testing.assert_close(module(x), F.relu(plain(x)))
+    assert torch.equal(x, before)
+    assert (layer.madds, layer.params) == (0, sum(p.numel() for p in module.parameters()))
+    smaller = replace(layer, in_channels=2, out_channels=2)
+    module, static = NormLayer(layer).train(training), NormLayer(smaller).train(training)
+    static.load_state_dict(module.views(smaller))
+    torch.testing.assert_close(module(x[:, :2], smaller), static(x[:, :2]))
+
+
+def test_zeros_and_identities() -> None:
+    x = torch.randn(2, 3, 9, 9).half()
+    zero = BlockModule(Block("edge", (layer := Layer("zero", "zero", 3, 3, 9, stride=2),)))(x)
+    assert zero.dtype == x.dtype
+    assert zero.shape == (2, 3, 5, 5)
+    assert not zero.any()
+    assert (layer.madds, layer.params, layer.activations) == (0, 0, 0)
+    assert BlockModule(Block("edge", (Layer("identity", "identity", 3, 3, 9),)))(x) is x
+
+
+def test_the_factorized_reduction_of_darts() -> None:
+    """Two strided 1x1 convolutions, the second one pixel further on; odd sizes see zeros there."""
+    layers = (Layer("shift", "shift", 3, 3, 8), Layer("second", "conv", 3, 4, 8, stride=2, norm=True))
+    around = (Layer("first", "conv", 3, 4, 8, stride=2, norm=True),)
+    module = BlockModule(Block("reduce", layers, around, join="concat"))
+    x = torch.randn(5, 3, 8, 8)
+    first, second = (module.layer_modules()[name].conv.weight for name in ("first", "second"))
+    out = torch.cat((F.conv2d(x, first, None, 2), F.conv2d(x[:, :, 1:, 1:], second, None, 2)), 1)
+    torch.testing.assert_close(module(x), F.batch_norm(out, None, None, training=True))
+    assert module(torch.randn(5, 3, 9, 9)).shape[-1] == replace(layers[1], resolution=9).out_resolution

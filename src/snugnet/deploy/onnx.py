@@ -21,6 +21,7 @@ from snugnet.errors import ConfigError
 from snugnet.nn.network import module_name
 from snugnet.nn.quantise import activation_scale, weight_codes
 from snugnet.spaces.blueprint import Activation, Block, Blueprint, Layer
+from snugnet.spaces.graph import flow, steps
 
 OPSET = 17
 """Of a file unless another is asked for."""
@@ -59,9 +60,15 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
-    def block(self, block: Block) -> None:
-        """Write a block."""
-        name, entry = module_name(block), self.at
+    def gather(self, outputs: list[str], block: Block) -> str:
+        """Bring together what a block takes."""
+        source, *others = outputs
+        name, attributes = f"{module_name(block)}.gather", {"axis": 1} if block.gather == "concat" else {}
+        return self.node("Concat" if attributes else "Sum", name, *others, source=source, **attributes)
+
+    def block(self, block: Block, entry: str) -> str:
+        """Write a block that takes the output ``entry``."""
+        name, self.at = module_name(block), entry
         own, *around = block.branches
         sources = self.split(block, f"{name}.split") if block.split else (entry, entry)
         out = self.row(block, own.layers, sources[0])
@@ -71,6 +78,7 @@ class _Graph:
                 self.node("Concat", f"{name}.concat", out, source=beside, axis=1)
             else:
                 self.node("Add", f"{name}.shortcut", beside, source=out)
+        return self.at
 
     def split(self, block: Block, name: str) -> tuple[str, str]:
         """Write the split of an input into its odd and its even channels: shuffled as ShuffleNet is everywhere, then cut."""
@@ -107,6 +115,7 @@ class _Graph:
         self._activation(layer.activation, name)
 
     def _convolve(self, layer: Layer, name: str, inputs: list[str]) -> None:
+        dilated: dict[str, Any] = {"dilations": [layer.dilation] * 2} if layer.dilation > 1 else {}
         self.node(
             "Conv",
             name,
@@ -115,6 +124,7 @@ class _Graph:
             strides=[layer.stride] * 2,
             pads=[layer.padding] * 4,
             group=layer.groups,
+            **dilated,
         )
 
     def _quantised_conv(self, layer: Layer, name: str) -> None:
@@ -131,9 +141,16 @@ class _Graph:
         self.at = entry
         self._convolve(layer, name, inputs)
         if layer.norm:
-            keys = ("weight", "bias", "running_mean", "running_var")
-            norm = [self.weight(f"{name}.norm.{key}", self.state[f"{name}.norm.{key}"]) for key in keys]
-            self.node("BatchNormalization", f"{name}.norm", *norm, epsilon=BATCH_NORM_EPS)
+            self._batch_norm(name)
+
+    def _batch_norm(self, name: str) -> None:
+        keys = ("weight", "bias", "running_mean", "running_var")
+        norm = [self.weight(f"{name}.norm.{key}", self.state[f"{name}.norm.{key}"]) for key in keys]
+        self.node("BatchNormalization", f"{name}.norm", *norm, epsilon=BATCH_NORM_EPS)
+
+    def _norm(self, layer: Layer, name: str) -> None:
+        self._batch_norm(name)
+        self._activation(layer.activation, name)
 
     def _quantised_input(self, layer: Layer, name: str) -> None:
         """Clip at the highest level, which lies below what eight bits would hold, then to whole numbers and back."""
@@ -213,11 +230,24 @@ class _Graph:
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
             pads=[layer.padding] * 4,
-            count_include_pad=1,
+            count_include_pad=1 - layer.kernel % 2,
         )
 
     def _pool(self, layer: Layer, name: str) -> None:
         self.node("GlobalAveragePool", name)
+
+    def _identity(self, layer: Layer, name: str) -> None:
+        """Nothing to write."""
+
+    def _zero(self, layer: Layer, name: str) -> None:
+        """Zeros for as many images as there are."""
+        self.node("Shape", f"{name}.images", end=1)
+        size = self.integers(f"{name}.size", [layer.out_channels, *[layer.out_resolution] * 2])
+        self.node("Concat", f"{name}.shape", size, axis=0)
+        self.node("ConstantOfShape", name)
+
+    def _shift(self, layer: Layer, name: str) -> None:
+        self.node("Pad", name, self.integers(f"{name}.pads", [0, 0, -1, -1, 0, 0, 1, 1]))
 
     def _flatten(self, layer: Layer, name: str) -> None:
         self.node("Flatten", name, axis=1)
@@ -270,8 +300,7 @@ def onnx_model(
     if opset not in IR_VERSIONS:
         raise ConfigError(f"ONNX files are written with opset {' or '.join(map(str, IR_VERSIONS))}, got {opset!r}")
     graph = _Graph(state, "image", opset)
-    for block in blueprint.blocks:
-        graph.block(block)
+    flow(steps(blueprint), "image", graph.gather, graph.block)
     graph.nodes[-1].output[0] = "logits"
     size = blueprint.resolution
     made = helper.make_graph(

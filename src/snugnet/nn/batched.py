@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snugnet.nn.layers import ACTIVATIONS, ConvLayer, SELayer
@@ -62,10 +62,11 @@ def batched_conv(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor
     """A convolution of that size with the same weight for all architectures; batch statistics are each one's own."""
     x, weight, bias = step.operands(x, layer)
     if layer.depthwise:
-        x = F.conv2d(x, weight.repeat(archs, 1, 1, 1), None, layer.stride, layer.padding, groups=x.shape[1])
+        x = F.conv2d(x, weight.repeat(archs, 1, 1, 1), None, layer.stride, layer.padding, layer.dilation, x.shape[1])
     else:
-        x = grouped(F.conv2d(split(x, archs), weight, bias, layer.stride, layer.padding, groups=layer.groups), archs)
-    return _finish(step, layer, x, archs)
+        x = split(x, archs)
+        x = grouped(F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups), archs)
+    return batched_norm(step.norm, layer, x, archs)
 
 
 def batched_depthwise(
@@ -76,8 +77,8 @@ def batched_depthwise(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
-    out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride)
-    return _finish(step, layer, out, archs)
+    out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride, layer.dilation)
+    return batched_norm(step.norm, layer, out, archs)
 
 
 def batched_se(
@@ -100,11 +101,11 @@ def batched_se(
     return x * grouped(F.hardsigmoid(F.conv2d(hidden, state["expand.weight"], state["expand.bias"])), archs)
 
 
-def _finish(step: ConvLayer, layer: Layer, x: Tensor, archs: int) -> Tensor:
-    """Batch norm with each architecture's own batch statistics, then the activation."""
-    if step.norm is not None:
-        gamma, beta = (each[: layer.out_channels].repeat(archs) for each in (step.norm.weight, step.norm.bias))
-        x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=step.norm.eps)
+def batched_norm(norm: nn.BatchNorm2d | None, layer: Layer, x: Tensor, archs: int) -> Tensor:
+    """Batch norm, if any, with each architecture's own batch statistics, then the layer's activation."""
+    if norm is not None:
+        gamma, beta = (each[: layer.out_channels].repeat(archs) for each in (norm.weight, norm.bias))
+        x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=norm.eps)
     return ACTIVATIONS[layer.activation](x)
 
 
@@ -140,13 +141,15 @@ class _NestedDepthwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor, weight: Tensor, kernels: Sequence[int], stride: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, kept: Tensor, weight: Tensor, kernels: Sequence[int], stride: int, dilation: int
+    ) -> Tensor:
         """x (b, P * C, h, w), kept (P, m), weight (C, 1, k, k) -> (b, P * C, h', w')."""
         mask = nested_mask(kept, kernel_rings(kernels).to(x.device)).to(weight)
         gated = (weight[None] * mask[:, None, None]).flatten(0, 1)
         ctx.save_for_backward(x, gated, weight, kept)
-        ctx.kernels, ctx.stride = kernels, stride
-        return F.conv2d(x, gated, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
+        ctx.kernels, ctx.stride, ctx.dilation = kernels, stride, dilation
+        return F.conv2d(x, gated, None, stride, weight.shape[-1] // 2 * dilation, dilation, x.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -155,16 +158,16 @@ class _NestedDepthwise(torch.autograd.Function):
         (gradient,) = gradients
         x, gated, weight, kept = ctx.saved_tensors
         channels, archs = x.shape[1], len(kept)
-        size = weight.shape[-1]
+        size, dilation = weight.shape[-1], ctx.dilation
         d_x = torch.ops.aten.convolution_backward(
-            gradient, x, gated, None, [ctx.stride] * 2, [size // 2] * 2, [1, 1], False, [0, 0], channels,
+            gradient, x, gated, None, [ctx.stride] * 2, [size // 2 * dilation] * 2, [dilation] * 2, False, [0, 0], channels,
             [True, False, False],
         )[0]  # fmt: skip
         whole = []  # for each kernel size, the product with what that whole kernel would give
         for kernel in ctx.kernels:
             edge = (size - kernel) // 2
             centre = weight[:, :, edge : edge + kernel, edge : edge + kernel].repeat(archs, 1, 1, 1)
-            out = F.conv2d(x, centre, None, ctx.stride, kernel // 2, groups=channels)
+            out = F.conv2d(x, centre, None, ctx.stride, kernel // 2 * dilation, dilation, channels)
             whole.append((out * gradient).sum((0, 2, 3), dtype=kept.dtype).view(archs, -1).sum(1))
         d_kept = torch.stack([whole[0], *(b - a for a, b in pairwise(whole))], 1)
-        return d_x, d_kept, None, None, None
+        return d_x, d_kept, None, None, None, None

@@ -26,6 +26,7 @@ from torch import Tensor
 from snugnet.nn.batched import (
     batched_conv,
     batched_depthwise,
+    batched_norm,
     batched_se,
     grouped,
     placed,
@@ -34,10 +35,11 @@ from snugnet.nn.batched import (
     with_channels,
 )
 from snugnet.nn.gates import Probabilities, check_encoding, to_thermometer
-from snugnet.nn.layers import ConvLayer, LinearLayer, SELayer
+from snugnet.nn.layers import ConvLayer, LinearLayer, NormLayer, SELayer
 from snugnet.nn.network import Network, resized
 from snugnet.spaces import SearchSpace
 from snugnet.spaces.effects import Effect, Effects, Encoding, Position, Row, SizedLayer, effects
+from snugnet.spaces.graph import flow
 
 
 class GatedSupernet:
@@ -86,10 +88,9 @@ class GatedSupernet:
 
     def _run(self, images: Tensor, plan: Effects, draw: _Draw) -> Tensor:
         b, archs = images.shape[:2]
-        state = _State(images.flatten(1, 2), None, archs)
-        for position in plan.positions:
-            state = self._position(position, state, draw)
-        return state.x.reshape(b, archs, -1)
+        image = _State(images.flatten(1, 2), None, archs)
+        last = flow(plan.steps, image, _gathered, lambda position, state: self._position(position, state, draw))
+        return last.x.reshape(b, archs, -1)
 
     def _position(self, position: Position, state: _State, draw: _Draw) -> _State:
         total: Tensor | None = None
@@ -138,6 +139,17 @@ class _State:
         return _State(x, mask, self.archs)
 
 
+def _gathered(states: list[_State], position: Position) -> _State:
+    """Several outputs as the one that a position takes. Where their masks differ, they are applied first."""
+    if any(state.mask is not states[0].mask for state in states):
+        states = [_State(state.masked(), None, state.archs) for state in states]
+    if position.gather == "add":
+        return replace(states[0], x=sum((state.x for state in states[1:]), states[0].x))
+    archs, mask = states[0].archs, states[0].mask
+    x = torch.cat([state.x.unflatten(1, (archs, -1)) for state in states], 2).flatten(1, 2)
+    return _State(x, None if mask is None else torch.cat([mask] * len(states), 1), archs)
+
+
 def _layer(step: Any, sized: SizedLayer, state: _State, draw: _Draw) -> _State:
     """One layer at the size of its row's union."""
     layer, archs = sized.layer, state.archs
@@ -152,6 +164,8 @@ def _layer(step: Any, sized: SizedLayer, state: _State, draw: _Draw) -> _State:
         x = x.reshape(-1, archs * layer.out_channels, 1, 1)
     elif isinstance(step, SELayer):
         return replace(state, x=batched_se(step, layer, state.x, archs, state.mask, draw.mask(sized.hidden)))
+    elif isinstance(step, NormLayer):
+        return replace(state, x=batched_norm(step.norm, layer, state.x, archs))
     elif layer.op == "flatten":
         return state
     else:  # no weights, each channel by itself, at the resolution at hand

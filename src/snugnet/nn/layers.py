@@ -40,7 +40,7 @@ def cropped(weight: Tensor, out_channels: int, in_channels: int, kernel: int) ->
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:
-    """The convolution of a layer's stride and groups, zeros around it: (n, in, h, h) -> (n, out, h', h').
+    """The convolution of a layer's stride, dilation and groups, zeros around it: (n, in, h, h) -> (n, out, h', h').
 
     For gradients on a CPU two of them are done in another way, which gives the same numbers. A depthwise one takes up to ten times
     as long where the map is smaller than the kernel (oneDNN): there the outermost weights, which meet zeros alone, are left out,
@@ -51,13 +51,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
         x: the input.
         weight: shape (out, in / groups, k, k).
         bias: shape (out,), or none.
-        layer: stride and groups; the kernel is the weight's.
+        layer: stride, dilation and groups; the kernel is the weight's.
     """
-    size, kernel, stride = x.shape[-1], weight.shape[-1], layer.stride
+    size, kernel, stride, dilation = x.shape[-1], weight.shape[-1], layer.stride, layer.dilation
     trained = x.device.type == "cpu" and torch.is_grad_enabled()
-    fewer, small = kernel == 1 and stride > 1, layer.depthwise and size < kernel
+    fewer, small = kernel == 1 and stride > 1, layer.depthwise and size < kernel and dilation == 1
     if not trained or not (fewer or small):
-        return F.conv2d(x, weight, bias, stride, kernel // 2, groups=layer.groups)
+        return F.conv2d(x, weight, bias, stride, kernel // 2 * dilation, dilation, layer.groups)
     layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     if fewer:
         x = x[:, :, ::stride, ::stride].contiguous(memory_format=layout)
@@ -85,7 +85,8 @@ class ConvLayer(nn.Module):
             layer.out_channels,
             layer.kernel,
             layer.stride,
-            layer.kernel // 2,
+            layer.padding,
+            layer.dilation,
             groups=layer.groups,
             bias=layer.bias,
         )
@@ -126,9 +127,14 @@ class ConvLayer(nn.Module):
         if self.clip is not None:
             state["clip"] = self.clip
         if self.norm is not None:
-            for name, tensor in self.norm.state_dict(keep_vars=True).items():
-                state[f"norm.{name}"] = tensor[: layer.out_channels] if tensor.ndim else tensor
+            state |= norm_views(self.norm, layer.out_channels)
         return state
+
+
+def norm_views(norm: nn.BatchNorm2d, channels: int) -> dict[str, Tensor]:
+    """State of a batch norm over the leading channels, as views."""
+    state = norm.state_dict(keep_vars=True)
+    return {f"norm.{name}": tensor[:channels] if tensor.ndim else tensor for name, tensor in state.items()}
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
@@ -151,6 +157,25 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
         momentum or 0.0,
         norm.eps,
     )
+
+
+class NormLayer(nn.Module):
+    """Batch norm alone, then an activation. Shape is kept."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm = nn.BatchNorm2d(layer.out_channels)
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Run at full size, or on the leading channels."""
+        layer = layer or self.layer
+        x = self.norm(x) if layer is self.layer else batch_norm(x, self.norm, layer.out_channels)
+        return ACTIVATIONS[layer.activation](x)
+
+    def views(self, layer: Layer) -> dict[str, Tensor]:
+        """State of the static layer of that size, as views."""
+        return norm_views(self.norm, layer.out_channels)
 
 
 class SELayer(nn.Module):
@@ -200,11 +225,15 @@ class PoolLayer(nn.Module):
 
 
 class AvgPoolLayer(PoolLayer):
-    """Average pool: (n, c, h, w) -> (n, c, h', w'); zeros are added around an odd size, so that a stride of 2 rounds up."""
+    """Average pool: (n, c, h, w) -> (n, c, h', w').
+
+    Over an odd kernel, what lies beyond the edge does not count; over an even one, zeros that are added around an odd size do.
+    """
 
     def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
         """Means over squares of pixels."""
-        return F.avg_pool2d(x, self.layer.kernel, self.layer.stride, (layer or self.layer).padding)
+        kernel, padding = self.layer.kernel, (layer or self.layer).padding
+        return F.avg_pool2d(x, kernel, self.layer.stride, padding, count_include_pad=kernel % 2 == 0)
 
 
 class MaxPoolLayer(PoolLayer):
@@ -221,6 +250,35 @@ class ActivationLayer(PoolLayer):
     def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
         """Apply it to a copy."""
         return ACTIVATIONS[self.layer.activation](x.clone())
+
+
+class IdentityLayer(PoolLayer):
+    """What comes in."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Hand it on as it is."""
+        return x
+
+
+class ZeroLayer(PoolLayer):
+    """Zeros: (n, ...) -> (n, c, h', w'). Of the input only n is looked at."""
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Of the layer's output size."""
+        layer = layer or self.layer
+        return x.new_zeros((x.shape[0], layer.out_channels, layer.out_resolution, layer.out_resolution))
+
+
+class ShiftLayer(PoolLayer):
+    """The pixel below and to the right of each, zero beyond the edge. Shape is kept.
+
+    With a stride of 2 behind it, it takes the pixels that the same stride leaves out (the second half of DARTS's factorized
+    reduction; there odd sizes have no place).
+    """
+
+    def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
+        """Shift up and left."""
+        return F.pad(x, (-1, 1, -1, 1))
 
 
 class FlattenLayer(PoolLayer):
@@ -253,9 +311,10 @@ class LinearLayer(nn.Module):
         return state
 
 
-ElasticLayer = ConvLayer | SELayer | PoolLayer | LinearLayer
+ElasticLayer = ConvLayer | NormLayer | SELayer | PoolLayer | LinearLayer
 LAYERS: dict[str, type[ElasticLayer]] = {
     "conv": ConvLayer,
+    "norm": NormLayer,
     "se": SELayer,
     "activation": ActivationLayer,
     "avg_pool": AvgPoolLayer,
@@ -263,6 +322,9 @@ LAYERS: dict[str, type[ElasticLayer]] = {
     "pool": PoolLayer,
     "flatten": FlattenLayer,
     "linear": LinearLayer,
+    "identity": IdentityLayer,
+    "zero": ZeroLayer,
+    "shift": ShiftLayer,
 }
 
 

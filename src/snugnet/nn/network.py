@@ -15,6 +15,7 @@ from snugnet.errors import SpaceError
 from snugnet.nn.layers import BlockModule, ConvLayer
 from snugnet.nn.quantise import INITIAL_CLIP
 from snugnet.spaces.blueprint import Block, Blueprint
+from snugnet.spaces.graph import flow, steps
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,6 +32,11 @@ def resized(x: Tensor, resolution: int) -> Tensor:
     return F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
 
 
+def gathered(outputs: list[Tensor], block: Block) -> Tensor:
+    """Several outputs (n, c, h, w) as the one that a block takes."""
+    return torch.cat(outputs, 1) if block.gather == "concat" else sum(outputs[1:], outputs[0])
+
+
 class Network(nn.Module):
     """The static network that a blueprint describes: images (n, c, h, w), normalised, to logits (n, classes).
 
@@ -41,6 +47,7 @@ class Network(nn.Module):
     def __init__(self, blueprint: Blueprint, make: Callable[[Block], BlockModule] = BlockModule) -> None:
         super().__init__()
         self.blueprint = blueprint
+        self._steps = steps(blueprint)
         for block in blueprint.blocks:
             self.add_module(module_name(block), make(block))
 
@@ -50,9 +57,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to logits."""
-        for module in self.children():
-            x = module(x)
-        return x
+        return flow(self._steps, x, gathered, lambda block, x: self._modules[module_name(block)](x))  # type: ignore[misc]
 
 
 def with_layout(module: M, layout: torch.memory_format) -> M:

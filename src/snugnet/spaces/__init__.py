@@ -2,7 +2,9 @@
 
 from snugnet.spaces.attentive_nas import AttentiveNAS
 from snugnet.spaces.blueprint import Block, Blueprint, Layer
+from snugnet.spaces.darts import DARTS
 from snugnet.spaces.mobilenet_v2 import MobileNetV2
+from snugnet.spaces.nas_bench_201 import NASBench201
 from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
 from snugnet.spaces.resnet_mixed_precision import ResNetMixedPrecision
 from snugnet.spaces.space import (
@@ -22,8 +24,10 @@ __all__ = [
     "Block",
     "Blueprint",
     "Choice",
+    "DARTS",
     "Layer",
     "MobileNetV2",
+    "NASBench201",
     "OFAMobileNetV3",
     "Part",
     "Population",

@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-Op = Literal["conv", "se", "activation", "avg_pool", "max_pool", "pool", "flatten", "linear"]
+Op = Literal[
+    "conv", "se", "norm", "activation", "avg_pool", "max_pool", "pool", "flatten", "linear", "identity", "zero", "shift"
+]
 Activation = Literal["none", "relu", "relu6", "h_swish", "swish"]
 Join = Literal["add", "concat"]
 
@@ -30,13 +32,14 @@ class Layer:
     Attributes:
         name: name inside its block, such as ``"depthwise"``; the parameters' prefix in a state dict.
         op: ``conv`` (optionally batch norm, then activation), ``se`` (squeeze-and-excitation: pool, 1x1, ReLU, 1x1,
-            hard sigmoid, scale), ``activation`` alone, ``avg_pool`` (over 2x2 pixels), ``max_pool``, ``pool`` (global
-            average), ``flatten``, or ``linear``.
+            hard sigmoid, scale), ``norm`` (batch norm alone, then activation), ``activation`` alone, ``avg_pool``, ``max_pool``,
+            ``pool`` (global average), ``flatten``, ``linear``, ``identity``, ``zero`` (what is not there: zeros), or ``shift`` (up
+            and left by one pixel, zeros behind).
         in_channels: channels (or features) in.
         out_channels: channels (or features) out.
         resolution: height and width of the input, in pixels.
         kernel: side of the square kernel.
-        stride: stride of the convolution or the pool.
+        stride: of the convolution, the pool, or the zeros.
         groups: convolution groups; ``in_channels`` for a depthwise convolution.
         hidden: inner width of squeeze-and-excitation.
         norm: whether batch norm follows (a convolution has a bias only where none does).
@@ -44,6 +47,7 @@ class Layer:
         activation: what follows.
         weight_bits: of a convolution's weight; 0 for float.
         activation_bits: of a convolution's input, which is then clipped to [0, a learned clip]; 0 for float.
+        dilation: pixels from one tap of a convolution's kernel to the next.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Layer:
     activation: Activation = "none"
     weight_bits: int = 0
     activation_bits: int = 0
+    dilation: int = 1
 
     @property
     def depthwise(self) -> bool:
@@ -68,15 +73,21 @@ class Layer:
 
     @property
     def padding(self) -> int:
-        """Zeros on each side: half the kernel; for an average pool one where the size is odd (as in AttentiveNAS)."""
-        return self.resolution % 2 if self.op == "avg_pool" else self.kernel // 2
+        """Pixels on each side that an output may see beyond the edge: half the kernel, so that a stride rounds up.
+
+        Zeros for a convolution; nothing for a pool with a middle. An average over an even kernel counts one of zeros where the
+        size is odd (as in AttentiveNAS).
+        """
+        if self.op == "avg_pool" and self.kernel % 2 == 0:
+            return self.resolution % 2
+        return self.kernel // 2 * self.dilation
 
     @property
     def out_resolution(self) -> int:
         """Height and width of the output, in pixels (``ceil(resolution / stride)``, odd sizes included)."""
         if self.op in ("pool", "flatten", "linear"):
             return 1
-        return (self.resolution + 2 * self.padding - self.kernel) // self.stride + 1
+        return (self.resolution + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
     @property
     def madds(self) -> int:
@@ -104,6 +115,8 @@ class Layer:
                 return 2 * self.in_channels * self.hidden + self.hidden + self.in_channels
             case "linear":
                 return self.in_channels * self.out_channels + extra
+            case "norm":
+                return 2 * self.out_channels
             case _:
                 return 0
 
@@ -114,14 +127,15 @@ class Layer:
 
     @property
     def activations(self) -> int:
-        """Numbers in the output for one image: what has to be held in memory at least once."""
-        return self.out_channels * self.out_resolution**2
+        """Numbers in the output for one image: what has to be held in memory at least once; zeros need not be."""
+        return 0 if self.op == "zero" else self.out_channels * self.out_resolution**2
 
     def __str__(self) -> str:
         size = f"{self.in_channels}->{self.out_channels}"
         detail = {
             "conv": f"{'dw ' if self.depthwise else ''}{self.kernel}x{self.kernel}"
-            + (f" /{self.stride}" if self.stride > 1 else ""),
+            + (f" /{self.stride}" if self.stride > 1 else "")
+            + (f" dil {self.dilation}" if self.dilation > 1 else ""),
             "se": f"hidden {self.hidden}",
             "avg_pool": f"{self.kernel}x{self.kernel} /{self.stride}",
             "max_pool": f"{self.kernel}x{self.kernel} /{self.stride}",
@@ -169,6 +183,9 @@ class Block:
         join: how shortcut and layers come together: ``add``, or ``concat`` (the shortcut's channels, then the layers').
         split: whether the input, of an even number of channels, is split between the two: the layers take its odd channels
             (counted from 0), the shortcut the even ones. Behind a ``concat`` that is ShuffleNet's channel shuffle and split.
+        reads: names of the blocks before this one whose outputs are its input, the same in all architectures of a space; none
+            of them for the output of the block that stands before it (the image, for the first).
+        gather: how several outputs come together: ``add``, or ``concat`` (channels, in the order of ``reads``).
     """
 
     name: str
@@ -177,11 +194,18 @@ class Block:
     alternative: str = ""
     join: Join = "add"
     split: bool = False
+    reads: tuple[str, ...] = ()
+    gather: Join = "add"
 
     @property
     def key(self) -> str:
         """The name of its weights: alternatives share a position, not weights."""
         return f"{self.name}.{self.alternative}" if self.alternative else self.name
+
+    @property
+    def zero(self) -> bool:
+        """Whether the output is zeros, whatever the input: an edge that is not there."""
+        return self.shortcut is None and self.layers[-1].op == "zero"
 
     @property
     def all_layers(self) -> tuple[Layer, ...]:
@@ -284,12 +308,17 @@ class Blueprint:
     def __str__(self) -> str:
         lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]
         for block in self.blocks:
-            lines.append(block.key + _around(block))
+            lines.append(block.key + _taken(block) + _around(block))
             lines += [
                 f"  {layer!s:<69} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.all_layers
             ]
         lines.append(f"total {self.madds:,} MAdds, {self.params:,} params")
         return "\n".join(lines)
+
+
+def _taken(block: Block) -> str:
+    """Whose outputs a block takes, where that is not the block before."""
+    return f" <- {(' + ' if block.gather == 'add' else ' | ').join(block.reads)}" if block.reads else ""
 
 
 def _around(block: Block) -> str:

@@ -11,8 +11,10 @@ runs, which layers a row has, an activation, a kernel that mixes channels, any n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import SpaceError
-from snugnet.spaces.blueprint import Block, Layer, union_of_rows
+from snugnet.spaces.blueprint import Block, Join, Layer, union_of_rows
+from snugnet.spaces.graph import Step, in_order
 from snugnet.spaces.space import SearchSpace
 
 Encoding = Literal["single-path", "multi-path"]
@@ -98,12 +101,15 @@ class Position:
         rows: the blocks' own, then their shortcuts'.
         channels: of the output.
         width: of the output at its largest.
+        reads, gather: as in :class:`snugnet.spaces.Block`.
     """
 
     name: str
     rows: tuple[Row, ...]
     channels: Effect
     width: int
+    reads: tuple[str, ...] = ()
+    gather: Join = "add"
 
 
 class Fact(NamedTuple):
@@ -121,6 +127,11 @@ class Effects:
 
     space: SearchSpace
     positions: tuple[Position, ...]
+
+    @cached_property
+    def steps(self) -> tuple[Step[Position], ...]:
+        """The positions and whose outputs they take, first to last."""
+        return in_order(self.positions)
 
     def facts(self) -> Iterator[Fact]:
         """Everything that some choice decides, first layer to last."""
@@ -156,9 +167,11 @@ def effects(space: SearchSpace, encoding: Encoding = "single-path") -> Effects:
             a number of its inner layers, and neither the widths at its ends nor whether it is there.
 
     Raises:
-        SpaceError: a block is skipped under some options, but its output is smaller than its input.
+        SpaceError: a block is skipped under some options, but its output is smaller than its input, or others name it; what a
+            block reads, or where what is concatenated begins, is another under some options.
     """
     made: list[Position] = []
+    skipped: set[str] = set()
     for i, part in enumerate(space.parts):
         shape = tuple(len(space.choices[c].options) for c in part.choices)
         found: dict[str, _Blocks] = {}
@@ -166,7 +179,29 @@ def effects(space: SearchSpace, encoding: Encoding = "single-path") -> Effects:
             for block in space.part_blocks(i, indices):
                 found.setdefault(block.name, _Blocks(part.choices, shape, {})).at[indices] = block
         made += [_position(name, blocks, encoding) for name, blocks in found.items()]
-    return Effects(space, tuple(made))
+        skipped |= {name for name, blocks in found.items() if len(blocks.at) < math.prod(shape)}
+    plan = Effects(space, tuple(made))
+    _check_graph(plan, skipped)
+    return plan
+
+
+def _check_graph(plan: Effects, skipped: Collection[str]) -> None:
+    """Refuse what a graph leaves open.
+
+    Raises:
+        SpaceError: see :func:`effects`.
+    """
+    elastic = {position.name for position in plan.positions if position.channels.columns}
+    for position, sources, _ in plan.steps:
+        unclear = [name for name in (position.name, *position.reads) if position.reads and name in skipped]
+        if unclear:
+            raise SpaceError(
+                f"{unclear[0]} is skipped under some options, but stands in a graph ({position.name} reads "
+                f"{', '.join(position.reads)}); give it an alternative of one zero or identity layer instead"
+            )
+        moving = [name for name in sources[:-1] if name in elastic and position.gather == "concat"]
+        if moving:
+            raise SpaceError(f"{position.name} concatenates {moving[0]}, whose width is elastic, with what follows it")
 
 
 class _Blocks(NamedTuple):
@@ -201,6 +236,9 @@ _Rows = Mapping[tuple[int, ...], _Placed]
 
 def _position(name: str, blocks: _Blocks, encoding: Encoding) -> Position:
     joint = list(np.ndindex(blocks.shape))
+    wiring = list(dict.fromkeys((block.reads, block.gather) for block in blocks.at.values()))
+    if len(wiring) > 1:
+        raise SpaceError(f"what {name} reads is another under some options: {wiring[0]} and {wiring[1]}")
     body: dict[tuple[int, ...], _Placed] = {}
     around: dict[tuple[int, ...], _Placed] = {}
     for at in joint:
@@ -221,7 +259,7 @@ def _position(name: str, blocks: _Blocks, encoding: Encoding) -> Position:
         there = blocks.effect(dict.fromkeys(body, 1), 0)
         inner = {c for row in own for _, *numbers in row.layers for effect in numbers for c in effect.columns}
         own = _rows(blocks, body, inner - {*channels.columns, *entry.columns, *there.columns})
-    return Position(name, (*own, *_rows(blocks, around)), channels, max(channels.values))
+    return Position(name, (*own, *_rows(blocks, around)), channels, max(channels.values), *wiring[0])
 
 
 def _rows(blocks: _Blocks, placed: _Rows, apart: Collection[int] = ()) -> list[Row]:
@@ -244,6 +282,7 @@ def _rows(blocks: _Blocks, placed: _Rows, apart: Collection[int] = ()) -> list[R
     ]
 
 
+@lru_cache(maxsize=65536)
 def _structure(layer: Layer) -> Layer:
     """What is left of a layer without the numbers that a gate reaches, or that follow from them or from the image.
 

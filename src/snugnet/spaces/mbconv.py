@@ -128,6 +128,7 @@ class Assembly:
         choices: so far.
         parts: so far.
         sizes: options of the resolution where it is a choice (then the first one), else empty.
+        strides: of the parts so far, in a row.
     """
 
     def __init__(self, resolution: int, sizes: tuple[int, ...] = ()) -> None:
@@ -135,7 +136,7 @@ class Assembly:
         self.parts: list[Part] = []
         self.sizes = sizes
         self._resolution = resolution
-        self._strides: tuple[int, ...] = ()
+        self.strides: tuple[int, ...] = ()
         if sizes:
             self.choice("resolution", sizes, "resolution", (0,) * (len(sizes) - 1))
 
@@ -152,7 +153,15 @@ class Assembly:
         self.choices.append(Choice(name, options, kind, layers, parent, active))
         return len(self.choices) - 1
 
-    def part(self, name: str, columns: tuple[int, ...], build: Build, stride: int = 1) -> None:
+    def part(
+        self,
+        name: str,
+        columns: tuple[int, ...],
+        build: Build,
+        stride: int = 1,
+        *,
+        strides: tuple[int, ...] | None = None,
+    ) -> None:
         """Add a part.
 
         Args:
@@ -160,12 +169,14 @@ class Assembly:
             columns: of the choices that it depends on, but for the resolution.
             build: from the size of the input, then the options of those choices, to blocks.
             stride: by which the size shrinks for all parts that follow.
+            strides: of the parts on the way to it, where those are not all before it.
         """
+        strides = self.strides if strides is None else strides
         if self.sizes:
-            self.parts.append(Part(name, (0, *columns), partial(_at_resolution, build, self._strides)))
+            self.parts.append(Part(name, (0, *columns), partial(_at_resolution, build, strides)))
         else:
-            self.parts.append(Part(name, columns, partial(build, downsampled(self._resolution, self._strides))))
-        self._strides += (stride,)
+            self.parts.append(Part(name, columns, partial(build, downsampled(self._resolution, strides))))
+        self.strides += (stride,)
 
     def optional_part(self, name: str, position: int, depth: int, columns: tuple[int, ...], build: Build) -> None:
         """Add a part that is there where the option of the choice in column ``depth`` is above ``position``."""
@@ -239,14 +250,14 @@ def check_strides(stem_stride: Any, stage_strides: Any, stages: int) -> Sequence
     return strides
 
 
-def check_resolutions(resolution: Any, resolutions: Any) -> tuple[Any, tuple[int, ...]]:
-    """The image's resolution, 224 by default, and the options where it is a choice.
+def check_resolutions(resolution: Any, resolutions: Any, default: int = 224) -> tuple[Any, tuple[int, ...]]:
+    """The image's resolution, and the options where it is a choice.
 
     Raises:
         SpaceError: the two do not agree.
     """
     if resolutions is None:
-        return 224 if resolution is None else resolution, ()
+        return default if resolution is None else resolution, ()
     sizes = check_options("resolutions", resolutions, is_positive)
     if resolution not in (None, sizes[-1]):
         raise SpaceError(f"resolution is the largest of resolutions, {sizes[-1]}, or left out; got {resolution!r}")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from snugnet.errors import ConfigError, SpaceError
 from snugnet.nn.layers import BlockModule, ConvLayer, LinearLayer, cropped
-from snugnet.nn.network import Network, build, module_name, resized
+from snugnet.nn.network import Network, build, gathered, module_name, resized
 from snugnet.spaces import Block, Blueprint, SearchSpace
+from snugnet.spaces.graph import flow, steps
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -108,10 +109,18 @@ class Supernet(nn.Module):
             if not 0 <= rate < 1:
                 raise ConfigError(f"{name} is a rate in [0, 1), got {rate!r}")
         blueprint = self.space.blueprint(arch)
-        *body, head = blueprint.blocks
-        x = resized(x, blueprint.resolution)
-        for position, block in enumerate(body):
-            x = self.module_of(block)(x, block, drop_connect * position / len(body))
+        *body, head = steps(blueprint)
+        rates = {step.node.name: drop_connect * position / len(body) for position, step in enumerate(body)}
+
+        def run(block: Block, x: Tensor) -> Tensor:
+            if block is head.node:
+                return self._classified(block, x, classes, dropout)
+            return self.module_of(block)(x, block, rates[block.name])
+
+        return flow((*body, head), resized(x, blueprint.resolution), gathered, run)
+
+    def _classified(self, head: Block, x: Tensor, classes: Sequence[int] | Tensor | None, dropout: float) -> Tensor:
+        """The last block, with dropout before its last layer, for some classes or all."""
         module = self.module_of(head)
         for layer in head.layers[:-1]:
             x = module._modules[layer.name](x, layer)  # type: ignore[misc]

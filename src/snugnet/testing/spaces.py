@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from snugnet.costs import COSTS
 from snugnet.spaces import Block, Blueprint, Population, SearchSpace
+from snugnet.spaces.effects import effects
+from snugnet.spaces.graph import flow, in_order
 from snugnet.testing.contract import holds, works
 from snugnet.testing.exactness import check_exactness
 
 ROWS = 24  # architectures that are looked at one by one
 CLASSES = 3
+_RESIZING = ("conv", "linear")  # all other layers leave the channels as they are
 
 
 def check_space(space: SearchSpace, *, networks: bool = True, seed: int = 0) -> None:
@@ -39,6 +43,8 @@ def check_space(space: SearchSpace, *, networks: bool = True, seed: int = 0) -> 
     for row in rows:
         _check_blueprint(space, space.blueprint(row))
     _check_union(space, rows)
+    with works(space.name, "what a block reads is the same in every architecture"):
+        effects(space)
     _check_costs(space, rows)
     check_exactness(space, seed)
     if networks:
@@ -161,12 +167,34 @@ def _check_blueprint(space: SearchSpace, blueprint: Blueprint) -> None:
     holds(len(set(names)) == len(names), what, "names of blocks are unique in a blueprint", names)
     last = blueprint.blocks[-1].layers[-1]
     holds(last.op == "linear", what, "the last layer is the classifier, a linear one", last)
-    channels, resolution = blueprint.in_channels, blueprint.resolution
     for block in blueprint.blocks:
         own = [layer.name for layer in block.all_layers]
         holds(len(set(own)) == len(own), f"{what}, block {block.name}", "names of layers are unique in a block", own)
-        _check_branches(f"{what}, block {block.name}", block, channels, resolution)
-        channels, resolution = block.out_channels, block.out_resolution
+    with works(what, "a block reads blocks that stand before it, in every architecture"):
+        wired = in_order(blueprint.blocks)
+
+    def gather(outputs: list[_Size], block: Block) -> _Size:
+        own = f"{what}, block {block.name}"
+        same = len({output.resolution for output in outputs}) == 1
+        holds(same, own, "what it gathers is of one resolution", outputs)
+        widths = [output.channels for output in outputs]
+        if block.gather == "concat":
+            return _Size(sum(widths), outputs[0].resolution)
+        holds(len(set(widths)) == 1, own, "what it adds up has equally many channels", widths)
+        return outputs[0]
+
+    def run(block: Block, size: _Size) -> _Size:
+        _check_branches(f"{what}, block {block.name}", block, *size)
+        return _Size(block.out_channels, block.out_resolution)
+
+    flow(wired, _Size(blueprint.in_channels, blueprint.resolution), gather, run)
+
+
+class _Size(NamedTuple):
+    """Of an output."""
+
+    channels: int
+    resolution: int
 
 
 def _check_branches(what: str, block: Block, channels: int, resolution: int) -> None:
@@ -189,6 +217,12 @@ def _check_branches(what: str, block: Block, channels: int, resolution: int) -> 
             "its input goes on whole",
             f"{branch.channels} of {before[0]}",
         )
+        for layer in branch.layers:
+            holds(
+                layer.op in _RESIZING or layer.in_channels == layer.out_channels,
+                f"{what}, layer {layer.name}",
+                f"{layer.op} gives as many channels as it takes, {layer.in_channels}", layer.out_channels,
+            )  # fmt: skip
         for layer in branch.layers[:1]:
             holds(
                 (layer.in_channels, layer.resolution) == before,
@@ -215,7 +249,8 @@ def _check_union(space: SearchSpace, rows: Population) -> None:
                 holds(whole is not None, own, "the union holds every layer of every architecture")
                 assert whole is not None
                 fixed = [
-                    (getattr(layer, key), getattr(whole, key)) for key in ("op", "stride", "activation", "norm", "bias")
+                    (getattr(layer, key), getattr(whole, key))
+                    for key in ("op", "stride", "dilation", "activation", "norm", "bias")
                 ]
                 holds(all(a == b for a, b in fixed), own, "is the same operation in every architecture", fixed)
                 for size in ("in_channels", "out_channels", "kernel", "hidden"):
