@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from choice_space import ChoiceSpace
 from torch import Tensor, nn
+from under_gates import check_gradients, one_hot
 
 from snugnet.costs import counted_table, sample
 from snugnet.deploy import onnx_bytes
@@ -39,11 +39,6 @@ def frozen(randomise: Callable[[nn.Module, int], None]) -> Supernet:
 
 def images(n: int) -> Tensor:
     return torch.randn(n, 3, 6, 6, dtype=torch.float64)
-
-
-def one_hot(rows: np.ndarray) -> list[Tensor]:
-    columns = torch.from_numpy(rows.astype(np.int64)).T
-    return [F.one_hot(column, n).double() for column, n in zip(columns, SPACE.num_options.tolist(), strict=True)]
 
 
 def test_the_supernet_holds_all_alternatives(frozen: Supernet) -> None:
@@ -93,7 +88,7 @@ def test_hard_gates_give_each_sub_network(frozen: Supernet, encoding: Encoding) 
     gated = GatedSupernet(SPACE, frozen.network)
     for rows in (ROWS, RAW, RAW[-1:]):  # every architecture in one pass, canonical or not
         x = images(3 * len(rows)).unflatten(0, (3, len(rows)))
-        out = gated(x, one_hot(rows), encoding)
+        out = gated(x, one_hot(SPACE, rows), encoding)
         state = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
         for p, row in enumerate(rows):
             torch.testing.assert_close(out[:, p], frozen(x[:, p], row), rtol=1e-10, atol=1e-10)
@@ -103,33 +98,15 @@ def test_hard_gates_give_each_sub_network(frozen: Supernet, encoding: Encoding) 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("hard", [False, True])
 def test_gradients_against_finite_differences(frozen: Supernet, encoding: Encoding, hard: bool) -> None:
-    gated, pairs = GatedSupernet(SPACE, frozen.network), 3
-    x = images(4 * pairs).unflatten(0, (4, pairs))
-    weights = torch.randn(4, pairs, 4, dtype=torch.float64)
-    if hard:
-        points = one_hot(SPACE.sample(pairs, np.random.default_rng(3)))
-    else:
-        points = [torch.rand(pairs, n, dtype=torch.float64) for n in SPACE.num_options.tolist()]
-    points = [point.requires_grad_() for point in points]
-
-    def value(at: list[Tensor]) -> Tensor:
-        return (gated(x, at, encoding) * weights).sum()
-
-    gradients, step = torch.autograd.grad(value(points), points), 1e-6
-    for c, gradient in enumerate(gradients):
-        direction = torch.randn_like(points[c])
-        with torch.no_grad():
-            up, down = (
-                value([p + s * direction if i == c else p for i, p in enumerate(points)]) for s in (step, -step)
-            )
-        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * step), rtol=2e-5, atol=2e-6)
+    rows = SPACE.sample(3, np.random.default_rng(3)) if hard else None
+    check_gradients(GatedSupernet(SPACE, frozen.network), images(12).unflatten(0, (4, 3)), encoding, rows)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_an_alternative_that_nobody_chose_says_what_it_would_bring(frozen: Supernet, encoding: Encoding) -> None:
     """Its gate's gradient is the output's gradient times the alternative's own output."""
     row = SPACE.from_choices({"down.block": "k5", "flat.block": "plain", "flat.kernel": 3})
-    points = [point.requires_grad_() for point in one_hot(row)]
+    points = [point.requires_grad_() for point in one_hot(SPACE, row)]
     x = images(4)
     GatedSupernet(SPACE, frozen.network)(x[:, None], points, encoding).square().sum().backward()
     column = SPACE.column["flat.block"]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_spaces import TINY_SPACES
 from torch import Tensor, nn
+from under_gates import check_gradients, one_hot, random_logits
 
 from snugnet.errors import ConfigError
 from snugnet.nn import quantise
@@ -45,18 +46,6 @@ def supernets(randomise: Callable[[nn.Module, int], None]) -> dict[str, Supernet
         made[name] = Supernet(space, seed=1).double().requires_grad_(False)
         randomise(made[name], 2)
     return made
-
-
-def one_hot(space: SearchSpace, rows: np.ndarray) -> list[Tensor]:
-    """For each choice (pairs, m), float64."""
-    return [
-        F.one_hot(torch.from_numpy(rows[:, c].astype(np.int64)), len(choice.options)).double()
-        for c, choice in enumerate(space.choices)
-    ]
-
-
-def random_logits(space: SearchSpace, encoding: Encoding, pairs: int) -> Tensor:
-    return torch.randn(pairs, sum(num_gates(space, encoding)), dtype=torch.float64)
 
 
 def check_hard(supernet: Supernet, rows: np.ndarray, encoding: Encoding, images: int = 3) -> None:
@@ -199,33 +188,9 @@ def test_hard_gates_in_other_spaces(
 def test_gradients_of_the_probabilities_against_finite_differences(
     supernets: dict[str, Supernet], encoding: Encoding, hard: bool
 ) -> None:
-    """For every choice on its own, along a random direction; soft and hard values of the probabilities."""
-    gated = GatedSupernet(TINY, supernets["tiny"].network)
-    pairs = 2
-    x = torch.randn(2, pairs, 3, 5, 5, dtype=torch.float64)
-    weights = torch.randn(2, pairs, TINY.options["num_classes"], dtype=torch.float64)
-    if hard:
-        points = one_hot(TINY, TINY.sample(pairs, np.random.default_rng(3)))
-    else:
-        points = [torch.rand(pairs, len(choice.options), dtype=torch.float64) for choice in TINY.choices]
-    points = [point.requires_grad_() for point in points]
-
-    def value(at: list[Tensor]) -> Tensor:
-        return (gated(x, at, encoding) * weights).sum()
-
-    gradients = torch.autograd.grad(value(points), points)
-    step = 1e-6
-    for c, gradient in enumerate(gradients):
-        direction = torch.randn_like(points[c])
-        with torch.no_grad():
-            up, down = (
-                value([p + sign * step * direction if i == c else p for i, p in enumerate(points)]) for sign in (1, -1)
-            )
-        expected = (up - down) / (2 * step)
-        got = (gradient * direction).sum()
-        torch.testing.assert_close(
-            got, expected, rtol=2e-5, atol=2e-6, msg=lambda m, c=c: f"{TINY.choices[c].name}: {m}"
-        )
+    x = torch.randn(2, 2, 3, 5, 5, dtype=torch.float64)
+    rows = TINY.sample(2, np.random.default_rng(3)) if hard else None
+    gradients = check_gradients(GatedSupernet(TINY, supernets["tiny"].network), x, encoding, rows)
     assert sum(float(g.abs().sum()) > 0 for g in gradients) > 0.5 * TINY.d
 
 

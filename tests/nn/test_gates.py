@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from torch import Tensor
+from under_gates import random_logits
 
 from snugnet.nn.batched import kernel_rings, nested_mask
 from snugnet.nn.gated import prefixes
@@ -26,7 +26,7 @@ from snugnet.nn.gates import (
     thermometer,
     to_thermometer,
 )
-from snugnet.spaces import SearchSpace, get_space
+from snugnet.spaces import get_space
 
 ENCODINGS: list[Encoding] = ["single-path", "multi-path"]
 SPACE = get_space(
@@ -162,10 +162,6 @@ def test_prefixes_are_the_leading_channels() -> None:
 
 
 # -- draws and scores --------------------------------------------------------------------------------------------------
-
-
-def random_logits(space: SearchSpace, encoding: Encoding, pairs: int) -> Tensor:
-    return torch.randn(pairs, sum(num_gates(space, encoding)), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

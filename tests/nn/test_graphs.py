@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from under_gates import check_gradients
 
 from snugnet.deploy import onnx_bytes
 from snugnet.errors import SpaceError
@@ -158,25 +158,8 @@ def test_a_sub_network_is_the_one_written_by_hand(supernet: Supernet, row: np.nd
 @pytest.mark.parametrize("hard", [False, True])
 def test_gradients_against_finite_differences(supernet: Supernet, encoding: Encoding, hard: bool) -> None:
     supernet.eval().requires_grad_(False)
-    gated, pairs, step = GatedSupernet(SPACE, supernet.network), 3, 1e-6
-    x, weights = images(4 * pairs).unflatten(0, (4, pairs)), torch.randn(4, pairs, 3, dtype=torch.float64)
-    if hard:
-        columns = torch.from_numpy(ROWS[:pairs].astype(np.int64)).T
-        points = [F.one_hot(c, n).double() for c, n in zip(columns, SPACE.num_options.tolist(), strict=True)]
-    else:
-        points = [torch.rand(pairs, n, dtype=torch.float64) for n in SPACE.num_options.tolist()]
-    points = [point.requires_grad_() for point in points]
-
-    def value(at: list[Tensor]) -> Tensor:
-        return (gated(x, at, encoding) * weights).sum()
-
-    for c, gradient in enumerate(torch.autograd.grad(value(points), points)):
-        direction = torch.randn_like(points[c])
-        with torch.no_grad():
-            up, down = (
-                value([p + s * direction if i == c else p for i, p in enumerate(points)]) for s in (step, -step)
-            )
-        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * step), rtol=2e-5, atol=2e-6)
+    gated, x = GatedSupernet(SPACE, supernet.network), images(12).unflatten(0, (4, 3))
+    check_gradients(gated, x, encoding, ROWS[:3] if hard else None)
     supernet.requires_grad_(True)
 
 

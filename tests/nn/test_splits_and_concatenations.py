@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny_spaces import TINY_SPACES
 from torch import Tensor, nn
+from under_gates import check_gradients, one_hot
 
 from snugnet.costs import counted_table, sample
 from snugnet.deploy import onnx_bytes
@@ -262,16 +262,11 @@ def woven(randomise: Callable[[nn.Module, int], None]) -> Supernet:
     return supernet
 
 
-def one_hot(rows: np.ndarray) -> list[Tensor]:
-    columns = torch.from_numpy(rows.astype(np.int64)).T
-    return [F.one_hot(column, n).double() for column, n in zip(columns, WOVEN.num_options.tolist(), strict=True)]
-
-
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_hard_gates_give_each_sub_network(woven: Supernet, encoding: Encoding) -> None:
     woven.train()
     x = images(4 * len(ROWS), 6).unflatten(0, (4, len(ROWS)))
-    out = GatedSupernet(WOVEN, woven.network)(x, one_hot(ROWS), encoding)
+    out = GatedSupernet(WOVEN, woven.network)(x, one_hot(WOVEN, ROWS), encoding)
     state = {name: tensor.clone() for name, tensor in woven.state_dict().items()}
     for p, row in enumerate(ROWS):
         torch.testing.assert_close(out[:, p], woven(x[:, p], row), rtol=1e-10, atol=1e-10)
@@ -281,24 +276,8 @@ def test_hard_gates_give_each_sub_network(woven: Supernet, encoding: Encoding) -
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("hard", [False, True])
 def test_gradients_against_finite_differences(woven: Supernet, encoding: Encoding, hard: bool) -> None:
-    gated, pairs, step = GatedSupernet(WOVEN, woven.network), 3, 1e-6
-    x, weights = images(4 * pairs, 6).unflatten(0, (4, pairs)), torch.randn(4, pairs, 3, dtype=torch.float64)
-    if hard:
-        points = one_hot(WOVEN.sample(pairs, np.random.default_rng(3)))
-    else:
-        points = [torch.rand(pairs, n, dtype=torch.float64) for n in WOVEN.num_options.tolist()]
-    points = [point.requires_grad_() for point in points]
-
-    def value(at: list[Tensor]) -> Tensor:
-        return (gated(x, at, encoding) * weights).sum()
-
-    for c, gradient in enumerate(torch.autograd.grad(value(points), points)):
-        direction = torch.randn_like(points[c])
-        with torch.no_grad():
-            up, down = (
-                value([p + s * direction if i == c else p for i, p in enumerate(points)]) for s in (step, -step)
-            )
-        torch.testing.assert_close((gradient * direction).sum(), (up - down) / (2 * step), rtol=2e-5, atol=2e-6)
+    rows = WOVEN.sample(3, np.random.default_rng(3)) if hard else None
+    check_gradients(GatedSupernet(WOVEN, woven.network), images(12, 6).unflatten(0, (4, 3)), encoding, rows)
 
 
 def test_branches_say_what_is_read_and_where_it_is_written() -> None:

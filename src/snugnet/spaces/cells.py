@@ -33,3 +33,12 @@ def zero(channels: int, size: int, stride: int = 1) -> tuple[Layer, ...]:
 def node(name: str, edges: tuple[str, ...], channels: int, size: int) -> Block:
     """The sum of some edges."""
     return Block(name, identity(channels, size), reads=edges)
+
+
+def classifier(width: int, num_classes: int, size: int) -> tuple[Layer, ...]:
+    """Global average, and a linear layer with a bias."""
+    return (
+        Layer("pool", "pool", width, width, size),
+        Layer("flatten", "flatten", width, width, 1),
+        Layer("classifier", "linear", width, num_classes, 1, bias=True),
+    )

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from snugnet.errors import SpaceError
 from snugnet.spaces.blueprint import Activation, Block, Layer
-from snugnet.spaces.cells import identity, node, pool, relu, relu_conv, zero
+from snugnet.spaces.cells import classifier, identity, node, pool, relu, relu_conv, zero
 from snugnet.spaces.mbconv import Assembly, Build, MBConvSpace, check_counts, check_fields, check_resolutions
 from snugnet.spaces.space import Population, check_sequence, register
 
@@ -326,9 +326,4 @@ def _output(cell: str, numbers: tuple[int, ...], channels: int, size: int) -> tu
 
 
 def _head(width: int, num_classes: int, size: int) -> tuple[Block, ...]:
-    layers = (
-        Layer("pool", "pool", width, width, size),
-        Layer("flatten", "flatten", width, width, 1),
-        Layer("classifier", "linear", width, num_classes, 1, bias=True),
-    )
-    return (Block("head", layers),)
+    return (Block("head", classifier(width, num_classes, size)),)

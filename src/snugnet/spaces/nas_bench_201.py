@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from snugnet.errors import SpaceError
 from snugnet.spaces.blueprint import Block, Layer
-from snugnet.spaces.cells import identity, node, pool, relu_conv, zero
+from snugnet.spaces.cells import classifier, identity, node, pool, relu_conv, zero
 from snugnet.spaces.mbconv import Assembly, MBConvSpace, check_counts, check_fields, check_resolutions
 from snugnet.spaces.space import Population, register
 
@@ -204,10 +204,5 @@ def _reduction(name: str, before: int, size: int) -> tuple[Block, ...]:
 
 
 def _head(width: int, num_classes: int, size: int) -> tuple[Block, ...]:
-    layers = (
-        Layer("norm", "norm", width, width, size, activation="relu"),
-        Layer("pool", "pool", width, width, size),
-        Layer("flatten", "flatten", width, width, 1),
-        Layer("classifier", "linear", width, num_classes, 1, bias=True),
-    )
-    return (Block("head", layers),)
+    norm = Layer("norm", "norm", width, width, size, activation="relu")
+    return (Block("head", (norm, *classifier(width, num_classes, size))),)

@@ -89,8 +89,7 @@ class Counts:
             for target in range(step.targets):
                 here = slice(None) if step.targets == 1 else np.flatnonzero(state == target)
                 arrive = kept[step.target[kept] == target]
-                pick_among = self._pick_grouped if self._groups(t, target, arrive, len(at)) else self._pick
-                picked[here] = arrive[pick_among(t, target, arrive, at[here], uniforms[t, here])]
+                picked[here] = arrive[self._pick(t, target, arrive, at[here], uniforms[t, here])]
             np.subtract(at, self._shifts[t].take(picked), out=at)
             return picked, None
 
@@ -99,7 +98,10 @@ class Counts:
     def _pick(
         self, t: int, target: int, arrive: NDArray[np.intp], at: NDArray[np.int64], uniforms: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """For paths at given cells, which of the arriving transitions they came by: shape ``(n,)``."""
+        """For paths at given cells, which of the transitions that arrive at a target they came by: shape ``(n,)``."""
+        sums = self._sums_of(t, target, arrive, len(at))
+        if sums is not None:
+            return self._pick_grouped(t, arrive, sums, at, uniforms)
         source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
         behind = np.empty((len(arrive), len(at)))
         for row, k in zip(behind, arrive, strict=True):
@@ -112,13 +114,13 @@ class Counts:
             np.add(pick, row <= threshold, out=pick)
         return pick.astype(np.intp)
 
-    def _groups(self, t: int, target: int, arrive: NDArray[np.intp], draws: int) -> bool:
-        """Whether draws of these transitions go by groups; then their sums are there."""
+    def _sums_of(self, t: int, target: int, arrive: NDArray[np.intp], draws: int) -> NDArray[np.float64] | None:
+        """What :meth:`_make_sums` makes, once; none where draws are faster without."""
         if (t, target) not in self._sums and len(arrive) > _GROUPED and draws >= _GROUPED_DRAWS:
             size = _group_size(len(arrive))
             if -(-len(arrive) // size) * self.cells * 8 <= _GROUPED_BYTES:
                 self._sums[t, target] = self._make_sums(t, arrive, size)
-        return (t, target) in self._sums
+        return self._sums.get((t, target))
 
     def _make_sums(self, t: int, arrive: NDArray[np.intp], size: int) -> NDArray[np.float64]:
         """Paths by the transitions up to the end of each group of ``size``, at each cell: shape ``(groups, cells)``."""
@@ -132,11 +134,16 @@ class Counts:
         return np.stack(sums)
 
     def _pick_grouped(
-        self, t: int, target: int, arrive: NDArray[np.intp], at: NDArray[np.int64], uniforms: NDArray[np.float64]
+        self,
+        t: int,
+        arrive: NDArray[np.intp],
+        sums: NDArray[np.float64],
+        at: NDArray[np.int64],
+        uniforms: NDArray[np.float64],
     ) -> NDArray[np.intp]:
-        """What :meth:`_pick` gives, to the last bit, but first the group and then the transition in it."""
+        """What :meth:`_pick` gives without groups, to the last bit: first the group, then the transition in it."""
         source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
-        sums, size, cell = self._sums[t, target], _group_size(len(arrive)), at - self.pad
+        size, cell = _group_size(len(arrive)), at - self.pad
         threshold = _below(uniforms, sums[-1].take(cell))
         group = np.zeros(len(at), dtype=np.int16)
         for row in sums[:-1]:
