@@ -95,7 +95,8 @@ def test_many_scenarios(benchmark_module: Any) -> None:
     result = module.measure(family, few=5, lists=20, many=60)
     assert list(result) == ["5 scenarios", "20 different class lists", "60 scenarios"]
     assert result["60 scenarios"]["per_second"] > 60
-    assert 0 <= result["60 scenarios"]["scenarios_mb"] <= result["60 scenarios"]["peak_mb"]
+    # sixty scenarios are less than what a process gives back meanwhile, so only the order of the two can be told
+    assert result["60 scenarios"]["scenarios_mb"] <= result["60 scenarios"]["peak_mb"]
     scenarios = module.random_scenarios(family, 3, np.random.default_rng(0))
     with pytest.raises(SystemExit, match="superclass 2 under"):
         module.check(family.specialize_many(scenarios[::-1])[1:], scenarios[1:])
