@@ -64,6 +64,7 @@ def test_every_row_is_another_pair_of_cells() -> None:
     assert SPACE.size == (1 * 3 * 6 * 10 * 49**4) ** 2
     small = get_space(NAME, **{**TINY_SPACES[NAME], "operations": ["skip_connect", "sep_conv_5x5"]})
     every = np.indices(small.num_options.tolist()).reshape(small.d, -1).T.astype(np.int16)[::37]
+    every = np.unique(small.canonical(every), axis=0)
     assert len({json.dumps(small.to_dict(row)) for row in every}) == len(every)
 
 
@@ -116,11 +117,26 @@ def test_options_that_make_no_network_are_refused(options: dict[str, Any], words
         get_space(NAME, **options)
 
 
-def test_the_automaton_has_no_states() -> None:
-    """What a node costs is a function of its own three choices."""
+def test_the_automaton_remembers_the_inputs_alone() -> None:
+    """What an edge costs is a function of its node's inputs and of its own operation."""
     steps = counted_table(SPACE, "madds").automaton().steps
-    assert max(step.sources for step in steps) == 1
-    assert max(len(step.rows) for step in steps) == 10 * 7 * 7
+    assert max(step.sources for step in steps) == 10
+    assert max(len(step.rows) for step in steps) <= 10 * 7
+
+
+def test_an_operation_matters_where_its_edge_is_one_of_the_two() -> None:
+    rows = SPACE.sample(50, np.random.default_rng(0))
+    operations = SPACE.edge_operations(rows)
+    for row, chosen in zip(rows, operations, strict=True):
+        form = SPACE.to_dict(row)
+        written = {
+            f"{kind}.edge{source}{2 + i // 2}": operation
+            for kind in ("normal", "reduce")
+            for i, (operation, source) in enumerate(form[kind])
+        }
+        named = {edge.name: edge.operations[o] for edge, o in zip(SPACE.edges, chosen, strict=True)}
+        assert {name: o for name, o in named.items() if o != "none"} == written
+    assert [len(blocks) for blocks in SPACE.positions.values()] == [18] * 14 + [2] * 14
 
 
 def test_pictures_show_each_cell_once() -> None:

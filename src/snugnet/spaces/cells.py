@@ -2,7 +2,73 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
 from snugnet.spaces.blueprint import Block, Layer, Op
+from snugnet.spaces.mbconv import MBConvSpace
+from snugnet.spaces.space import Population
+
+NONE = "none"
+"""The operation of an edge that is not there."""
+
+
+class Edge(NamedTuple):
+    """One edge of a cell, the same in all cells of a kind.
+
+    Attributes:
+        name: of the choice of its operation, such as ``"normal.edge02"``.
+        source: number of the node that it comes from.
+        node: number of the node that it leads to.
+        column: of the choice of its operation.
+        operations: what may stand on it, :data:`NONE` first where it may be left out.
+        inputs: column of the choice that says which edges its node has; ``None`` where all are there and ``none`` is chosen
+            as any other operation.
+    """
+
+    name: str
+    source: int
+    node: int
+    column: int
+    operations: tuple[str, ...]
+    inputs: int | None
+
+    @property
+    def offset(self) -> int:
+        """Operations before the first option of its choice."""
+        return 0 if self.inputs is None else 1
+
+
+class CellSpace(MBConvSpace):
+    """A space of cells: graphs with a choice of operation on every edge, each repeated along the network."""
+
+    @property
+    @abstractmethod
+    def edges(self) -> tuple[Edge, ...]:
+        """Of all kinds of cells, in the order in which their nodes are made."""
+
+    @cached_property
+    def positions(self) -> dict[str, tuple[str, ...]]:
+        """The blocks of each edge, one a cell, first to last; by the edge's name."""
+        return {
+            edge.name: tuple(part.name for part in self.parts if edge.column in part.choices) for edge in self.edges
+        }
+
+    def edge_operations(self, archs: Population) -> NDArray[np.intp]:
+        """Which operation each edge has: places in :attr:`Edge.operations`, shape ``(n, edges)``.
+
+        Args:
+            archs: canonical rows, shape ``(n, d)``.
+        """
+        found = np.empty((len(archs), len(self.edges)), dtype=np.intp)
+        active = self.active(archs)
+        for e, edge in enumerate(self.edges):
+            found[:, e] = np.where(active[:, edge.column], archs[:, edge.column] + edge.offset, 0)
+        return found
 
 
 def relu(name: str, channels: int, size: int) -> Layer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import combinations
 from typing import Any, NamedTuple, Self
 
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from snugnet.errors import SpaceError
 from snugnet.spaces.blueprint import Activation, Block, Layer
-from snugnet.spaces.cells import classifier, identity, node, pool, relu, relu_conv, zero
-from snugnet.spaces.mbconv import Assembly, Build, MBConvSpace, check_counts, check_fields, check_resolutions
+from snugnet.spaces.cells import NONE, CellSpace, Edge, classifier, identity, node, pool, relu, relu_conv, zero
+from snugnet.spaces.mbconv import Assembly, Build, check_counts, check_fields, check_resolutions
 from snugnet.spaces.space import Population, check_sequence, register
 
 OPERATIONS = (
@@ -33,7 +33,7 @@ STEM_MULTIPLIER = 3
 
 
 @register
-class DARTS(MBConvSpace):
+class DARTS(CellSpace):
     """The space of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055, section 3.1.1), 1.1e18 pairs of cells.
 
     A cell has two inputs, the outputs of the two cells before it, each brought to the cell's channels by a 1x1 convolution (ReLU
@@ -113,6 +113,18 @@ class DARTS(MBConvSpace):
         made.part("head", (), partial(_head, inputs[1].channels, num_classes), strides=inputs[1].strides)
         return cls(options, tuple(made.choices), tuple(made.parts), in_channels, resolution)
 
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Fourteen of each kind of cell, where it has four nodes."""
+        operations = (NONE, *self.options["operations"])
+        return tuple(
+            Edge(name, source, number, self.column[name], operations, self.column[f"{kind}.node{number}.inputs"])
+            for kind in CELLS
+            for number in self._nodes
+            for source in range(number)
+            for name in [f"{kind}.edge{source}{number}"]
+        )
+
     @property
     def _nodes(self) -> range:
         """The numbers of a cell's nodes."""
@@ -124,11 +136,11 @@ class DARTS(MBConvSpace):
         named = super().to_dict(arch)
         form: dict[str, Any] = {"resolution": named["resolution"]} if "resolution" in named else {}
         for kind in CELLS:
-            pairs = []
-            for number in self._nodes:
-                base = f"{kind}.node{number}"
-                inputs = zip(("first", "second"), named[f"{base}.inputs"].split("+"), strict=True)
-                pairs += [[named[f"{base}.{which}"], int(source)] for which, source in inputs]
+            pairs = [
+                [named[f"{kind}.edge{source}{number}"], int(source)]
+                for number in self._nodes
+                for source in named[f"{kind}.node{number}.inputs"].split("+")
+            ]
             form |= {kind: pairs, f"{kind}_concat": list(self._nodes)}
         return form
 
@@ -153,8 +165,8 @@ class DARTS(MBConvSpace):
                 )
                 if a == b:
                     raise SpaceError(f"{kind}: node {number} takes node {a} twice; its two inputs are different nodes")
-                base = f"{kind}.node{number}"
-                named |= {f"{base}.inputs": f"{a}+{b}", f"{base}.first": first, f"{base}.second": second}
+                named[f"{kind}.node{number}.inputs"] = f"{a}+{b}"
+                named |= {f"{kind}.edge{a}{number}": first, f"{kind}.edge{b}{number}": second}
         return self.from_choices(named)
 
     def _check_edge(self, kind: str, number: int, edge: Any) -> tuple[str, int]:
@@ -185,19 +197,23 @@ _Inputs = tuple[_Output, _Output]
 
 def _choices(
     made: Assembly, kind: str, position: int, nodes: int, operations: tuple[str, ...]
-) -> dict[int, tuple[int, int, int]]:
-    """Of each node of a cell: its two inputs, and the operation on the first and on the second; their columns."""
+) -> dict[int, tuple[int, tuple[int, ...]]]:
+    """Of each node of a cell: its two inputs, and the operation on each edge to it, which matters where that is one of the two;
+    their columns."""
     columns = {}
     for i in range(nodes):
         number = INPUTS + i
-        pairs = tuple(f"{a}+{b}" for a, b in combinations(range(number), 2))
-        name = f"{kind}.node{number}"
-        inputs = made.choice(f"{name}.inputs", pairs, "inputs", (position + i,) * (len(pairs) - 1))
-        first, second = (
-            made.choice(f"{name}.{which}", operations, "operation", (position + i,) * (len(operations) - 1))
-            for which in ("first", "second")
-        )
-        columns[number] = inputs, first, second
+        pairs = tuple(combinations(range(number), 2))
+        name = f"{kind}.node{number}.inputs"
+        inputs = made.choice(name, tuple(f"{a}+{b}" for a, b in pairs), "inputs", (position + i,) * (len(pairs) - 1))
+        edges = tuple(
+            made.choice(
+                f"{kind}.edge{source}{number}", operations, "operation", (position + i,) * (len(operations) - 1),
+                name, tuple(source in pair for pair in pairs),
+            )
+            for source in range(number)
+        )  # fmt: skip
+        columns[number] = inputs, edges
     return columns
 
 
@@ -215,7 +231,12 @@ def _put_stem(made: Assembly, stem: str, in_channels: int, channels: int) -> _In
 
 
 def _put_cell(
-    made: Assembly, name: str, inputs: _Inputs, channels: int, columns: Mapping[int, tuple[int, int, int]], stride: int
+    made: Assembly,
+    name: str,
+    inputs: _Inputs,
+    channels: int,
+    columns: Mapping[int, tuple[int, tuple[int, ...]]],
+    stride: int,
 ) -> _Inputs:
     """Put down a cell; returns what the next one takes."""
     before = inputs[1].strides
@@ -225,13 +246,11 @@ def _put_cell(
         own = f"{name}.input{i}"
         build: Build = partial(_input, own, each.name, each.channels, channels, halves)
         made.part(own, (), build, strides=each.strides)
-    for number, (pair, first, second) in columns.items():
-        for source in range(number):
+    for number, (pair, operations) in columns.items():
+        for source, operation in enumerate(operations):
             own, outer = f"{name}.edge{source}{number}", source < INPUTS
-            # node 0 can only be the first of two, the last one before a node only the second
-            operations = ((first,) if source < number - 1 else ()) + ((second,) if source else ())
             build = partial(_edge, name, source, number, channels, stride if outer else 1)
-            made.part(own, (pair, *operations), build, strides=before if outer else after)
+            made.part(own, (pair, operation), build, strides=before if outer else after)
         edges = tuple(f"{name}.edge{source}{number}" for source in range(number))
         made.part(f"{name}.node{number}", (), partial(_node, f"{name}.node{number}", edges, channels), strides=after)
     made.part(f"{name}.output", (), partial(_output, name, tuple(columns), channels), strides=after)
@@ -273,14 +292,11 @@ def _halves(name: str, source: str, before: int, after: int, size: int, alternat
 
 
 def _edge(
-    cell: str, source: int, number: int, channels: int, stride: int, size: int, inputs: str, *operations: str
+    cell: str, source: int, number: int, channels: int, stride: int, size: int, inputs: str, operation: str
 ) -> tuple[Block, ...]:
-    """What stands between two nodes: the operation that the pair of inputs gives it, or zero."""
-    if str(source) not in inputs.split("+"):
-        operation = "none"
-    else:
-        operation = operations[0] if inputs.startswith(f"{source}+") else operations[-1]
-    return _operation(cell, source, number, channels, stride, size, operation)
+    """What stands between two nodes: an operation where the source is one of the node's inputs, or zero."""
+    there = str(source) in inputs.split("+")
+    return _operation(cell, source, number, channels, stride, size, operation if there else NONE)
 
 
 @lru_cache(maxsize=65536)

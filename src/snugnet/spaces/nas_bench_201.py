@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
 from snugnet.errors import SpaceError
 from snugnet.spaces.blueprint import Block, Layer
-from snugnet.spaces.cells import classifier, identity, node, pool, relu_conv, zero
-from snugnet.spaces.mbconv import Assembly, MBConvSpace, check_counts, check_fields, check_resolutions
+from snugnet.spaces.cells import CellSpace, Edge, classifier, identity, node, pool, relu_conv, zero
+from snugnet.spaces.mbconv import Assembly, check_counts, check_fields, check_resolutions
 from snugnet.spaces.space import Population, register
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
@@ -24,7 +24,7 @@ FORM = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
 
 
 @register
-class NASBench201(MBConvSpace):
+class NASBench201(CellSpace):
     """The space of NAS-Bench-201 (Dong and Yang, ICLR 2020, arXiv 2001.00326, section 2.1), 15,625 architectures.
 
     A cell is a graph of four nodes, each the sum of operations on all earlier ones: six edges, and one choice for each, the same
@@ -92,6 +92,12 @@ class NASBench201(MBConvSpace):
                 before = f"{name}.node3"
         made.part("head", (), partial(_head, channels << STAGES - 1, num_classes))
         return cls(options, tuple(made.choices), tuple(made.parts), in_channels, resolution)
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """The six, in the order in which architectures are written."""
+        named = ((f"edge{a}{b}", a, b) for a, b in EDGES)
+        return tuple(Edge(name, a, b, self.column[name], OPERATIONS, None) for name, a, b in named)
 
     def to_dict(self, arch: ArrayLike) -> dict[str, Any]:
         """The JSON form: ``arch_str``, as the benchmark writes it, and the resolution where it is a choice."""
