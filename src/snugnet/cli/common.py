@@ -264,3 +264,20 @@ def load_family(family: str) -> Family:
 def slug(name: str) -> str:
     """A name as part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "group"
+
+
+def packaged_recipe(name: str) -> Path:
+    """A recipe of the package (``recipes/quickstart.yaml``): of the checkout that this file is in, or as the wheel installed it.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    from importlib import metadata
+
+    checkout = Path(__file__).resolve().parents[3] / name
+    if checkout.is_file():
+        return checkout
+    for file in metadata.files("snugnet") or ():
+        if file.as_posix().endswith(f"share/snugnet/{name}"):
+            return Path(str(file.locate()))
+    raise ConfigError(f"{name} is not installed; install snugnet anew")

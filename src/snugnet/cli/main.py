@@ -20,6 +20,7 @@ from snugnet.cli.predictor import app as predictor
 from snugnet.cli.quickstart import quickstart
 from snugnet.cli.retrain import retrain
 from snugnet.cli.search import search
+from snugnet.cli.search_cell import search_cell
 from snugnet.cli.space import app as space
 from snugnet.cli.specialize import specialize
 from snugnet.cli.study import study
@@ -55,7 +56,7 @@ def _options(
     pass
 
 
-for command in (quickstart, train, specialize, search, optimise, retrain, evaluate, export, study, plot):
+for command in (quickstart, train, specialize, search, search_cell, optimise, retrain, evaluate, export, study, plot):
     app.command()(command)
 app.add_typer(space, name="space")
 app.add_typer(predictor, name="predictor")

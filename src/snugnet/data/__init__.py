@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snugnet.data.batches import Batches, evaluation_batches
     from snugnet.data.config import AugmentConfig, DataConfig, read_config
-    from snugnet.data.dataset import GroupedImages, ImageSet, load_data, load_split
+    from snugnet.data.dataset import GroupedImages, ImageSet, load_data, load_split, mean_std
     from snugnet.data.groups import BUILT_IN_GROUPINGS, Groups, read_grouping, select_groups
     from snugnet.data.images import decode_image
     from snugnet.data.transforms import Augment, normalise
@@ -27,6 +27,7 @@ __all__ = [
     "evaluation_batches",
     "load_data",
     "load_split",
+    "mean_std",
     "normalise",
     "read_config",
     "read_grouping",
@@ -36,7 +37,7 @@ __all__ = [
 _HOME = {
     "batches": ("Batches", "evaluation_batches"),
     "config": ("AugmentConfig", "DataConfig", "read_config"),
-    "dataset": ("GroupedImages", "ImageSet", "load_data", "load_split"),
+    "dataset": ("GroupedImages", "ImageSet", "load_data", "load_split", "mean_std"),
     "groups": ("BUILT_IN_GROUPINGS", "Groups", "read_grouping", "select_groups"),
     "images": ("decode_image",),
     "transforms": ("Augment", "normalise"),

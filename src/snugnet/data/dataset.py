@@ -145,7 +145,7 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
             notes.append(f"{absent} of {len(groups.classes)} classes have no {name} image")
     if groups.one_class:
         notes.append(f"groups of one class cannot be specialised to: {', '.join(groups.one_class)}")
-    mean, std = _mean_std(sets["train"].images)
+    mean, std = mean_std(sets["train"].images)
     report = {
         "source": config.source,
         "rows": {name: len(sets[name]) for name in _SPLITS},
@@ -385,7 +385,7 @@ def _skipped(decoded: Decoded, part: slice) -> dict[str, Any]:
     return {"count": len(names), "first": names[:5]}
 
 
-def _mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Exact mean and standard deviation of each channel, in 0..1 (sums of whole numbers, so order does not matter)."""
     import torch
 
