@@ -93,7 +93,7 @@ class NetworkTraining:
     def __post_init__(self) -> None:
         assert self.config.batch_size is not None
         self.path = self.folder / CHECKPOINT
-        self.augment = Augment(self.recipe.augment)
+        self.augment = Augment(self.recipe.augment, self.images.mean)
         device = self.fabric.device
         self.batches = Batches(self.images.train, self.config.batch_size, self.recipe.seed, device=device)
         self.validation = self.images.validation.to(device)
