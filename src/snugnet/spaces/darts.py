@@ -44,8 +44,8 @@ class DARTS(MBConvSpace):
 
     ``sep_conv`` is ReLU, depthwise, 1x1, batch norm, twice; ``dil_conv`` is that once, its taps two pixels apart; a pool over 3x3 pixels
     leaves out what lies beyond the edge; ``skip_connect`` is the identity, and a factorized reduction at stride 2. DARTS's
-    eighth operation, ``none``, is in no cell that was derived: here it is every edge that no node has chosen. There is no
-    auxiliary classifier; training adds one where it wants it.
+    eighth operation, ``none``, is in no cell that was derived: here it is every edge that no node has chosen. The
+    auxiliary classifier is no part of a network; training adds one to the second reduction cell where it wants it.
 
     Counts: ``madds`` are those of convolutions and linear layers, as everywhere in this package. The published cell (DARTS V2)
     has 3,349,342 params and 528,359,040 MAdds at 36 channels and 20 cells on CIFAR-10, and 4,718,752 and 529,911,552 at 48 and
@@ -112,6 +112,11 @@ class DARTS(MBConvSpace):
             inputs = _put_cell(made, f"cell{cell + 1}", inputs, channels, columns[CELLS[reduces]], 1 + reduces)
         made.part("head", (), partial(_head, inputs[1].channels, num_classes), strides=inputs[1].strides)
         return cls(options, tuple(made.choices), tuple(made.parts), in_channels, resolution)
+
+    @property
+    def auxiliary_block(self) -> str:
+        """The output of the second reduction cell, two thirds down the network."""
+        return f"cell{2 * self.options['cells'] // 3 + 1}.output"
 
     @property
     def _nodes(self) -> range:

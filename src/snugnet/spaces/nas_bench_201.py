@@ -93,6 +93,11 @@ class NASBench201(MBConvSpace):
         made.part("head", (), partial(_head, channels << STAGES - 1, num_classes))
         return cls(options, tuple(made.choices), tuple(made.parts), in_channels, resolution)
 
+    @property
+    def auxiliary_block(self) -> str:
+        """The second residual block that halves the size, two thirds down the network."""
+        return f"reduction{STAGES - 1}"
+
     def to_dict(self, arch: ArrayLike) -> dict[str, Any]:
         """The JSON form: ``arch_str``, as the benchmark writes it, and the resolution where it is a choice."""
         chosen = {"resolution": self.resolution_of(self.rows(arch)[0])} if "resolution" in self.column else {}
