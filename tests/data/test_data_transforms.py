@@ -9,9 +9,7 @@ import snugnet
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 
 MEAN = (0.25, 0.5, 0.75)
-EVERYTHING = AugmentConfig(
-    random_resized_crop=(0.4, 1.0), flip=True, rotate=15, color_jitter=0.3, erase=0.5, cutout=4
-)
+EVERYTHING = AugmentConfig(random_resized_crop=(0.4, 1.0), flip=True, rotate=15, color_jitter=0.3, erase=0.5, cutout=4)
 EACH = {
     "crop": AugmentConfig(crop_padding=3),
     "resized crop": AugmentConfig(random_resized_crop=(0.4, 1.0)),
@@ -79,7 +77,9 @@ def test_the_global_seed_reproduces_bit_for_bit(name: str) -> None:
 def test_each_image_has_its_own_parameters(name: str) -> None:
     torch.manual_seed(0)
     same = pixels(1).expand(32, 3, 12, 12)
-    assert len({tuple(image.flatten().tolist()) for image in Augment(EACH[name], MEAN)(same)}) > (1 if name == "flip" else 8)
+    assert len({tuple(image.flatten().tolist()) for image in Augment(EACH[name], MEAN)(same)}) > (
+        1 if name == "flip" else 8
+    )
 
 
 @pytest.mark.parametrize("name", EACH)
