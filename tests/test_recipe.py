@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from snugnet.errors import ConfigError
-from snugnet.recipe import Recipe, load_recipe, parse_recipe
+from snugnet.recipe import NetworkRecipe, Recipe, load_recipe, parse_network_recipe, parse_recipe
 from snugnet.yaml_content import read_assignment
 
 RECIPES = [
@@ -97,6 +97,20 @@ def test_mixed_precision_and_retraining_at_the_papers_scale() -> None:
     assert [round(budget / 2**30, 2) for budget in bits.evaluation.budgets] == [6.32, 14.21, 25.27]  # type: ignore[operator, union-attr]
 
 
+def test_the_recipe_of_one_network_needs_no_family(small: Path) -> None:
+    """Both kinds come back from what a network carries, each as what it is, and resolve their batch."""
+    whole = load_recipe(small)
+    keys = ("seed", "device", "precision", "threads", "data", "augment", "space", "retraining")
+    alone = parse_network_recipe({key: whole.to_json()[key] for key in keys})
+    assert type(alone) is NetworkRecipe
+    assert parse_network_recipe(alone.to_json()) == alone
+    assert parse_network_recipe(whole.to_json()) == whole
+    assert alone.retraining.scratch.resolved(alone.batch_size).batch_size == 96
+    assert whole.retraining.scratch.resolved(whole.batch_size).batch_size == whole.training.batch_size == 128
+    with pytest.raises(ConfigError, match="no key 'generator'; allowed: name, seed"):
+        parse_network_recipe({**alone.to_json(), "generator": {}})
+
+
 def test_json_gives_the_same_recipe_again(small: Path) -> None:
     recipe = load_recipe(small)
     assert Recipe.model_validate(recipe.to_json()) == recipe
@@ -135,7 +149,7 @@ def test_an_override_fills_a_section_that_is_empty_in_the_file(write: Callable[[
     [
         ("training.batchsize=64", "no key 'training.batchsize'; did you mean 'batch_size'? allowed: batch_size, stages"),
         ("training.stages.0.epoch=1", "no key 'training.stages.0.epoch'; did you mean 'epochs'? allowed: name, epochs"),
-        ("zzz=1", "no key 'zzz'; allowed: name, output, seed"),
+        ("zzz=1", "no key 'zzz'; allowed: name, seed, device"),
         ("data.zzz=1", "no key 'data.zzz'; allowed: source, resolution"),
         ("training.batch_size=many", "training.batch_size is 'many': input should be a valid integer"),
         ("training.batch_size=1", "training.batch_size is 1: input should be greater than or equal to 2"),
@@ -172,6 +186,10 @@ def test_an_override_fills_a_section_that_is_empty_in_the_file(write: Callable[[
         ("data.on_bad_image=ignore", "'error' or 'skip'"),
         ("seed=-1", "seed is -1"),
         ("name=[a]", "name is ['a']: input should be a valid string"),
+        ("augment.cutout=17", "augment.cutout is 17 pixels a side, and images have 16; make it smaller"),
+        ("augment.cutout=-1", "augment.cutout is -1"),
+        ("retraining.scratch.drop_path=1", "retraining.scratch.drop_path is 1"),
+        ("retraining.inherited.clip=0", "retraining.inherited.clip is 0"),
         ("name=2024-01-01", "name is datetime.date(2024, 1, 1)"),
     ],
 )  # fmt: skip

@@ -159,7 +159,9 @@ def find_limits(space: CellSpace, most: Mapping[str, Any], least: Mapping[str, A
                 measured = measured_cost(space, cost, device)
                 table, never = measured.table, measured.unmeasured
             elif cost not in COSTS and cost in ("latency_ms", "energy_mj"):
-                raise ConfigError(f"{cost} is measured on a device: give one, as --device or in the name ({cost}@raspi4)")
+                raise ConfigError(
+                    f"{cost} is measured on a device: give one, as --device or in the name ({cost}@raspi4)"
+                )
             else:
                 table, never = counted_table(space, cost), None
             limits.append(Limit(table, resolve_budget(amount, table.range), at_least, never))
@@ -293,7 +295,9 @@ class _Search:
             if not describe_differences(content.get("made_with"), made_with):
                 return LookupGraph.from_json(content["graph"])
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [(self.recipe.model_dump(mode="json"), cost, b, str(folder / f"{cost}-{i}")) for i, b in enumerate(bounds)]
+        jobs = [
+            (self.recipe.model_dump(mode="json"), cost, b, str(folder / f"{cost}-{i}")) for i, b in enumerate(bounds)
+        ]
         workers = min(lookup.workers or (os.cpu_count() or 1 if self.device.type == "cpu" else 1), len(jobs))
         graph = LookupGraph(cost, bounds, tuple(_in_processes(_point, jobs, workers)))
         write_atomically(path, json_text({"made_with": made_with, "graph": graph.to_json()}).encode())
@@ -348,9 +352,7 @@ def _point(recipe: dict[str, Any], cost: str, bound: float, folder: str) -> floa
     return float(limit.table(derive(search.target, found.scores))[0])
 
 
-def _in_processes(
-    job: Callable[..., float], arguments: Sequence[tuple[Any, ...]], workers: int
-) -> list[float]:
+def _in_processes(job: Callable[..., float], arguments: Sequence[tuple[Any, ...]], workers: int) -> list[float]:
     """The results of some jobs, in order; several at once have a thread each."""
     if workers == 1:
         return [job(*each) for each in arguments]

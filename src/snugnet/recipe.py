@@ -158,14 +158,20 @@ class ScratchConfig(Config):
 
     Attributes:
         epochs: passes over the training images of the network's classes.
-        batch_size: images a step; that of the supernet's training without it.
+        batch_size: images a step; without it that of the supernet's training, or :attr:`NetworkRecipe.batch_size`.
         learning_rate: at the start; without it 0.5 for 1024 images a step, and less in proportion for fewer.
         schedule: how it falls to 0: ``linear`` or by a ``cosine``.
         warmup_epochs: over which it first rises from 0.
         distillation: weight of the loss against the family's largest network, beside the loss against the labels; 0 for none.
         label_smoothing: share of the target spread over the classes.
-        momentum: of SGD, which is Nesterov's.
+        momentum: of SGD.
+        nesterov: whether that momentum is Nesterov's; DARTS's is plain.
         weight_decay: of SGD, on every parameter but biases and batch norm.
+        clip: largest norm of the whole gradient, to which a larger one is scaled down.
+        drop_path: rate at the end of the training, rising linearly from 0 at its start, at which operations of cells, or what stands
+            around an identity, are dropped; see :class:`snugnet.nn.network.Network`.
+        auxiliary: weight of the loss of a second classifier on the space's auxiliary block
+            (:attr:`snugnet.spaces.SearchSpace.auxiliary_block`), which is there for the training alone.
         checkpoint_seconds: at most so much work is lost when a run is stopped.
         log_every: steps between two lines of the log.
     """
@@ -178,7 +184,11 @@ class ScratchConfig(Config):
     distillation: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
     weight_decay: float = Field(default=4e-5, ge=0)
+    clip: float | None = Field(default=None, gt=0)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    auxiliary: float = Field(default=0.0, ge=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_every: int = Field(default=20, ge=1)
 
@@ -189,7 +199,7 @@ class ScratchConfig(Config):
         """With nothing left open.
 
         Args:
-            batch_size: of the supernet's training.
+            batch_size: where none is given.
         """
         batch = self.batch_size or batch_size
         rate = self.learning_rate or self.protocol_rate * batch / PROTOCOL_BATCH
@@ -294,22 +304,20 @@ class EvaluationConfig(Config):
         return self
 
 
-class Recipe(Config):
-    """A whole run, from images to a family.
+class NetworkRecipe(Config):
+    """What the training of one network depends on, from images to weights.
 
     Attributes:
-        name: of the family.
-        output: folder that the family is written to; relative to where the command runs.
+        name: of what is made.
         seed: of everything that is drawn.
         device: auto, cpu or cuda. (Apple's mps has no float64, which exact costs and gates are counted in.)
         precision: of training, as Lightning Fabric names them.
         threads: CPU threads; all without it.
         costs: measured costs by name, each the file of its table (``latency_ms: note10.csv``); see
-            :func:`snugnet.costs.load_cost_table`. The family has them all as budgets.
+            :func:`snugnet.costs.load_cost_table`. A family has them all as budgets.
     """
 
-    name: str
-    output: str
+    name: str = "network"
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
@@ -318,16 +326,22 @@ class Recipe(Config):
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     space: SpaceConfig = SpaceConfig()
-    training: TrainingConfig
-    generator: GeneratorConfig = GeneratorConfig()
     retraining: RetrainingConfig = RetrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step where ``retraining`` does not say: DARTS's 96."""
+        return 96
 
     @model_validator(mode="after")
-    def _measured(self) -> Recipe:
+    def _fits(self) -> Self:
         for name in self.costs:
             if name in COSTS:
                 raise ValueError(f"costs: {name} is counted from the architecture; a measured cost has another name")
+        if self.augment.cutout > self.data.resolution:
+            raise ValueError(
+                f"augment.cutout is {self.augment.cutout} pixels a side, and images have {self.data.resolution}; make it smaller"
+            )
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -348,6 +362,26 @@ class Recipe(Config):
         if table.name != name:
             raise ConfigError(f"costs.{name}: {self.costs[name]} is a table of {table.name}; name it so")
         return table
+
+
+class Recipe(NetworkRecipe):
+    """A whole run, from images to a family.
+
+    Attributes:
+        name: of the family.
+        output: folder that the family is written to; relative to where the command runs.
+    """
+
+    name: str
+    output: str
+    training: TrainingConfig
+    generator: GeneratorConfig = GeneratorConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def batch_size(self) -> int:
+        """That of the supernet's training."""
+        return self.training.batch_size
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -371,3 +405,12 @@ def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
         ConfigError: a key or a value is wrong.
     """
     return read_config(Recipe, content, where)
+
+
+def parse_network_recipe(content: dict[str, Any], where: str = "recipe") -> NetworkRecipe:
+    """Check the recipe that a family or a network carries: a whole one, or of one network where it has no ``training``.
+
+    Raises:
+        ConfigError: a key or a value is wrong.
+    """
+    return read_config(Recipe if "training" in content else NetworkRecipe, content, where)

@@ -8,7 +8,8 @@ import torch
 import snugnet
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 
-EVERYTHING = AugmentConfig(random_resized_crop=(0.4, 1.0), flip=True, rotate=15, color_jitter=0.3, erase=0.5)
+MEAN = (0.25, 0.5, 0.75)
+EVERYTHING = AugmentConfig(random_resized_crop=(0.4, 1.0), flip=True, rotate=15, color_jitter=0.3, erase=0.5, cutout=4)
 EACH = {
     "crop": AugmentConfig(crop_padding=3),
     "resized crop": AugmentConfig(random_resized_crop=(0.4, 1.0)),
@@ -16,6 +17,7 @@ EACH = {
     "rotate": AugmentConfig(rotate=15),
     "jitter": AugmentConfig(color_jitter=0.3),
     "erase": AugmentConfig(erase=0.9),
+    "cutout": AugmentConfig(cutout=5),
     "everything": EVERYTHING,
 }
 
@@ -46,7 +48,7 @@ def test_normalise_leaves_its_input() -> None:
 
 
 def test_nothing_switched_on_is_the_identity() -> None:
-    augment = Augment(AugmentConfig())
+    augment = Augment(AugmentConfig(), MEAN)
     assert not augment.active
     images = pixels().float().div(255)
     assert torch.equal(augment(images), images)
@@ -55,14 +57,14 @@ def test_nothing_switched_on_is_the_identity() -> None:
 
 @pytest.mark.parametrize("name", EACH)
 def test_the_global_seed_reproduces_bit_for_bit(name: str) -> None:
-    augment = Augment(EACH[name])
+    augment = Augment(EACH[name], MEAN)
     assert augment.active
     torch.manual_seed(3)
     one = augment(pixels())
     torch.manual_seed(3)
     two = augment(pixels())
     torch.manual_seed(3)
-    fresh = Augment(EACH[name])(pixels())
+    fresh = Augment(EACH[name], MEAN)(pixels())
     other = augment(pixels())
     assert torch.equal(one, two)
     assert torch.equal(one, fresh)
@@ -75,12 +77,14 @@ def test_the_global_seed_reproduces_bit_for_bit(name: str) -> None:
 def test_each_image_has_its_own_parameters(name: str) -> None:
     torch.manual_seed(0)
     same = pixels(1).expand(32, 3, 12, 12)
-    assert len({tuple(image.flatten().tolist()) for image in Augment(EACH[name])(same)}) > (1 if name == "flip" else 8)
+    assert len({tuple(image.flatten().tolist()) for image in Augment(EACH[name], MEAN)(same)}) > (
+        1 if name == "flip" else 8
+    )
 
 
 @pytest.mark.parametrize("name", EACH)
 def test_one_image_and_two_sizes(name: str) -> None:
-    augment = Augment(EACH[name])
+    augment = Augment(EACH[name], MEAN)
     for size in (12, 9):
         assert augment(pixels(1, size)).shape == (1, 3, size, size)
 
@@ -89,7 +93,7 @@ def test_a_crop_is_a_window_of_the_padded_image() -> None:
     images, padding = pixels(40, 6), 2
     padded = torch.nn.functional.pad(images.float() / 255, (padding,) * 4)
     seen = set()
-    for index, image in enumerate(Augment(AugmentConfig(crop_padding=padding))(images)):
+    for index, image in enumerate(Augment(AugmentConfig(crop_padding=padding), MEAN)(images)):
         places = [
             (y, x) for y in range(5) for x in range(5) if torch.equal(padded[index, :, y : y + 6, x : x + 6], image)
         ]
@@ -100,7 +104,7 @@ def test_a_crop_is_a_window_of_the_padded_image() -> None:
 
 def test_a_flip_mirrors_about_half() -> None:
     images = pixels(100).float().div(255)
-    results = Augment(AugmentConfig(flip=True))(images)
+    results = Augment(AugmentConfig(flip=True), MEAN)(images)
     flipped = [torch.equal(new, old.flip(-1)) for new, old in zip(results, images, strict=True)]
     kept = [torch.equal(new, old) for new, old in zip(results, images, strict=True)]
     assert sum(flipped) + sum(kept) == 100
@@ -109,15 +113,48 @@ def test_a_flip_mirrors_about_half() -> None:
 
 def test_erasing_makes_black_rectangles() -> None:
     images = torch.ones(64, 3, 16, 16)
-    erased = Augment(AugmentConfig(erase=1.0))(images)
+    erased = Augment(AugmentConfig(erase=1.0), MEAN)(images)
     share = (erased == 0).double().mean((1, 2, 3))
     assert 0 < share.min() <= share.max() < 0.45
+
+
+@pytest.mark.parametrize(("side", "size"), [(4, 10), (5, 10), (1, 3), (8, 8)])
+def test_a_cutout_is_one_square_around_any_pixel_and_nothing_else_changes(side: int, size: int) -> None:
+    """Every place is drawn, and each as often (100 draws a place, within five standard deviations)."""
+    n = 100 * size**2
+    images = torch.full((n, 3, size, size), 2.0)
+    cut = Augment(AugmentConfig(cutout=side), MEAN)(images)
+    holes = (cut != 2).all(1)
+    assert torch.equal(cut, torch.where(holes[:, None], torch.tensor(MEAN).view(3, 1, 1), images))
+    first = {centre: centre - side // 2 for centre in range(size)}
+    found = {}
+    for y in range(size):
+        for x in range(size):
+            hole = torch.zeros(size, size, dtype=torch.bool)
+            hole[max(0, first[y]) : first[y] + side, max(0, first[x]) : first[x] + side] = True
+            found.setdefault(tuple(hole.flatten().tolist()), 0)
+            found[tuple(hole.flatten().tolist())] += 100
+    drawn: dict[tuple[bool, ...], int] = {}
+    for row in holes.flatten(1).tolist():
+        drawn[tuple(row)] = drawn.get(tuple(row), 0) + 1
+    assert drawn.keys() == found.keys()
+    assert all(abs(drawn[hole] - expected) < 5 * expected**0.5 for hole, expected in found.items())
+
+
+def test_what_is_cut_out_is_zero_for_the_network() -> None:
+    std = (0.2, 0.3, 0.1)
+    images = torch.ones(32, 3, 12, 12)
+    x = normalise(Augment(AugmentConfig(cutout=6), MEAN)(images), MEAN, std)
+    kept = normalise(images, MEAN, std)
+    hole = (x != kept).all(1, keepdim=True).expand_as(x)
+    assert x[hole].abs().max() < 1e-6
+    assert torch.equal(x[~hole], kept[~hole])
 
 
 @pytest.mark.parametrize("name", EACH)
 def test_a_network_gets_channels_last_whatever_an_augmentation_returns(name: str) -> None:
     """kornia 0.9 returns flips and crops contiguous, also of channels-last images; `normalise` lays them out (1 ms for 128 of 64 pixels)."""
-    augment = Augment(EACH[name])
+    augment = Augment(EACH[name], MEAN)
     for images in (pixels(), pixels().contiguous(memory_format=torch.channels_last)):
         torch.manual_seed(0)
         x = normalise(augment(images), (0.5,) * 3, (0.5,) * 3, channels_last=True)
@@ -130,7 +167,7 @@ def test_what_an_image_gets_depends_on_the_size_of_its_batch() -> None:
     """So half a batch is not the first half of a batch; flips and rotations alone do not care (kornia 0.9)."""
     halves = {}
     for name, config in EACH.items():
-        augment = Augment(config)
+        augment = Augment(config, MEAN)
         results = []
         for n in (16, 8):
             torch.manual_seed(0)

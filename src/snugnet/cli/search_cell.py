@@ -33,11 +33,16 @@ MEASURED = ("latency_ms", "energy_mj")
 def search_cell(
     space: Annotated[str, typer.Argument(metavar="SPACE|RECIPE", help="darts, nas-bench-201, or a YAML file.")],
     out_folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="For the network, report, pictures and checkpoints; the same goes on.")
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="For the network, report, pictures and checkpoints; the same goes on."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Change the recipe: search.epochs=10 search.method=darts space.cells=8."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Change the recipe: search.epochs=10 search.method=darts space.cells=8."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Images to search on; short for data.source=SOURCE.")
@@ -65,7 +70,9 @@ def search_cell(
     least = read_budgets(at_least) if at_least else {}
     if device is not None:
         if not any(name in MEASURED for name in (*limits, *least)):
-            raise ConfigError("--device says what latency or energy are of; give --latency-ms or --energy-mj, or leave it out")
+            raise ConfigError(
+                "--device says what latency or energy are of; give --latency-ms or --energy-mj, or leave it out"
+            )
         limits, least = ({_on(name, device): n for name, n in each.items()} for each in (limits, least))
     check_folder(out_folder)
     path = packaged_recipe(RECIPES[space]) if space in RECIPES else Path(space)
@@ -113,4 +120,6 @@ def _show(result: CellSearchResult, folder: Path) -> None:
         )
     if result.found.ended:
         say(f"ended early: {result.found.ended}")
-    say(f"{result.found.seconds:.0f} s; network: {folder}; train it with: snugnet retrain {folder} --from scratch --out DIR")
+    say(
+        f"{result.found.seconds:.0f} s; network: {folder}; train it with: snugnet retrain {folder} --from scratch --out DIR"
+    )

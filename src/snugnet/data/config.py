@@ -104,6 +104,10 @@ class AugmentConfig(Config):
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a random rectangle (2% to 33% of the area) becomes black."""
 
+    cutout: Annotated[int, Field(ge=0)] = 0
+    """Side, in pixels, of a square that takes the mean colour of the images; its centre is anywhere in the image, and it is
+    clipped at the edges (DeVries and Taylor, arXiv 1708.04552). DARTS uses 16 for images of 32 pixels."""
+
     @model_validator(mode="after")
     def _one_crop(self) -> "AugmentConfig":
         area = self.random_resized_crop

@@ -43,14 +43,21 @@ class Augment:
     crops and rotations return the contiguous layout, whatever they were given: `normalise` comes after, and lays out.
     """
 
-    def __init__(self, config: AugmentConfig) -> None:
+    def __init__(self, config: AugmentConfig, mean: Sequence[float]) -> None:
+        """Prepare.
+
+        Args:
+            config: what to do.
+            mean: of the red, green and blue channel, in 0..1, as `normalise` gets it: what is cut out is 0 behind it.
+        """
         self.config = config
+        self.mean = tuple(mean)
         self._operations = _kornia_operations(config)
 
     @property
     def active(self) -> bool:
         """Whether anything is switched on."""
-        return bool(self.config.crop_padding) or len(self._operations) > 0
+        return bool(self.config.crop_padding) or len(self._operations) > 0 or bool(self.config.cutout)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -67,7 +74,7 @@ class Augment:
         images = images if images.is_floating_point() else images.to(torch.float32).div_(255)
         for operation in self._operations:
             images = operation(images)
-        return images
+        return _cutout(images, self.config.cutout, self.mean) if self.config.cutout else images
 
 
 def _kornia_operations(config: AugmentConfig) -> list[Callable[[Tensor], Tensor]]:
@@ -126,3 +133,16 @@ def _random_crop(images: Tensor, padding: int) -> Tensor:
     batch = torch.arange(n, device=images.device)[:, None, None, None]
     channel = torch.arange(channels, device=images.device)[None, :, None, None]
     return padded[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _cutout(images: Tensor, side: int, mean: Sequence[float]) -> Tensor:
+    """Fill a square of each image with the mean colour; its centre is uniform over the pixels, what lies beyond an edge is not there."""
+    n, _, height, width = images.shape
+    holes = []
+    for size in (height, width):
+        first = (torch.randint(0, size, (n, 1)) - side // 2).to(images.device, non_blocking=True)
+        pixel = torch.arange(size, device=images.device)
+        holes.append((pixel >= first) & (pixel < first + side))
+    hole = holes[0][:, None, :, None] & holes[1][:, None, None, :]
+    fill = torch.tensor(mean, dtype=images.dtype).view(3, 1, 1).to(images.device, non_blocking=True)
+    return torch.where(hole, fill, images)

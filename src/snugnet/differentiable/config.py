@@ -111,7 +111,9 @@ class CellSearchConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) leave no epoch of {self.epochs} to the architecture")
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) leave no epoch of {self.epochs} to the architecture"
+            )
         return self
 
 

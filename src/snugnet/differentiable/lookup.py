@@ -38,7 +38,9 @@ class LookupGraph:
         none does the loosest; or the limit itself, where that is looser still.
         """
         costs = np.maximum.accumulate(self.derived)
-        if limit.at_least:  # the derived network is to cost at least so much: the tightest of the bounds beyond which all do
+        if (
+            limit.at_least
+        ):  # the derived network is to cost at least so much: the tightest of the bounds beyond which all do
             costs = np.minimum.accumulate(self.derived[::-1])[::-1]
         costs, amount, bounds = np.asarray(costs, dtype=float), limit.amount, self.bounds
         if amount <= costs[0]:

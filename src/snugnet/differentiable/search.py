@@ -57,7 +57,12 @@ class SearchImages:
 
     @classmethod
     def of(
-        cls, images: ImageSet, share: float, mean: tuple[float, float, float], std: tuple[float, float, float], seed: int
+        cls,
+        images: ImageSet,
+        share: float,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        seed: int,
     ) -> SearchImages:
         """Divide training images.
 
@@ -77,7 +82,6 @@ class SearchImages:
         parts = (order[cut:].sort().values, order[:cut].sort().values)
         weights, architecture = (ImageSet(images.images[rows], images.labels[rows]) for rows in parts)
         return cls(weights, architecture, mean, std)
-
 
     def digest(self) -> str:
         """Of all that a search sees."""
@@ -220,9 +224,7 @@ class CellSearch:
                 "epoch": epoch + 1,
                 "architecture": self.target.to_dict(row),
                 "skips": self.skips(row),
-                "derived": {
-                    name: float(limit.table(row)[0]) for name, limit in zip(names, self.limits, strict=True)
-                },
+                "derived": {name: float(limit.table(row)[0]) for name, limit in zip(names, self.limits, strict=True)},
                 "expected": dict(zip(names, expected, strict=True)),
                 "multipliers": dict(zip(names, self.multipliers.tolist(), strict=True)),
                 "scores": scores.tolist(),
@@ -283,7 +285,11 @@ class CellSearch:
         return metrics
 
     def _gradients(
-        self, batch: tuple[Tensor, Tensor], train: tuple[Tensor, Tensor], rate: float, parameters: list[torch.nn.Parameter]
+        self,
+        batch: tuple[Tensor, Tensor],
+        train: tuple[Tensor, Tensor],
+        rate: float,
+        parameters: list[torch.nn.Parameter],
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Loss and accuracy on the architecture's images, and the loss's gradient: of first order, or of second (DARTS, eq. 7, 8)."""
         if not self.config.second_order:
@@ -299,7 +305,7 @@ class CellSearch:
             for p, g in zip(own, forward, strict=True):
                 p.sub_(rate * g)
         loss, right = self._validated(batch)
-        *gradients, = torch.autograd.grad(loss, [*parameters, *own])
+        (*gradients,) = torch.autograd.grad(loss, [*parameters, *own])
         outer, inner = gradients[: len(parameters)], gradients[len(parameters) :]
         norm = torch.stack([g.norm() for g in inner]).norm()
         size = _FINITE_STEP / norm.clamp_min(1e-12)

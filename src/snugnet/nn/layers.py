@@ -328,6 +328,17 @@ LAYERS: dict[str, type[ElasticLayer]] = {
 }
 
 
+def dropped(x: Tensor, rate: float) -> Tensor:
+    """Some images' outputs as zeros, each with the probability ``rate``; what is kept is scaled by 1 / (1 - rate).
+
+    Args:
+        x: shape (n, c, h, w).
+        rate: in (0, 1).
+    """
+    kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= rate
+    return x * (kept / (1 - rate)).to(x)
+
+
 class BlockModule(nn.Module):
     """Layers in a row, with a shortcut around or beside them where the block has one."""
 
@@ -348,7 +359,7 @@ class BlockModule(nn.Module):
             x: shape (n, c, h, w).
             block: the sizes.
             drop: in training mode and where an identity is added, the probability that an image takes the shortcut only
-                (stochastic depth); what is kept is scaled by 1 / (1 - drop).
+                (stochastic depth); see :func:`dropped`.
         """
         block = block or self.block
         own, *around = block.branches
@@ -359,8 +370,7 @@ class BlockModule(nn.Module):
         if block.join == "concat":
             return torch.cat((beside, out), 1)
         if drop and self.training and block.shortcut == ():
-            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= drop
-            out = out * (kept / (1 - drop)).to(out)
+            out = dropped(out, drop)
         return out + beside
 
     def _branch(self, x: Tensor, branch: Branch) -> Tensor:

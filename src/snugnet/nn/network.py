@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snugnet.errors import SpaceError
-from snugnet.nn.layers import BlockModule, ConvLayer
+from snugnet.nn.layers import BlockModule, ConvLayer, dropped
 from snugnet.nn.quantise import INITIAL_CLIP
 from snugnet.spaces.blueprint import Block, Blueprint
-from snugnet.spaces.graph import flow, steps
+from snugnet.spaces.graph import flow, operations, steps
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -48,6 +48,7 @@ class Network(nn.Module):
         super().__init__()
         self.blueprint = blueprint
         self._steps = steps(blueprint)
+        self._operations = operations(self._steps)
         for block in blueprint.blocks:
             self.add_module(module_name(block), make(block))
 
@@ -55,9 +56,43 @@ class Network(nn.Module):
         """The blocks' modules by block key, first to last."""
         return {module.block.key: module for module in self.children() if isinstance(module, BlockModule)}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images to logits."""
-        return flow(self._steps, x, gathered, lambda block, x: self._modules[module_name(block)](x))  # type: ignore[misc]
+    def block(self, name: str) -> Block:
+        """The block of that name.
+
+        Raises:
+            SpaceError: there is none that is run.
+        """
+        for step in self._steps:
+            if step.node.name == name:
+                return step.node
+        raise SpaceError(f"this network has no block {name!r} that its output depends on")
+
+    def forward(self, x: Tensor, drop_path: float = 0.0, also: str | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Images to logits.
+
+        Args:
+            x: shape (n, c, h, w).
+            drop_path: in training mode, the probability that an image does without an operation of a cell (identities stay, as in
+                DARTS, section 3.2; each operation on its own), or without what stands around an identity (stochastic depth); what
+                is kept is scaled by 1 / (1 - drop_path).
+            also: the name of a block that is run, whose output is given as well.
+
+        Returns:
+            Logits (n, classes); with ``also``, beside them that block's output (n, c, h, w).
+        """
+        rate = drop_path if self.training else 0.0
+        inner: list[Tensor] = []
+
+        def run(block: Block, x: Tensor) -> Tensor:
+            out = self._modules[module_name(block)](x, drop=rate)  # type: ignore[misc]
+            if rate and block.name in self._operations:
+                out = dropped(out, rate)
+            if block.name == also:
+                inner.append(out)
+            return out
+
+        logits = flow(self._steps, x, gathered, run)
+        return logits if also is None else (logits, inner[0])
 
 
 def with_layout(module: M, layout: torch.memory_format) -> M:
@@ -65,7 +100,7 @@ def with_layout(module: M, layout: torch.memory_format) -> M:
     return module.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def initialise(network: Network, seed: int) -> None:
+def initialise(network: nn.Module, seed: int) -> None:
     """Fresh weights: He normal over the fan-out for convolutions, small normal for the classifier, batch norm at 1 and 0,
     clips where they begin.
 

@@ -44,8 +44,8 @@ class DARTS(CellSpace):
 
     ``sep_conv`` is ReLU, depthwise, 1x1, batch norm, twice; ``dil_conv`` is that once, its taps two pixels apart; a pool over 3x3 pixels
     leaves out what lies beyond the edge; ``skip_connect`` is the identity, and a factorized reduction at stride 2. DARTS's
-    eighth operation, ``none``, is in no cell that was derived: here it is every edge that no node has chosen. There is no
-    auxiliary classifier; training adds one where it wants it.
+    eighth operation, ``none``, is in no cell that was derived: here it is every edge that no node has chosen. The
+    auxiliary classifier is no part of a network; training adds one to the second reduction cell where it wants it.
 
     Counts: ``madds`` are those of convolutions and linear layers, as everywhere in this package. The published cell (DARTS V2)
     has 3,349,342 params and 528,359,040 MAdds at 36 channels and 20 cells on CIFAR-10, and 4,718,752 and 529,911,552 at 48 and
@@ -124,6 +124,11 @@ class DARTS(CellSpace):
             for source in range(number)
             for name in [f"{kind}.edge{source}{number}"]
         )
+
+    @property
+    def auxiliary_block(self) -> str:
+        """The output of the second reduction cell, two thirds down the network."""
+        return f"cell{2 * self.options['cells'] // 3 + 1}.output"
 
     @property
     def _nodes(self) -> range:

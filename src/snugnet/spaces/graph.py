@@ -94,6 +94,24 @@ def steps(blueprint: Blueprint) -> tuple[Step[Block], ...]:
     return _with_ends(kept[::-1])
 
 
+def operations(steps: Iterable[Step[Block]]) -> frozenset[str]:
+    """Names of the blocks that are an operation between two nodes of a cell, and no identity.
+
+    Such a block's output goes into one sum of several, and nowhere else; in training, an image may do without it (drop path).
+    """
+    steps = tuple(steps)
+    readers: dict[str, list[Step[Block]]] = {}
+    for step in steps:
+        for name in step.sources:
+            readers.setdefault(name, []).append(step)
+    bare = {step.node.name for step in steps if {layer.op for layer in step.node.all_layers} <= {"identity", "zero"}}
+    return frozenset(
+        name
+        for name, (first, *more) in readers.items()
+        if not more and len(first.sources) > 1 and first.node.gather == "add" and name not in bare | {IMAGE}
+    )
+
+
 def _with_ends(wired: Sequence[tuple[N, tuple[str, ...]]]) -> tuple[Step[N], ...]:
     """Steps from nodes and their sources."""
     last = {name: i for i, (_, sources) in enumerate(wired) for name in sources}

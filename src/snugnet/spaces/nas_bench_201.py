@@ -99,6 +99,11 @@ class NASBench201(CellSpace):
         named = ((f"edge{a}{b}", a, b) for a, b in EDGES)
         return tuple(Edge(name, a, b, self.column[name], OPERATIONS, None) for name, a, b in named)
 
+    @property
+    def auxiliary_block(self) -> str:
+        """The second residual block that halves the size, two thirds down the network."""
+        return f"reduction{STAGES - 1}"
+
     def to_dict(self, arch: ArrayLike) -> dict[str, Any]:
         """The JSON form: ``arch_str``, as the benchmark writes it, and the resolution where it is a choice."""
         chosen = {"resolution": self.resolution_of(self.rows(arch)[0])} if "resolution" in self.column else {}

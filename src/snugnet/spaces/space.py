@@ -98,6 +98,11 @@ class SearchSpace(ABC):
     json_options: ClassVar[tuple[str, ...]] = ()
     """Options of the space that the JSON form of an architecture states as well."""
 
+    @property
+    def auxiliary_block(self) -> str | None:
+        """The block on whose output a second classifier helps to train a network of this space; None where the space knows none."""
+        return None
+
     # -- sizes ---------------------------------------------------------------------------------------------------------
 
     @property

@@ -6,11 +6,11 @@ import torch
 from lightning_fabric import Fabric
 
 from snugnet.errors import TrainingError
-from snugnet.recipe import Recipe
+from snugnet.recipe import NetworkRecipe
 from snugnet.training.memory import keep_freed_memory
 
 
-def resolve_device(recipe: Recipe) -> tuple[str, str]:
+def resolve_device(recipe: NetworkRecipe) -> tuple[str, str]:
     """What ``auto`` means here: Fabric's accelerator, and the precision: bf16 on a GPU and float32 elsewhere."""
     accelerator = {"cuda": "gpu"}.get(recipe.device, recipe.device)
     if accelerator == "auto":
@@ -21,7 +21,7 @@ def resolve_device(recipe: Recipe) -> tuple[str, str]:
     return accelerator, precision
 
 
-def make_fabric(recipe: Recipe) -> Fabric:
+def make_fabric(recipe: NetworkRecipe) -> Fabric:
     """Device and precision of a recipe.
 
     Supernets are called as they were set up, never through a method of theirs: on one device Fabric's ``mark_forward_method`` would

@@ -1,4 +1,4 @@
-"""Training of one network that was found: from fresh weights, or from a supernet's, with or without a teacher."""
+"""Training of one network that was found: from fresh weights or from those that it has, with or without a teacher."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from snugnet.data import Augment, Batches, ImageSet, normalise
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
+from snugnet.nn.auxiliary import WithAuxiliary
 from snugnet.nn.network import Network, resized, with_layout
-from snugnet.recipe import Recipe, ScratchConfig
+from snugnet.recipe import NetworkRecipe, ScratchConfig
 from snugnet.training.calibration import accuracy, network_batches
 from snugnet.training.checkpoint import (
     load_checkpoint,
@@ -75,10 +76,12 @@ class NetworkTraining:
         folder: the checkpoint ``network.ckpt.safetensors`` is kept here.
         log: where scalars go; the validation accuracy comes after every epoch.
         progress: whether to show a bar.
+        auxiliary: the name of the network's block on which the auxiliary classifier stands; asked where ``config`` gives that a
+            weight.
         spent: seconds of training so far, earlier runs of the same training included.
     """
 
-    recipe: Recipe
+    recipe: NetworkRecipe
     config: ScratchConfig
     network: Network
     teacher: Network | None
@@ -88,16 +91,19 @@ class NetworkTraining:
     folder: Path
     log: RunLog
     progress: bool = True
+    auxiliary: str | None = None
     spent: float = 0.0
 
     def __post_init__(self) -> None:
         assert self.config.batch_size is not None
+        block = self.network.block(self.auxiliary) if self.auxiliary and self.config.auxiliary else None
+        self.trained = WithAuxiliary(self.network, block, seed=self.recipe.seed)
         self.path = self.folder / CHECKPOINT
-        self.augment = Augment(self.recipe.augment)
+        self.augment = Augment(self.recipe.augment, self.images.mean)
         device = self.fabric.device
         self.batches = Batches(self.images.train, self.config.batch_size, self.recipe.seed, device=device)
         self.validation = self.images.validation.to(device)
-        with_layout(self.network.to(device), torch.channels_last).requires_grad_(True)
+        with_layout(self.trained.to(device), torch.channels_last).requires_grad_(True)
         if self.teacher is not None:
             with_layout(self.teacher.to(device), torch.channels_last).eval().requires_grad_(False)
 
@@ -132,24 +138,28 @@ class NetworkTraining:
         total, warmup = max(1, round(config.epochs * epoch)), round(config.warmup_epochs * epoch)
         start, held = self._resume()
         self._since = time.monotonic() - self.spent
-        optimizer = make_optimizer(self.network, config.momentum, config.weight_decay)
-        load_optimizer(optimizer, self.network, held)
-        model, wrapped = self.fabric.setup(self.network, optimizer)
-        self.network.train()
+        optimizer = make_optimizer(self.trained, config.momentum, config.weight_decay, config.nesterov)
+        load_optimizer(optimizer, self.trained, held)
+        model, wrapped = self.fabric.setup(self.trained, optimizer)
+        self.trained.train()
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
                 group["lr"] = rate * falling(step, total, warmup)
             images, labels = self.batches.batch(step)
             x = normalise(self.augment(images), self.images.mean, self.images.std, channels_last=True)
-            logits = model(resized(x, self.network.blueprint.resolution))
+            logits, beside = model(resized(x, self.network.blueprint.resolution), config.drop_path * step / total)
             loss = cross_entropy(logits, labels, None, config.label_smoothing)
+            if beside is not None:
+                loss = loss + config.auxiliary * cross_entropy(beside, labels, None, config.label_smoothing)
             if self.teacher is not None:
                 with torch.no_grad(), self.fabric.autocast():
                     taught = self.teacher(resized(x, self.teacher.blueprint.resolution))
                 loss = loss + config.distillation * distillation_loss(logits, taught)
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
+            if config.clip is not None:  # whether it is finite the loss shows; to ask here would wait for a GPU
+                self.fabric.clip_gradients(model, wrapped, max_norm=config.clip, error_if_nonfinite=False)
             wrapped.step()
             if len(self.validation) and ((step + 1) % epoch == 0 or step + 1 == total):
                 self.log.scalars("validation", step + 1, {"accuracy": self.validation_accuracy()})
@@ -172,8 +182,8 @@ class NetworkTraining:
         return self.network.eval().requires_grad_(False)
 
     def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.network).items()}
+        tensors = {f"trained.{name}": tensor for name, tensor in self.trained.state_dict().items()}
+        tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.trained).items()}
         self.spent = time.monotonic() - self._since
         state = {"step": step, "made_with": self.made_with, "seconds": self.spent, "log": self.log.mark()}
         save_checkpoint(self.path, tensors, state)
@@ -190,7 +200,7 @@ class NetworkTraining:
                 f"{self.path} was made by another retraining (not the same {differ}); give another --out, or --fresh to throw "
                 "it away"
             )
-        self.network.load_state_dict(split_prefix(tensors, "network"))
+        self.trained.load_state_dict(split_prefix(tensors, "trained"))
         self.spent = float(state.get("seconds", 0.0))
         self.log.go_on_from(state.get("log", {}))
         return state["step"], split_prefix(tensors, "optimizer")

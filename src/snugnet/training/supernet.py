@@ -117,7 +117,7 @@ class SupernetTraining:
         self.teacher: Network | None = None
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
-        self.augment = Augment(self.recipe.augment)
+        self.augment = Augment(self.recipe.augment, self.data.mean)
         self.batches = Batches(
             self.data.train, self.recipe.training.batch_size, self.recipe.seed, device=self.fabric.device
         )
