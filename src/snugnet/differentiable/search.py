@@ -149,7 +149,7 @@ class CellSearch:
         self.network = with_layout(network.to(self.device), torch.channels_last).train()
         self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(self.device)
         self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.device)
-        self._augmented = Augment(self.augment)
+        self._augmented = Augment(self.augment, self.images.mean)
         self._train, self._validation = (
             Batches(images, config.batch_size, self.seed, device=self.device)
             for images in (self.images.weights, self.images.architecture)
