@@ -187,3 +187,50 @@ def test_wrong_names_and_paths(snugnet: Any, write: Any, tmp_path: Path) -> None
     assert "Is a directory" in snugnet("cost", SPACE, "--arch", tmp_path).error
     (tmp_path / "binary.json").write_bytes(b"\xff\x00")
     assert "is not JSON" in snugnet("cost", SPACE, "--arch", "binary.json").error
+
+
+CELL = {"arch_str": "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"}
+NO_PATH = {"arch_str": "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"}
+
+
+def test_costs_on_devices(snugnet: Any, write: Any) -> None:
+    path = write({"best": CELL, "empty": NO_PATH})
+    arguments = ("cost", "nas-bench-201", "--arch", path, "--device", "edgetpu", "--device", "fpga")
+    done = snugnet(*arguments, "--json")
+    assert done.json["best"] == {
+        "activations": 2107530,
+        "madds": 184730240,
+        "params": 1288506,
+        "latency_ms@edgetpu": 1.475253,
+        "latency_ms@fpga": 7.42096,
+        "energy_mj@fpga": 51.94672,
+    }
+    assert done.json["empty"]["latency_ms@edgetpu"] is None
+    assert done.err == "empty: latency_ms@edgetpu was not measured for this architecture\n"
+    shown = snugnet(*arguments).out
+    assert "energy_mj@fpga" in shown
+    assert "51.94672" in shown
+    one = snugnet("cost", "nas-bench-201", "--arch", write(CELL), "--device", "raspi4", "--json").json
+    assert one == {"activations": 2107530, "madds": 184730240, "params": 1288506, "latency_ms@raspi4": 80.400089}
+
+
+def test_costs_on_devices_go_by_the_data_set(snugnet: Any, write: Any) -> None:
+    arguments = ("cost", "nas-bench-201", "--arch", write(CELL), "--device", "raspi4", "--json")
+    hundred = snugnet(*arguments, "--num-classes", "100").json["latency_ms@raspi4"]
+    assert hundred == snugnet(*arguments, "--num-classes", "7", "--dataset", "cifar100").json["latency_ms@raspi4"]
+    assert "got num_classes 7; networks were measured with" in snugnet(*arguments, "--num-classes", "7").error
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "says"),
+    [
+        ("nas-bench-201", ["--device", "pi"], "unknown device 'pi'; known: edgegpu, raspi4"),
+        ("nas-bench-201", ["--device", "fpga", "--dataset", "x"], "unknown data set 'x'; measured: cifar10"),
+        ("nas-bench-201", ["--device", "fpga", "-o", "cells=1"], "got cells 1; networks were measured with"),
+        ("nas-bench-201", ["--dataset", "cifar10"], "give --device as well"),
+        (SPACE, ["--device", "fpga"], "were measured of the cells of nas-bench-201, got ofa-mobilenet-v3"),
+    ],
+)
+def test_devices_that_were_not_measured(snugnet: Any, write: Any, space: str, arguments: list[str], says: str) -> None:
+    arch = CELL if space == "nas-bench-201" else SMALLEST
+    assert says in snugnet("cost", space, "--arch", write(arch), *arguments, "--json").error

@@ -76,3 +76,11 @@ def test_wrong_input(snugnet: Any) -> None:
     assert "unknown option 'x'" in snugnet("space", "show", SPACE, "-o", "x=1").error
     assert "key=value" in snugnet("space", "show", SPACE, "-o", "x").error
     assert "resolution is a whole number" in snugnet("space", "show", SPACE, "-o", "resolution=big", "--json").error
+
+
+def test_devices_of_a_space_that_was_measured(snugnet: Any) -> None:
+    shown = snugnet("space", "show", "nas-bench-201", "--json").json
+    assert shown["devices"]["raspi4"] == ["latency_ms"]
+    assert shown["devices"]["fpga"] == ["latency_ms", "energy_mj"]
+    assert "pixel3" in snugnet("space", "show", "nas-bench-201").out
+    assert "devices" not in snugnet("space", "show", SPACE, "--json").json

@@ -90,6 +90,45 @@ def test_fine_grids_find_the_optimum_of_real_costs(space):
     assert (found >= optimum - 1e-5).mean() > 0.99
 
 
+def looked_up(space, rng, name="cost"):
+    """A real cost that is no sum: one table over all choices."""
+    return CostTable(space, name, "units", [((), 7.0), (range(space.d), rng.gamma(0.6, 10, space.num_options))])
+
+
+@spaces
+@pytest.mark.parametrize("m", [1, 2])
+def test_a_table_over_all_choices_needs_no_grid(space, m):
+    """What none has to be rounded for is found exactly, however coarse the grid would be; with a sum beside it as well."""
+    rng = np.random.default_rng(11)
+    tables = [looked_up(space, rng), random_table(space, rng, whole=False, name="sum")][:m]
+    scores = rng.normal(size=(150, int(space.offsets[-1])))
+    scores[rng.random(scores.shape) < 0.05] = -np.inf
+    archs = ALL[space.name]
+    attained = archs[rng.integers(len(archs), size=150)]
+    scores = np.where(
+        space.one_hot(attained) > 0, np.maximum(scores, -3), scores
+    )  # what attains the budget is not forbidden
+    budgets = np.stack([t(attained) for t in tables], axis=1)
+    rows = decode(tables, scores, budgets, cells=1)
+    assert all((t(rows) <= budgets[:, j]).all() for j, t in enumerate(tables))
+    found = np.diagonal(value(space, rows, np.maximum(scores, -1e30)))
+    assert found == pytest.approx(best(space, tables, scores, budgets), abs=1e-9)
+
+
+@spaces
+def test_what_no_architecture_of_a_look_up_meets(space):
+    rng = np.random.default_rng(12)
+    table, other = looked_up(space, rng, "one"), looked_up(space, rng, "two")
+    scores = np.zeros((4, int(space.offsets[-1])))
+    budgets = np.full((4, 2), 1e9)
+    budgets[3] = table.range[0], other.range[0]
+    with pytest.raises(BudgetError, match=r"scenario 3: no architecture of \w+ has one <= .* and two <= .* together"):
+        decode([table, other], scores, budgets)
+    scores[2, space.offsets[0] + int(table.terms.ends(table.automaton())[0, 0])] = -np.inf
+    with pytest.raises(BudgetError, match="scenario 2: of what its scores allow, no architecture has one <="):
+        decode([table], scores, np.full(4, table.range[0]))
+
+
 @spaces
 @pytest.mark.parametrize("whole", [True, False])
 def test_budget_that_only_the_cheapest_meets(space, whole):

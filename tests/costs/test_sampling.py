@@ -62,6 +62,25 @@ def test_window_holds_exactly_what_it_should(seed, whole, low, width):
     assert len(sampler._list) == len(inside)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), low=st.floats(0, 1), width=st.floats(0, 1))
+def test_a_table_over_all_choices_is_listed(seed, low, width):
+    """Without counting: on a grid it would take a pass for each architecture."""
+    space, rng = SPACES[seed % 2], np.random.default_rng(seed)
+    table = CostTable(space, "cost", "units", [(range(space.d), rng.gamma(0.6, 10, space.num_options))])
+    archs, costs = ALL[space.name], table(ALL[space.name])
+    least, most = costs.min() + low * np.ptp(costs), costs.min() + (low + width**8) * np.ptp(costs)
+    inside = (costs >= least) & (costs <= most)
+    if inside.any():
+        sampler = Sampler(table, most, least)
+        assert np.array_equal(np.unique(sampler._list, axis=0), archs[inside])
+        assert sampler.reachable == inside.sum()
+        return
+    below, above = (f"{value:,.10g}" for value in (costs[costs < least].max(), costs[costs > most].min()))
+    with pytest.raises(BudgetError, match=f"the nearest below and above have {below} and {above} units"):
+        Sampler(table, most, least)
+
+
 @spaces
 def test_counts_on_the_exact_grid(space):
     table, archs = random_table(space, np.random.default_rng(3), whole=True), ALL[space.name]

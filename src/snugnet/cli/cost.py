@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, SpaceOption, by_cost, emit, out, read_assignments, read_json
+from snugnet.cli.common import Json, SpaceOption, by_cost, emit, out, read_assignments, read_json, say
 from snugnet.errors import ConfigError, SnugnetError
 from snugnet.files import plain_number
 
 if TYPE_CHECKING:
-    from snugnet.spaces import Blueprint
+    from snugnet.spaces import Population, SearchSpace
 
 
 def cost(
@@ -23,11 +24,19 @@ def cost(
     ],
     num_classes: Annotated[int | None, typer.Option(min=1, help="Width of the classifier; 1000 without it.")] = None,
     option: SpaceOption = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Show what was measured on this device as well (nas-bench-201); may be given several times."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Take what was measured for this data set, whatever the number of classes.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count what an architecture costs, or each in a file of several: multiply-adds, parameters, and every cost that is known.
 
-    Multiply-adds are those of convolutions and linear layers, once each; parameters are all that is trainable.
+    Multiply-adds are those of convolutions and linear layers, once each; parameters are all that is trainable. Costs on a device are
+    looked up; where nothing was measured they are null, and a line says so.
     """
     from snugnet.spaces import space_class
 
@@ -37,33 +46,44 @@ def cost(
         if options.get("num_classes", num_classes) != num_classes:
             raise ConfigError(f"--num-classes is {num_classes} and -o num_classes {options['num_classes']!r}")
         options["num_classes"] = num_classes
+    if dataset is not None and not device:
+        raise ConfigError("--dataset says which measurements of a device are shown; give --device as well")
     content = read_json(arch)
     if not isinstance(content, dict):
         raise ConfigError(f"{arch} holds a {type(content).__name__}; an architecture is a JSON object")
     several = bool(content) and all(isinstance(value, dict) for value in content.values())
-    networks = {
-        name: _blueprint(space, each, options, f"{arch}: {name}" if several else str(arch))
+    made = {
+        name: _space_and_row(space, each, options, f"{arch}: {name}" if several else str(arch))
         for name, each in (content if several else {"": content}).items()
     }
+    networks = {name: kind.blueprint(row) for name, (kind, row) in made.items()}
     counted = by_cost(
         lambda cost: {name: plain_number(cost.of(network)) for name, network in networks.items()},
         lambda each: max(each.values(), default=0),
     )
-    costs = {name: {key: each[name] for key, each in counted.items()} for name in networks}
+    costs: dict[str, dict[str, float | None]] = {
+        name: {
+            **{key: each[name] for key, each in counted.items()},
+            **_measured(*made[name], device or (), dataset, name),
+        }
+        for name in networks
+    }
     if as_json:
         emit(costs if several else costs[""])
         return
     from rich.table import Table
 
-    table = Table("architecture" if several else "", *counted, title=space)
+    table = Table("architecture" if several else "", *next(iter(costs.values()), counted), title=space)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, each in costs.items():
-        table.add_row(name or str(arch), *(f"{value:,}" for value in each.values()))
+        table.add_row(name or str(arch), *("" if value is None else f"{value:,}" for value in each.values()))
     out().print(table)
 
 
-def _blueprint(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str) -> Blueprint:
+def _space_and_row(
+    space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str
+) -> tuple[SearchSpace, Population]:
     from snugnet.spaces import space_class
 
     kind = space_class(space)
@@ -75,6 +95,23 @@ def _blueprint(space: str, arch: Mapping[str, Any], options: Mapping[str, Any], 
             raise ConfigError(f"{where}: {key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
     try:
         made = kind.create(**{**stated, **options})
-        return made.blueprint(made.from_dict(arch))
+        return made, made.from_dict(arch)
     except SnugnetError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _measured(
+    space: SearchSpace, row: Population, devices: Sequence[str], dataset: str | None, name: str
+) -> dict[str, float | None]:
+    """What was measured of one architecture, for people and JSON; ``None``, and a line, where nothing was."""
+    from snugnet.costs.hardware import costs_of, measured_cost
+
+    found: dict[str, float | None] = {}
+    for device in devices:
+        for cost in costs_of(device):
+            measured = measured_cost(space, cost, device, dataset)
+            value = float(measured.of(row)[0])
+            found[measured.name] = None if math.isnan(value) else value
+            if math.isnan(value):
+                say(f"{name + ': ' if name else ''}{measured.name} was not measured for this architecture")
+    return found

@@ -79,18 +79,24 @@ def describe(space: SearchSpace) -> dict[str, Any]:
         name: {**costs, "architecture": space.to_dict(space.extremes()[name])}
         for name, costs in _costs_of_extremes(space).items()
     }
+    from snugnet.costs.hardware import devices_of
+
+    devices = {device: list(costs) for device, costs in devices_of(space).items()}
     return {
         **space.to_json(),
         "size": space.size,
         "size_scientific": f"{Decimal(space.size):.3e}",
         "choices": [{"kind": kind, "options": list(o), "count": n} for (kind, o), n in _kinds(space).items()],
         "networks": networks,
+        **({"devices": devices} if devices else {}),
     }
 
 
 def tables(space: SearchSpace) -> list[Any]:
     """Networks, choices and options for people."""
     from rich.table import Table
+
+    from snugnet.costs.hardware import devices_of
 
     extremes = _costs_of_extremes(space)
     networks = Table("network", title="min / centroid / max")
@@ -105,7 +111,10 @@ def tables(space: SearchSpace) -> list[Any]:
     fixed = Table("option", "value", title="what is fixed (-o)")
     for key, value in space.options.items():
         fixed.add_row(key, str(value))
-    return [networks, choices, fixed]
+    devices = Table("device", "measured", title="costs on devices")
+    for device, measured in devices_of(space).items():
+        devices.add_row(device, " ".join(measured))
+    return [networks, choices, fixed, *([devices] if devices.rows else [])]
 
 
 def _costs_of_extremes(space: SearchSpace) -> dict[str, dict[str, float]]:

@@ -6,23 +6,28 @@ from snugnet.costs.cost import COSTS, Cost, register_cost
 from snugnet.costs.counted import counted_table
 from snugnet.costs.decoding import decode
 from snugnet.costs.exact.allowed import Allowed
+from snugnet.costs.hardware import DEVICES, MeasuredCost, disconnected, measured_cost
 from snugnet.costs.measured import load_cost_table, load_ofa_latency, save_cost_table
 from snugnet.costs.sampling import Sampler, make_sampler, sample
 from snugnet.costs.table import CostTable
 
 __all__ = [
     "COSTS",
+    "DEVICES",
     "Allowed",
     "Cost",
     "CostTable",
+    "MeasuredCost",
     "Sampler",
     "block_table",
     "counted_table",
     "decode",
+    "disconnected",
     "exact_amount",
     "format_amount",
     "load_cost_table",
     "load_ofa_latency",
+    "measured_cost",
     "parse_budget",
     "read_budgets",
     "read_limits",

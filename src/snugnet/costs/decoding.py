@@ -19,6 +19,7 @@ from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population
 
 _AT_A_TIME = 2**14  # scenarios: what is kept of each step does not grow with their number
+_GAINS = 2**23  # scores of transitions at a time: where there are many transitions, fewer scenarios
 _JOINT = 16  # times as many cells where several budgets bind at once
 _FEW = 256  # scenarios that one thread solves faster than several
 _STATE_VALUES = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
@@ -42,7 +43,8 @@ def decode(
     exact arithmetic, does any at all where the unconstrained best fits, or where costs are multiples of a whole number
     and ``cells`` of those reach the budget. Where several budgets bind at once, a side of the grid has
     ``(16 * cells) ** (1 / m)`` cells for ``m`` binding tables, and the statement holds for architectures that keep
-    this distance from each of those budgets. Sums are taken in the precision of the scores. A scenario's result does not
+    this distance from each of those budgets. Where one table is over all choices (a look-up) nothing is rounded, and no architecture
+    within the budgets scores more. Sums are taken in the precision of the scores. A scenario's result does not
     depend on the others. Ties are broken the same way every time.
 
     Args:
@@ -65,8 +67,9 @@ def decode(
         for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
             table.check_budget(float(limits[i, m]), f"scenario {i}: ", allowed)
     rows = np.zeros((len(array), automaton.d), dtype=np.int16)
-    for start in range(0, len(array), _AT_A_TIME):
-        some = slice(start, start + _AT_A_TIME)
+    size = max(1, min(_AT_A_TIME, _GAINS // max(1, sum(len(step.rows) for step in automaton.steps))))
+    for start in range(0, len(array), size):
+        some = slice(start, start + size)
         rows[some] = _Decoder(tables, allowed, automaton, array[some], limits[some], cells, start).run()
     return rows
 
@@ -96,10 +99,13 @@ class _Decoder:
     def run(self) -> Population:
         """Easy scenarios first: a relaxation whose optimum meets all budgets has solved the problem itself."""
         cheapest = [self._cheapest(m) for m in range(len(self.tables))]
-        rows, sums = self.automaton.best(self.automaton.scores(self.scores))
+        gains = self.automaton.scores(self.scores)
+        rows, sums = self.automaton.best(gains)
         if np.isneginf(sums).any():
             raise SpaceError(f"{self._where(np.isneginf(sums).argmax())}the scores forbid every architecture")
         self._accept(np.arange(len(rows)), rows)
+        if len(gains) == 1:
+            self._look_at_all(gains[0])
         binding = self._costs(rows) > self.budgets
         if len(self.tables) > 1:
             for m in range(len(self.tables)):
@@ -132,6 +138,20 @@ class _Decoder:
         fits = (self._costs(rows) <= self.budgets[scenarios]).all(axis=1)
         self.rows[scenarios[fits]] = rows[fits]
         self.pending[scenarios[fits]] = False
+
+    def _look_at_all(self, gains: Floats) -> None:
+        """Of an automaton of one step every transition is an architecture, so none has to be reached over a grid.
+
+        Args:
+            gains: what each scores, shape ``(K, n)``.
+        """
+        rows, open_ = self.automaton.steps[0].rows, np.flatnonzero(self.pending)
+        gains, costs = gains[:, open_], self._costs(rows)
+        for m, cost in enumerate(costs.T):
+            gains[cost[:, None] > self.budgets[open_, m]] = -np.inf
+        best = gains.argmax(axis=0)
+        found = gains[best, np.arange(len(open_))] > -np.inf
+        self._accept(open_[found], rows[best[found]])
 
     def _cheapest(self, m: int) -> Population:
         """The cheapest architecture of each scenario under one table; refuses a budget below it."""

@@ -2,7 +2,7 @@
 
 Architectures are counted by their cost on a grid (:mod:`snugnet.costs.exact.count`) and drawn among those whose rounded cost is
 in reach; one test on the true cost then leaves an exactly uniform draw. The grid is made fine enough that the test rarely
-fails, and where few architectures are in reach they are simply listed.
+fails, and where few architectures are in reach, or a table is over all choices, they are simply listed.
 """
 
 from __future__ import annotations
@@ -116,6 +116,9 @@ class Sampler:
         self._list: Population | None = None
         self._expected = 1.0  # draws a sample; not from what was drawn so far: a seed always gives the same samples
         self._automaton = table.automaton(allowed)
+        if len(self._automaton.steps) == 1:  # of one step every transition is an architecture
+            self._keep(self._automaton.steps[0].rows)
+            return
         self._excess = excess = table.excess(self._automaton)
         # What the window leaves above the cheapest.
         least, left = (min(bound - table.constant - excess.low, excess.span) for bound in (at_least, budget))
@@ -130,10 +133,7 @@ class Sampler:
         while True:
             self._count(upper, cells, max(least, 0.0), left)
             if self.reachable <= listed:
-                rows = self._counts.list(self._low, self._high)
-                self._list = rows[self._inside(rows)]
-                if not len(self._list):
-                    self._refuse(proven=True)
+                self._keep(self._counts.list(self._low, self._high))
                 return
             share = float(self._inside(self._propose(_PILOT, np.random.default_rng(0))).mean())
             self._expected = 1 / max(share, 1 / _PILOT)
@@ -144,6 +144,8 @@ class Sampler:
     @property
     def reachable(self) -> float:
         """Architectures whose rounded cost is in reach: those in the window, and few more."""
+        if self._list is not None and len(self._automaton.steps) == 1:
+            return float(len(self._list))
         return float(np.ldexp(self._cumulative[-1], self._counts.log2)) if len(self._cumulative) else 0.0
 
     @property
@@ -193,6 +195,12 @@ class Sampler:
         self._low = max(math.ceil((least - counts.slack) / counts.delta - EDGE), 0)
         self._cumulative = np.cumsum(counts.last[self._low : self._high + 1])
 
+    def _keep(self, rows: Population) -> None:
+        """Draw from a list of those that are inside."""
+        self._list = rows[self._inside(rows)]
+        if not len(self._list):
+            self._refuse(proven=True)
+
     def _inside(self, rows: Population) -> NDArray[np.bool_]:
         costs = self.table(rows)
         return (costs <= self.budget) & (costs >= self.at_least)
@@ -232,6 +240,9 @@ class Sampler:
 
     def _neighbours(self) -> tuple[float, float]:
         """The nearest attainable costs below and above the window; on an inexact grid, the nearest among many draws."""
+        if len(self._automaton.steps) == 1:
+            costs = self.table(self._automaton.steps[0].rows)
+            return float(costs[costs < self.at_least].max()), float(costs[costs > self.budget].min())
         low = self.table.constant + self._excess.low
         counts = make_counts(self._automaton, self._excess, self._excess.span, _FINE)
         filled = np.flatnonzero(counts.last > 0)
