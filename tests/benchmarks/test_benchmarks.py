@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snugnet.costs import counted_table, load_ofa_latency
+from snugnet.costs import counted_table, disconnected, load_ofa_latency, measured_cost
 from snugnet.predictors import MLPPredictor
 from snugnet.spaces import get_space
 
@@ -132,6 +132,23 @@ def test_a_path_costs_what_its_network_does(benchmark_module: Any) -> None:
     assert module.peak([4, 4, -4, 2, -6]) == 8
     counted = module.counting(get_space("spos-shufflenet-v2"), 20_000)
     assert min(v for k, v in counted.items() if "counted" in k) > 1e6
+
+
+def test_the_page_of_measured_costs(benchmark_module: Any) -> None:
+    """It shows the committed numbers, and those are what the package says."""
+    module = benchmark_module("hardware")
+    report = json.loads((module.DOCS / "results" / "hardware-nas-bench-201.json").read_text())
+    assert module.BEGIN + module.markdown(report["fits"]) + module.END in (module.DOCS / "hardware.md").read_text()
+    row = report["fits"][2]
+    fit = measured_cost(module.SPACE, row["cost"], row["device"]).fit
+    assert fit.rmse == pytest.approx(row["rmse"])
+    path = disconnected(module.SPACE)(module.CELLS) == 0
+    alone = module.within_5_percent(measured_cost(module.SPACE, row["cost"], row["device"]).values, path)
+    assert (
+        alone
+        == pytest.approx(row["within_5_percent"], abs=1e-4)
+        == report["facts"][row["device"]]["fit within 5%"]["a path"]
+    )
 
 
 def test_the_jobs_of_single_paths(benchmark_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

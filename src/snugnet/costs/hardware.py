@@ -106,7 +106,10 @@ class MeasuredCost:
         """What is missing, in words; empty where nothing is."""
         if not self.missing:
             return ""
-        return f"{self.name}: {self.missing:,} of {len(self.values):,} cells have no measurement; in the table they have the additive fit's value"
+        return (
+            f"{self.name}: {self.missing:,} of {len(self.values):,} cells have no measurement; their entries in the table are the "
+            f"additive fit's, and a budget of 0 on unmeasured@{self.device} leaves them out"
+        )
 
     def of(self, archs: ArrayLike) -> NDArray[np.float64]:
         """Measured values of architectures of shape ``(n, 6)``: shape ``(n,)``, NaN where nothing was measured.
