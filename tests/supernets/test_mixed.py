@@ -58,7 +58,9 @@ def static(mixed: MixedNetwork, row: Any) -> Network:
     return network.train()
 
 
-@pytest.mark.parametrize("savings", [{}, {"weight_sharing": True}, {"derived_cells": True}, {"weight_sharing": True, "derived_cells": True}])
+@pytest.mark.parametrize(
+    "savings", [{}, {"weight_sharing": True}, {"derived_cells": True}, {"weight_sharing": True, "derived_cells": True}]
+)
 @pytest.mark.parametrize("name", SPACES)
 def test_at_one_hot_weights_it_is_the_static_network(name: str, savings: dict[str, bool]) -> None:
     space = make(name)
@@ -119,7 +121,9 @@ def test_what_is_shared_is_counted_once(name: str) -> None:
     space = make(name)
     apart, shared = MixedNetwork(space), MixedNetwork(space, weight_sharing=True)
     edges = sum(len(blocks) for blocks in space.positions.values())
-    sources = {block.reads[0] for block in space.union.blocks if block.name in {b for p in space.positions.values() for b in p}}
+    sources = {
+        block.reads[0] for block in space.union.blocks if block.name in {b for p in space.positions.values() for b in p}
+    }
     assert len(apart.operations) == edges
     assert len(shared.operations) == len(sources) < edges
 
