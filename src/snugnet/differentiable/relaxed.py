@@ -64,7 +64,7 @@ class RelaxedCells(nn.Module):
         p = self.probabilities().double()
         space = self.space
         found = [torch.zeros(1, int(m), dtype=p.dtype, device=p.device) for m in space.num_options]
-        for column in {edge.inputs for edge in space.edges} - {None}:
+        for column in {edge.inputs for edge in space.edges if edge.inputs is not None}:
             edges = sum(edge.inputs == column for edge in space.edges)
             found[column] = found[column] + 1 / max(1, edges - 1)
         if "resolution" in space.column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -140,7 +140,7 @@ class MixedNetwork(nn.Module):
             return self.blocks[_key(place.name)](x)
 
         images = x
-        logits = flow(self._steps, x, _gathered, run)
+        logits = flow(self._steps, cast("Tensor | None", x), _gathered, run)  # an edge may carry nothing
         assert logits is not None
         return logits
 
