@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from torch import Tensor
 
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, nothing, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
 from snugnet.nn.network import resized, with_layout
-from snugnet.spaces import Population
 from snugnet.spaces.cells import CellSpace
 from snugnet.supernets.mixed import MixedNetwork
 from snugnet.training.checkpoint import (
@@ -164,6 +163,8 @@ class CellSearch:
             betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay,
         )
+        self._skips, self._nothing = operations_of_first_cell(self.target, SKIP), nothing(self.target)
+        self._first = self.cells.scores()
         self._derived: list[int] | None = None
         self._ended = ""
 
@@ -189,7 +190,6 @@ class CellSearch:
         for epoch in range(start // steps, self.config.epochs):
             if self._ended:
                 break
-            before = self.cells.scores()
             run_phase(
                 "search",
                 self._step,
@@ -203,19 +203,17 @@ class CellSearch:
                 checkpoint_seconds=self.config.checkpoint_seconds,
                 progress=self.progress,
             )
-            if len(self.history) <= epoch:  # an epoch that was done before the run was stopped has been written down
-                self._note(epoch, before)
-                self._save((epoch + 1) * steps, time.monotonic() - since)
         scores = np.array(self.history[-1]["scores"])
         return Found(scores, tuple(self.history), time.monotonic() - since, self._ended)
 
-    def _note(self, epoch: int, before: NDArray[np.float64]) -> None:
+    def _note(self, epoch: int) -> None:
         """Write down what an epoch has come to, and whether the search ends with it."""
-        scores, skips = self.cells.scores(), self.config.max_skips
-        row = derive(self.target, scores)
-        if skips is not None and self.skips(row) > skips and epoch >= self.config.warmup_epochs:
-            self._ended = f"epoch {epoch + 1} derives a normal cell of more than {skips} skip connections"
-            scores, row = before, derive(self.target, before)
+        scores, most = self.cells.scores(), self.config.max_skips
+        row = derive(self.target, scores, never=(self._nothing,))
+        if most is not None and self._skips(row)[0] > most and epoch >= self.config.warmup_epochs:
+            self._ended = f"epoch {epoch + 1} derives a cell of more than {most} skip connections"
+            scores = np.array(self.history[-1]["scores"]) if self.history else self._first
+            row = derive(self.target, scores, [Limit(self._skips, most)])
         with torch.no_grad():
             expected = [limit.table.expectation(self.cells.choices()).item() for limit in self.limits]
         names = [limit.table.name for limit in self.limits]
@@ -223,20 +221,13 @@ class CellSearch:
             {
                 "epoch": epoch + 1,
                 "architecture": self.target.to_dict(row),
-                "skips": self.skips(row),
+                "skips": int(self._skips(row)[0]),
                 "derived": {name: float(limit.table(row)[0]) for name, limit in zip(names, self.limits, strict=True)},
                 "expected": dict(zip(names, expected, strict=True)),
                 "multipliers": dict(zip(names, self.multipliers.tolist(), strict=True)),
                 "scores": scores.tolist(),
             }
         )
-
-    def skips(self, row: Population) -> int:
-        """Skip connections of the first kind of cell of an architecture, (1, d)."""
-        kind = self.target.edges[0].name.rpartition(".")[0]
-        chosen = self.target.edge_operations(row)[0]
-        edges = zip(self.target.edges, chosen, strict=True)
-        return sum(e.operations[o] == SKIP for e, o in edges if e.name.rpartition(".")[0] == kind)
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -293,41 +284,34 @@ class CellSearch:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Loss and accuracy on the architecture's images, and the loss's gradient: of first order, or of second (DARTS, eq. 7, 8)."""
         if not self.config.second_order:
-            loss, right = self._validated(batch)
+            loss, right = self._loss(batch)
             return loss.detach(), right, list(torch.autograd.grad(loss, parameters))
         own, held = self._parameters, [p.detach().clone() for p in self._parameters]
-
-        def loss_of(images: tuple[Tensor, Tensor]) -> Tensor:
-            return F.cross_entropy(self.network(images[0], self.cells.weights(), self._derived), images[1])
-
+        ahead = torch.autograd.grad(
+            self._loss(train)[0], own, allow_unused=True
+        )  # derived cells run some operations only
         with torch.no_grad():
-            forward = torch.autograd.grad(self._with_grad(loss_of, train), own)
-            for p, g in zip(own, forward, strict=True):
-                p.sub_(rate * g)
-        loss, right = self._validated(batch)
-        (*gradients,) = torch.autograd.grad(loss, [*parameters, *own])
-        outer, inner = gradients[: len(parameters)], gradients[len(parameters) :]
-        norm = torch.stack([g.norm() for g in inner]).norm()
-        size = _FINITE_STEP / norm.clamp_min(1e-12)
+            for p, g in zip(own, ahead, strict=True):
+                if g is not None:
+                    p.sub_(rate * g)
+        loss, right = self._loss(batch)
+        found = torch.autograd.grad(loss, [*parameters, *own], allow_unused=True)
+        outer, inner = found[: len(parameters)], found[len(parameters) :]
+        size = _FINITE_STEP / torch.stack([g.norm() for g in inner if g is not None]).norm().clamp_min(1e-12)
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
                 for p, w, g in zip(own, held, inner, strict=True):
-                    p.copy_(w + sign * size * g)
-            sides.append(torch.autograd.grad(loss_of(train), parameters))
+                    p.copy_(w if g is None else w + sign * size * g)
+            sides.append(torch.autograd.grad(self._loss(train)[0], parameters))
         with torch.no_grad():
             for p, w in zip(own, held, strict=True):
                 p.copy_(w)
         curved = [(a - b) / (2 * size) for a, b in zip(*sides, strict=True)]
         return loss.detach(), right, [g - rate * c for g, c in zip(outer, curved, strict=True)]
 
-    @staticmethod
-    def _with_grad(loss_of: Callable[[tuple[Tensor, Tensor]], Tensor], images: tuple[Tensor, Tensor]) -> Tensor:
-        with torch.enable_grad():
-            return loss_of(images)
-
-    def _validated(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss, with its graph, and accuracy of the mixture on the architecture's images."""
+    def _loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss, with its graph, and accuracy of the mixture."""
         logits = self.network(batch[0], self.cells.weights(), self._derived)
         right = (logits.detach().argmax(1) == batch[1]).float().mean()
         return F.cross_entropy(logits, batch[1]), right
@@ -340,8 +324,17 @@ class CellSearch:
     def _rederive(self) -> None:
         """The operations of the cells that are not mixed."""
         if self.config.derived_cells:
-            row = derive(self.target, self.cells.scores())
+            row = derive(self.target, self._finite_scores(), never=(self._nothing,))
             self._derived = self.target.edge_operations(row)[0].tolist()
+
+    def _finite_scores(self) -> NDArray[np.float64]:
+        scores = self.cells.scores()
+        if not np.isfinite(scores).all():
+            raise TrainingError(
+                "search: the architecture's weights are no longer finite; the last checkpoint is as it was. Lower the learning rates "
+                "and start anew with --fresh"
+            )
+        return scores
 
     # -- selection by perturbation -------------------------------------------------------------------------------------
 
@@ -381,6 +374,9 @@ class CellSearch:
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def _save(self, step: int, seconds: float) -> None:
+        """Write a checkpoint; that of an epoch's end holds what the epoch has come to, so that no stop comes between."""
+        if step == (len(self.history) + 1) * self._train.steps_per_epoch:
+            self._note(len(self.history))
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"cells.{name}": tensor for name, tensor in self.cells.state_dict().items()}
         tensors |= {f"sgd.{name}": t for name, t in optimizer_tensors(self._sgd, self.network).items()}
@@ -402,11 +398,7 @@ class CellSearch:
             self.log.go_on_from({})
             return 0, 0.0
         tensors, state = load_checkpoint(self.path)
-        differ = describe_differences(state.get("made_with"), self.made_with)
-        if differ:
-            raise TrainingError(
-                f"{self.path} was made by another search (not the same {differ}); give another --out, or --fresh to throw it away"
-            )
+        check_made_with(self.path, state, self.made_with)
         self.network.load_state_dict(split_prefix(tensors, "network"))
         self.cells.load_state_dict(split_prefix(tensors, "cells"))
         load_optimizer(self._sgd, self.network, split_prefix(tensors, "sgd"))
@@ -415,3 +407,20 @@ class CellSearch:
         self.history, self._ended = list(state["history"]), state["ended"]
         self.log.go_on_from(state.get("log", {}))
         return state["step"], float(state["seconds"])
+
+
+def check_made_with(path: Path, state: Mapping[str, Any], made_with: Fingerprint) -> None:
+    """Refuse to go on with the checkpoint of another search.
+
+    Args:
+        path: of the checkpoint.
+        state: that it holds.
+        made_with: what it must have been made with.
+
+    Raises:
+        TrainingError: names what differs.
+    """
+    if differ := describe_differences(state.get("made_with"), made_with):
+        raise TrainingError(
+            f"{path} was made by another search (not the same {differ}); give another --out, or --fresh to throw it away"
+        )
