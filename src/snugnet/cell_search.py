@@ -17,12 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from snugnet.bundles import FAMILY, NETWORK
-from snugnet.costs import COSTS, CostTable, resolve_budget
-from snugnet.costs.hardware import DEVICES, UNITS, costs_of, disconnected, measured_cost
+from snugnet.costs import COSTS, resolve_budget
+from snugnet.costs.hardware import DEVICES, UNITS, costs_of, measured_cost
 from snugnet.data import AugmentConfig, load_split, mean_std
 from snugnet.differentiable.config import CellRecipe, CellSearchConfig
 from snugnet.differentiable.lookup import LookupGraph, bounds_to_try
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, check_limits, derive, operations_of_first_cell
+from snugnet.differentiable.relaxed import (
+    Limit,
+    RelaxedCells,
+    check_limits,
+    derive,
+    exclusions,
+    operations_of_first_cell,
+)
 from snugnet.differentiable.search import CHECKPOINT, SKIP, CellSearch, Found, SearchImages, check_made_with
 from snugnet.errors import ConfigError, SearchError
 from snugnet.family import Origin, StoredNetwork
@@ -190,11 +197,6 @@ def find_limits(space: CellSpace, recipe: CellRecipe) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
-def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
-    """Tables that are 0 for networks that look at their images; nothing where all do."""
-    return (disconnected(space),) if space.name == "nas-bench-201" else ()
-
-
 @dataclass(frozen=True)
 class _Search:
     """A recipe with all that it names."""
@@ -244,7 +246,7 @@ class _Search:
             scores = search.perturbation_scores() if self.config.selection == "perturbation" else found.scores
         limits = (*self.limits, *_most_skips(self.target, self.config))
         row = derive(self.target, scores, limits, exclusions(self.target))
-        free = derive(self.target, scores)
+        free = derive(self.target, scores, never=exclusions(self.target))
         network = self._network(row, found, scores)
         unlimited = {limit.table.name: float(limit.table(free)[0]) for limit in self.limits}
         result = CellSearchResult(network, self.limits, bounds, graphs, found, unlimited)
@@ -403,7 +405,8 @@ def _point(recipe: dict[str, Any], bound: float, folder: str) -> float:
     search = _Search.of(CellRecipe.model_validate(recipe), progress=False)
     with RunLog(Path(folder)) as log:
         found = search.search(Path(folder), log, search.limits, [bound], search.point_config()).run()
-    return float(search.limits[0].table(derive(search.target, found.scores))[0])
+    row = derive(search.target, found.scores, never=exclusions(search.target))
+    return float(search.limits[0].table(row)[0])
 
 
 def _in_processes(job: Callable[..., float], arguments: Sequence[tuple[Any, ...]], workers: int) -> list[float]:

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snugnet.costs import Allowed, CostTable, exact_amount
+from snugnet.costs import Allowed, CostTable, disconnected, exact_amount
 from snugnet.costs.decoding import decode
 from snugnet.errors import BudgetError
 from snugnet.spaces import Population, SearchSpace
 from snugnet.spaces.cells import CellSpace
+from snugnet.spaces.nas_bench_201 import NASBench201
 
 
 class RelaxedCells(nn.Module):
@@ -192,6 +193,11 @@ def check_limits(space: CellSpace, limits: Sequence[Limit], never: Sequence[Cost
         raise BudgetError(
             f"no network of {space.name} was found that has {together}; feasible alone: {'; '.join(said)}"
         ) from error
+
+
+def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
+    """Tables that are 0 for networks that look at their images, and for no others; only one of what costs nothing where all do."""
+    return (disconnected(space) if space.name == NASBench201.name else nothing(space),)
 
 
 def nothing(space: SearchSpace) -> CostTable:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, nothing, operations_of_first_cell
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, exclusions, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
@@ -163,7 +163,7 @@ class CellSearch:
             betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay,
         )
-        self._skips, self._nothing = operations_of_first_cell(self.target, SKIP), nothing(self.target)
+        self._skips, self._never = operations_of_first_cell(self.target, SKIP), exclusions(self.target)
         self._first = self.cells.scores()
         self._derived: list[int] | None = None
         self._ended = ""
@@ -209,11 +209,11 @@ class CellSearch:
     def _note(self, epoch: int) -> None:
         """Write down what an epoch has come to, and whether the search ends with it."""
         scores, most = self.cells.scores(), self.config.max_skips
-        row = derive(self.target, scores, never=(self._nothing,))
+        row = derive(self.target, scores, never=self._never)
         if most is not None and self._skips(row)[0] > most and epoch >= self.config.warmup_epochs:
             self._ended = f"epoch {epoch + 1} derives a cell of more than {most} skip connections"
             scores = np.array(self.history[-1]["scores"]) if self.history else self._first
-            row = derive(self.target, scores, [Limit(self._skips, most)])
+            row = derive(self.target, scores, [Limit(self._skips, most)], self._never)
         with torch.no_grad():
             expected = [limit.table.expectation(self.cells.choices()).item() for limit in self.limits]
         names = [limit.table.name for limit in self.limits]
@@ -324,7 +324,7 @@ class CellSearch:
     def _rederive(self) -> None:
         """The operations of the cells that are not mixed."""
         if self.config.derived_cells:
-            row = derive(self.target, self._finite_scores(), never=(self._nothing,))
+            row = derive(self.target, self._finite_scores(), never=self._never)
             self._derived = self.target.edge_operations(row)[0].tolist()
 
     def _finite_scores(self) -> NDArray[np.float64]:
