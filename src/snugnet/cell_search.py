@@ -31,7 +31,7 @@ from snugnet.differentiable.relaxed import (
     operations_of_first_cell,
 )
 from snugnet.differentiable.search import CHECKPOINT, SKIP, CellSearch, Found, SearchImages, check_made_with
-from snugnet.errors import ConfigError, SearchError
+from snugnet.errors import BudgetError, ConfigError, SearchError
 from snugnet.family import Origin, StoredNetwork
 from snugnet.family.disk import TRAINING
 from snugnet.files import json_text, locked, write_atomically
@@ -160,7 +160,10 @@ def check_names(recipe: CellRecipe) -> None:
         SpaceError: there is no such cost or device.
     """
     for name, amount in (*recipe.limits.items(), *recipe.at_least.items()):
-        resolve_budget(amount, (0.0, 1.0))
+        try:
+            resolve_budget(amount, (0.0, 1.0))
+        except BudgetError as error:
+            raise BudgetError(f"{name}: {error}") from error
         cost, at, device = name.partition("@")
         if at:
             costs_of(device)

@@ -86,7 +86,10 @@ def search_cell(
     content = read_yaml(path, [*([] if data is None else [f"data.source={data}"]), *(overrides or ())])
     for key, amounts in (("limits", limits), ("at_least", least)):
         if amounts:
-            content[key] = {**(content.get(key) or {}), **amounts}
+            known = content.get(key) or {}
+            if not isinstance(known, dict):
+                raise ConfigError(f"{path}: {key} is {known!r}; amounts stand there by the names of their costs")
+            content[key] = {**known, **amounts}
     recipe = read_config(CellRecipe, content, str(path))
     if not fresh and (out_folder / cell_search.CHECKPOINT).exists():
         say(f"going on with the search in {out_folder} (--fresh starts anew)")

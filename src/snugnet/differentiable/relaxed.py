@@ -196,8 +196,8 @@ def check_limits(space: CellSpace, limits: Sequence[Limit], never: Sequence[Cost
 
 
 def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
-    """Tables that are 0 for networks that look at their images, and for no others; only one of what costs nothing where all do."""
-    return (disconnected(space) if space.name == NASBench201.name else nothing(space),)
+    """Tables that are 0 for networks that look at their images, and for no others; none where all do."""
+    return (disconnected(space),) if space.name == NASBench201.name else ()
 
 
 def nothing(space: SearchSpace) -> CostTable:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, exclusions, operations_of_first_cell
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, exclusions, nothing, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
@@ -163,7 +163,8 @@ class CellSearch:
             betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay,
         )
-        self._skips, self._never = operations_of_first_cell(self.target, SKIP), exclusions(self.target)
+        self._skips = operations_of_first_cell(self.target, SKIP)
+        self._never = exclusions(self.target) or (nothing(self.target),)  # made once, and not in every step
         self._first = self.cells.scores()
         self._derived: list[int] | None = None
         self._ended = ""
