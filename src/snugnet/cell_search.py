@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from snugnet.bundles import FAMILY, NETWORK
-from snugnet.costs import COSTS, counted_table, resolve_budget
+from snugnet.costs import COSTS, CostTable, counted_table, resolve_budget
 from snugnet.costs.hardware import disconnected, measured_cost
 from snugnet.data import AugmentConfig, load_split, mean_std
 from snugnet.differentiable.config import CellRecipe, CellSearchConfig
@@ -170,7 +170,7 @@ def find_limits(space: CellSpace, most: Mapping[str, Any], least: Mapping[str, A
     return tuple(limits)
 
 
-def exclusions(space: CellSpace) -> tuple[Any, ...]:
+def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
     """Tables that are 0 for networks that look at their images; nothing where all do."""
     return (disconnected(space),) if space.name == "nas-bench-201" else ()
 
@@ -220,7 +220,7 @@ class _Search:
             scores = search.perturbation_scores() if self.config.selection == "perturbation" else found.scores
         never = exclusions(self.target)
         row = derive(self.target, scores, self.limits, never)
-        free = derive(self.target, scores)
+        free = derive(self.target, scores, never=never)
         network = self._network(row, found, scores)
         unlimited = {limit.table.name: float(limit.table(free)[0]) for limit in self.limits}
         result = CellSearchResult(network, self.limits, bounds, graphs, found, unlimited)
@@ -251,6 +251,7 @@ class _Search:
             self._made_with(config, limits, bounds),
             log,
             self.progress,
+            exclusions(self.target),
         )
 
     def _made_with(self, config: CellSearchConfig, limits: Sequence[Limit], bounds: Sequence[float]) -> Fingerprint:
@@ -349,7 +350,7 @@ def _point(recipe: dict[str, Any], cost: str, bound: float, folder: str) -> floa
     (limit,) = find_limits(search.target, {cost: "100%"}, {})
     with RunLog(Path(folder)) as log:
         found = search.search(Path(folder), log, [limit], [bound], search.point_config()).run()
-    return float(limit.table(derive(search.target, found.scores))[0])
+    return float(limit.table(derive(search.target, found.scores, never=exclusions(search.target)))[0])
 
 
 def _in_processes(job: Callable[..., float], arguments: Sequence[tuple[Any, ...]], workers: int) -> list[float]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snugnet.costs import CostTable
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
 from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive
@@ -125,6 +126,7 @@ class CellSearch:
         made_with: what a checkpoint must have been made with to be gone on with.
         log: where scalars go.
         progress: whether to show a bar.
+        never: tables that are 0 but for networks that are not to be derived, such as those that no image reaches.
     """
 
     config: CellSearchConfig
@@ -140,6 +142,7 @@ class CellSearch:
     made_with: Fingerprint
     log: RunLog
     progress: bool = True
+    never: Sequence[CostTable] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -212,10 +215,10 @@ class CellSearch:
     def _note(self, epoch: int, before: NDArray[np.float64]) -> None:
         """Write down what an epoch has come to, and whether the search ends with it."""
         scores, skips = self.cells.scores(), self.config.max_skips
-        row = derive(self.target, scores)
+        row = self._derive(scores)
         if skips is not None and self.skips(row) > skips and epoch >= self.config.warmup_epochs:
             self._ended = f"epoch {epoch + 1} derives a normal cell of more than {skips} skip connections"
-            scores, row = before, derive(self.target, before)
+            scores, row = before, self._derive(before)
         with torch.no_grad():
             expected = [limit.table.expectation(self.cells.choices()).item() for limit in self.limits]
         names = [limit.table.name for limit in self.limits]
@@ -340,8 +343,12 @@ class CellSearch:
     def _rederive(self) -> None:
         """The operations of the cells that are not mixed."""
         if self.config.derived_cells:
-            row = derive(self.target, self.cells.scores())
+            row = self._derive(self.cells.scores())
             self._derived = self.target.edge_operations(row)[0].tolist()
+
+    def _derive(self, scores: NDArray[np.float64]) -> Population:
+        """Cells without limits, (1, d)."""
+        return derive(self.target, scores, never=self.never)
 
     # -- selection by perturbation -------------------------------------------------------------------------------------
 

@@ -1,0 +1,248 @@
+"""Differentiable search in the space of NAS-Bench-201, on real CIFAR-10 images, judged by the benchmark's tables.
+
+    python benchmarks/cells.py            all of it, about an hour of two quiet cores; it goes on where it was stopped
+    python benchmarks/cells.py report     the results so far
+
+Five seeds each: DCA-NAS under five latency limits on each of two devices; DARTS and PC-DARTS, whose cells are derived under the same limits;
+and DARTS's collapse with what is done against it. All searches are on the same images (3,840 of CIFAR-10's training images, 16 pixels)
+and for as many steps. What a found cell is worth is read off the table (200 epochs of training, not seen by any search). For
+comparison: the best cell of the table within a limit, the expected cell drawn at random, and methods that search the table of 12-epoch
+validation accuracies. Writes docs/results/benchmark-cells.json and .png.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jobs import ROOT, Job, Jobs, spread
+
+SHARED = Path(os.environ.get("SNUGNET_SHARED", ROOT.parent / "shared"))
+OUT = ROOT / "docs" / "results" / "benchmark-cells"
+SEEDS = (0, 1, 2, 3, 4)
+DEVICES = ("raspi4", "pixel3")
+QUANTILES = (0.1, 0.25, 0.4, 0.6, 0.8)
+POINTS = 8
+TESTS = ("cifar10_test_200", "cifar100_test_200", "in16_test_200")
+SEARCH: dict[str, Any] = {
+    "space": {"channels": 16, "cells": 1, "resolution": 16}, "epochs": 12, "warmup_epochs": 2, "batch_size": 64,
+    "learning_rate": 0.1, "weight_decay": 5e-4, "architecture_learning_rate": 6e-3, "bottleneck": 2,
+    "lookup": {"points": POINTS, "epochs": 0.34},
+}  # fmt: skip
+"""Of DCA-NAS; the others are without its bottleneck."""
+ROWS = 3840
+EVALUATIONS = 100
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def target() -> Any:
+    from snugnet.spaces import get_space
+
+    return get_space("nas-bench-201")
+
+
+@lru_cache(maxsize=1)
+def accuracies() -> dict[str, np.ndarray]:
+    """Columns of the benchmark's table, in the order of the space's rows; and which cells reach their output."""
+    from snugnet.costs.hardware import numbers_of
+
+    wanted = (*TESTS, "cifar10_valid_12", "io_connected")
+    columns = {name: np.empty(5**6) for name in wanted}
+    with gzip.open(SHARED / "data/nas-bench-201/accuracy.csv.gz", "rt") as file:
+        for line in csv.DictReader(file):
+            place = numbers_of(target(), target().from_str(line["arch_str"]))[0]
+            for name in wanted:
+                columns[name][place] = float(line[name])
+    return columns
+
+
+@lru_cache(maxsize=None)
+def latency(device: str) -> Any:
+    from snugnet.costs.hardware import measured_cost
+
+    return measured_cost(target(), "latency_ms", device)
+
+
+def limits(device: str) -> list[float]:
+    """Five latencies, over cells that reach their output."""
+    values = latency(device).values[accuracies()["io_connected"] == 1]
+    return [round(float(np.nanquantile(values, q)), 6) for q in QUANTILES]
+
+
+def within(device: str, limit: float) -> np.ndarray:
+    """Which cells may be found: (15625,)."""
+    return (latency(device).values <= limit) & (accuracies()["io_connected"] == 1)
+
+
+def worth(row: Any) -> dict[str, float]:
+    """What the table says of one cell."""
+    from snugnet.costs.hardware import numbers_of
+
+    place = numbers_of(target(), row)[0]
+    found = {name: float(accuracies()[name][place]) for name in TESTS}
+    return {**found, **{f"latency_ms@{d}": float(latency(d).values[place]) for d in DEVICES}}
+
+
+# -- searches ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def images() -> Any:
+    from snugnet.data import DataConfig, load_split, mean_std
+
+    config = DataConfig(source=str(SHARED / "data/cifar-10"), resolution=32, validation=2500, train_rows=ROWS)
+    train, _ = load_split(config, "train", progress=False)
+    return train, *mean_std(train.images)
+
+
+def searched(
+    method: str, seed: int, held: Sequence[tuple[Any, float]] = (), *, epochs: int | None = None, perturb: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """One search: its scores, its history without them, and how long it took.
+
+    Args:
+        method: of the search.
+        seed: of all that it draws.
+        held: limits, and the bounds that the search is given for them.
+        epochs: where they are others.
+        perturb: whether the scores by perturbation are wanted as well.
+        changes: of the configuration.
+    """
+    import tempfile
+
+    import torch
+
+    from snugnet.costs.hardware import disconnected
+    from snugnet.data import AugmentConfig
+    from snugnet.differentiable.config import CellSearchConfig
+    from snugnet.differentiable.search import CellSearch, SearchImages
+    from snugnet.training.loop import RunLog
+    from snugnet.training.memory import keep_freed_memory
+
+    keep_freed_memory()
+    content = {**SEARCH, **({} if method == "dca" else {"bottleneck": None}), "method": method, **changes}
+    content |= {} if epochs is None else {"epochs": epochs, "warmup_epochs": min(2, epochs - 1)}
+    config = CellSearchConfig.model_validate(content).resolved()
+    train, mean, std = images()
+    with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder)) as log:
+        search = CellSearch(
+            config, target().with_options(**config.space), target(), [limit for limit, _ in held], [bound for _, bound in held],
+            SearchImages.of(train, 0.5, mean, std, seed), AugmentConfig(flip=True, crop_padding=4), seed, torch.device("cpu"),
+            Path(folder), {}, log, False, [] if config.method == "darts" else [disconnected(target())],
+        )  # fmt: skip
+        found = search.run()
+        other = {"perturbation": search.perturbation_scores().tolist()} if perturb else {}
+    history = [
+        {key: value for key, value in epoch.items() if key != "scores"} | {"worth": worth(target().from_dict(epoch["architecture"]))}
+        for epoch in found.history
+    ]
+    return {"scores": found.scores.tolist(), "history": history, "seconds": round(found.seconds, 1), **other}
+
+
+def limit_of(device: str, amount: float) -> Any:
+    from snugnet.differentiable.relaxed import Limit
+
+    return Limit(latency(device).table, amount, never=latency(device).unmeasured)
+
+
+def derived(scores: Any, device: str | None = None, amount: float = 0.0) -> dict[str, Any]:
+    """The cell derived from scores, within a limit if one is given, and what it is worth."""
+    from snugnet.costs.hardware import disconnected
+    from snugnet.differentiable.relaxed import derive
+
+    held = [] if device is None else [limit_of(device, amount)]
+    row = derive(target(), np.array(scores), held, [disconnected(target())] if held else [])
+    return {"architecture": target().to_dict(row), **worth(row)}
+
+
+def graph_point(device: str, place: int) -> dict[str, Any]:
+    """A point of a device's look-up graph: the bound, and what the network costs that is derived from its search."""
+    from snugnet.differentiable.lookup import bounds_to_try
+    from snugnet.differentiable.relaxed import RelaxedCells
+
+    bound = bounds_to_try(RelaxedCells(target()), limit_of(device, 1.0), POINTS)[place]
+    epochs = round(SEARCH["lookup"]["epochs"] * SEARCH["epochs"])
+    found = searched("dca", 0, [(limit_of(device, bound), bound)], epochs=epochs)
+    return {"bound": bound, "derived": derived(found["scores"])[f"latency_ms@{device}"], "seconds": found["seconds"]}
+
+
+def under_limit(device: str, place: int, seed: int, *points: dict[str, Any]) -> dict[str, Any]:
+    """DCA-NAS under one limit, with the bound that the look-up graph gives."""
+    from snugnet.differentiable.lookup import LookupGraph
+
+    amount = limits(device)[place]
+    graph = LookupGraph(device, tuple(p["bound"] for p in points), tuple(p["derived"] for p in points))
+    limit = limit_of(device, amount)
+    bound = graph.bound(limit)
+    found = searched("dca", seed, [(limit, bound)])
+    free = derived(found["scores"])
+    return {**found, "bound": bound, "found": derived(found["scores"], device, amount), "without_limit": free}
+
+
+def unlimited(method: str, seed: int, perturb: bool = False) -> dict[str, Any]:
+    """A search without limits, and the cells derived from it under each."""
+    found = searched(method, seed, perturb=perturb)
+    cells = {f"{d}-{i}": derived(found["scores"], d, a) for d in DEVICES for i, a in enumerate(limits(d))}
+    if perturb:
+        found["by_perturbation"] = derived(found["perturbation"])
+    return {**found, "found": cells, "without_limit": derived(found["scores"])}
+
+
+def from_below(seed: int) -> dict[str, Any]:
+    """DARTS with a limit from below: at least the middle of the range of params."""
+    from snugnet.costs import counted_table
+    from snugnet.differentiable.relaxed import Limit, derive
+
+    table = counted_table(target(), "params")
+    amount = float(np.mean(table.range))
+    limit = Limit(table, amount, at_least=True)
+    found = searched("darts", seed, [(limit, amount)])
+    row = derive(target(), np.array(found["scores"]), [limit])
+    return {**found, "found": {"architecture": target().to_dict(row), **worth(row)}, "without_limit": derived(found["scores"])}
+
+
+def on_the_table(method: str, device: str, place: int, seed: int) -> dict[str, Any]:
+    """A method that is told 12-epoch validation accuracies, under a limit."""
+    from snugnet.costs.hardware import numbers_of
+    from snugnet.search import METHODS
+    from snugnet.search.driver import run_search
+    from snugnet.search.problem import Problem
+
+    valid = accuracies()["cifar10_valid_12"]
+    tables = {"latency": latency(device).table}
+    problem = Problem(target(), lambda rows: valid[numbers_of(target(), rows)], tables, {"latency": limits(device)[place]})
+    found = run_search(problem, METHODS[method]().resized(evaluations=EVALUATIONS), seed=seed, progress=False)
+    return {"found": {"architecture": target().to_dict(found.row), **worth(found.row)}}
+
+
+def jobs() -> Jobs:
+    """Graphs, then seed by seed."""
+    made = [Job(f"graph-{d}-{i}", graph_point, (d, i)) for d in DEVICES for i in range(POINTS)]
+    for s in SEEDS:
+        made += [Job(f"darts-{s}", unlimited, ("darts", s, True)), Job(f"pc-darts-{s}", unlimited, ("pc-darts", s))]
+        made += [Job(f"dca-free-{s}", unlimited, ("dca", s)), Job(f"from-below-{s}", from_below, (s,))]
+        made += [
+            Job(f"dca-{d}-{i}-{s}", under_limit, (d, i, s), tuple(f"graph-{d}-{p}" for p in range(POINTS)))
+            for d in DEVICES
+            for i in range(len(QUANTILES))
+        ]
+    return Jobs(made, ROOT / "runs" / "cells", OUT.with_suffix(".json"))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["report"]:
+        jobs().run()
+    from cells_report import report
+
+    report()
