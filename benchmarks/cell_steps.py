@@ -47,7 +47,9 @@ OURS: dict[str, dict[str, Any]] = {
 PEER = "DARTS's public code"
 
 
-def our_step(folder: Path, batch: int, cells: int, channels: int, limited: bool, **options: Any) -> Callable[[], object]:
+def our_step(
+    folder: Path, batch: int, cells: int, channels: int, limited: bool, **options: Any
+) -> Callable[[], object]:
     """A step of this program's search; with ``limited`` under a limit on params of the network of 20 cells and 36 channels."""
     space, target = (get_space("darts", channels=c, cells=n) for c, n in ((channels, cells), (36, 20)))
     assert isinstance(space, CellSpace)

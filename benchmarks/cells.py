@@ -4,7 +4,7 @@
     python benchmarks/cells.py report     the results so far
 
 Five seeds each: DCA-NAS under five latency limits on each of two devices; DARTS and PC-DARTS, whose cells are derived under the same limits;
-and DARTS's collapse with what is done against it. All searches are on the same images (3,840 of CIFAR-10's training images, 16 pixels)
+and DARTS's collapse with what is done against it. All searches are on the same images (3,072 of CIFAR-10's training images, 16 pixels)
 and for as many steps. What a found cell is worth is read off the table (200 epochs of training, not seen by any search). For
 comparison: the best cell of the table within a limit, the expected cell drawn at random, and methods that search the table of 12-epoch
 validation accuracies. Writes docs/results/benchmark-cells.json and .png.
@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import os
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobs import ROOT, Job, Jobs, spread
+from jobs import ROOT, Job, Jobs
 
 SHARED = Path(os.environ.get("SNUGNET_SHARED", ROOT.parent / "shared"))
 OUT = ROOT / "docs" / "results" / "benchmark-cells"
@@ -38,8 +37,12 @@ SEARCH: dict[str, Any] = {
     "lookup": {"points": POINTS, "epochs": 0.34},
 }  # fmt: skip
 """Of DCA-NAS; the others are without its bottleneck."""
-ROWS = 3840
+ROWS = 3072
+LONG = 30
+"""Epochs of the searches that show the collapse."""
 EVALUATIONS = 100
+AT_LEAST = 0.3
+"""Of the range of params."""
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ def accuracies() -> dict[str, np.ndarray]:
     return columns
 
 
-@lru_cache(maxsize=None)
+@cache
 def latency(device: str) -> Any:
     from snugnet.costs.hardware import measured_cost
 
@@ -107,7 +110,13 @@ def images() -> Any:
 
 
 def searched(
-    method: str, seed: int, held: Sequence[tuple[Any, float]] = (), *, epochs: int | None = None, perturb: bool = False, **changes: Any
+    method: str,
+    seed: int,
+    held: Sequence[tuple[Any, float]] = (),
+    *,
+    epochs: int | None = None,
+    perturb: bool = False,
+    **changes: Any,
 ) -> dict[str, Any]:
     """One search: its scores, its history without them, and how long it took.
 
@@ -144,7 +153,8 @@ def searched(
         found = search.run()
         other = {"perturbation": search.perturbation_scores().tolist()} if perturb else {}
     history = [
-        {key: value for key, value in epoch.items() if key != "scores"} | {"worth": worth(target().from_dict(epoch["architecture"]))}
+        {key: value for key, value in epoch.items() if key != "scores"}
+        | {"worth": worth(target().from_dict(epoch["architecture"]))}
         for epoch in found.history
     ]
     return {"scores": found.scores.tolist(), "history": history, "seconds": round(found.seconds, 1), **other}
@@ -190,9 +200,9 @@ def under_limit(device: str, place: int, seed: int, *points: dict[str, Any]) -> 
     return {**found, "bound": bound, "found": derived(found["scores"], device, amount), "without_limit": free}
 
 
-def unlimited(method: str, seed: int, perturb: bool = False) -> dict[str, Any]:
+def unlimited(method: str, seed: int, epochs: int | None = None, perturb: bool = False) -> dict[str, Any]:
     """A search without limits, and the cells derived from it under each."""
-    found = searched(method, seed, perturb=perturb)
+    found = searched(method, seed, epochs=epochs, perturb=perturb)
     cells = {f"{d}-{i}": derived(found["scores"], d, a) for d in DEVICES for i, a in enumerate(limits(d))}
     if perturb:
         found["by_perturbation"] = derived(found["perturbation"])
@@ -200,29 +210,36 @@ def unlimited(method: str, seed: int, perturb: bool = False) -> dict[str, Any]:
 
 
 def from_below(seed: int) -> dict[str, Any]:
-    """DARTS with a limit from below: at least the middle of the range of params."""
+    """DARTS with a limit from below on params, to its collapse or not."""
     from snugnet.costs import counted_table
     from snugnet.differentiable.relaxed import Limit, derive
 
     table = counted_table(target(), "params")
-    amount = float(np.mean(table.range))
+    low, high = table.range
+    amount = low + AT_LEAST * (high - low)
     limit = Limit(table, amount, at_least=True)
-    found = searched("darts", seed, [(limit, amount)])
+    found = searched("darts", seed, [(limit, amount)], epochs=LONG)
     row = derive(target(), np.array(found["scores"]), [limit])
-    return {**found, "found": {"architecture": target().to_dict(row), **worth(row)}, "without_limit": derived(found["scores"])}
+    return {
+        **found,
+        "found": {"architecture": target().to_dict(row), **worth(row)},
+        "without_limit": derived(found["scores"]),
+    }
 
 
 def on_the_table(method: str, device: str, place: int, seed: int) -> dict[str, Any]:
     """A method that is told 12-epoch validation accuracies, under a limit."""
     from snugnet.costs.hardware import numbers_of
-    from snugnet.search import METHODS
     from snugnet.search.driver import run_search
+    from snugnet.search.method import make_method
     from snugnet.search.problem import Problem
 
     valid = accuracies()["cifar10_valid_12"]
     tables = {"latency": latency(device).table}
-    problem = Problem(target(), lambda rows: valid[numbers_of(target(), rows)], tables, {"latency": limits(device)[place]})
-    found = run_search(problem, METHODS[method]().resized(evaluations=EVALUATIONS), seed=seed, progress=False)
+    problem = Problem(
+        target(), lambda rows: valid[numbers_of(target(), rows)], tables, {"latency": limits(device)[place]}
+    )
+    found = run_search(problem, make_method(method, {"evaluations": EVALUATIONS}), seed=seed, progress=False)
     return {"found": {"architecture": target().to_dict(found.row), **worth(found.row)}}
 
 
@@ -230,8 +247,12 @@ def jobs() -> Jobs:
     """Graphs, then seed by seed."""
     made = [Job(f"graph-{d}-{i}", graph_point, (d, i)) for d in DEVICES for i in range(POINTS)]
     for s in SEEDS:
-        made += [Job(f"darts-{s}", unlimited, ("darts", s, True)), Job(f"pc-darts-{s}", unlimited, ("pc-darts", s))]
-        made += [Job(f"dca-free-{s}", unlimited, ("dca", s)), Job(f"from-below-{s}", from_below, (s,))]
+        made += [Job(f"{method}-free-{s}", unlimited, (method, s)) for method in ("darts", "pc-darts", "dca")]
+        made += [
+            Job(f"darts-long-{s}", unlimited, ("darts", s, LONG, True)),
+            Job(f"dca-long-{s}", unlimited, ("dca", s, LONG)),
+        ]
+        made += [Job(f"from-below-{s}", from_below, (s,))]
         made += [
             Job(f"dca-{d}-{i}-{s}", under_limit, (d, i, s), tuple(f"graph-{d}-{p}" for p in range(POINTS)))
             for d in DEVICES

@@ -90,12 +90,15 @@ class Jobs:
     def _missing(self, by_name: dict[str, Job]) -> list[Job]:
         """Jobs without a result, and those whose weights such a one needs and that are not here."""
         missing = {job.name for job in self.each if self.result(job) is None}
-        while more := {
-            need
-            for name in missing
-            for need in by_name[name].needs
-            if by_name[need].weights and not self.path(by_name[need]).is_file()
-        } - missing:
+        while (
+            more := {
+                need
+                for name in missing
+                for need in by_name[name].needs
+                if by_name[need].weights and not self.path(by_name[need]).is_file()
+            }
+            - missing
+        ):
             missing |= more
         return [job for job in self.each if job.name in missing]
 
