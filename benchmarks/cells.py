@@ -38,9 +38,14 @@ SEARCH: dict[str, Any] = {
 }  # fmt: skip
 """Of DCA-NAS; the others are without its bottleneck."""
 ROWS = 3072
+PARAMS = (30_000, 50_000, 70_000, 90_000)
+DARTS_SEEDS = (0,)
 LONG = 30
 """Epochs of the searches that show the collapse."""
-EVALUATIONS = 100
+TABLE_METHODS: dict[str, dict[str, int]] = {
+    "random": {"evaluations": 100}, "evolution": {"population": 20, "rounds": 5}, "nsga2": {"population": 20, "rounds": 5},
+}  # fmt: skip
+"""Methods that search the table, with a hundred evaluations each."""
 AT_LEAST = 0.3
 """Of the range of params."""
 
@@ -239,8 +244,110 @@ def on_the_table(method: str, device: str, place: int, seed: int) -> dict[str, A
     problem = Problem(
         target(), lambda rows: valid[numbers_of(target(), rows)], tables, {"latency": limits(device)[place]}
     )
-    found = run_search(problem, make_method(method, {"evaluations": EVALUATIONS}), seed=seed, progress=False)
+    found = run_search(problem, make_method(method, TABLE_METHODS[method]), seed=seed, progress=False)
     return {"found": {"architecture": target().to_dict(found.row), **worth(found.row)}}
+
+
+# -- the space of DARTS ------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def darts_search(seed: int, method: str = "dca") -> Any:
+    """The CPU recipe of the space of DARTS with its images."""
+    from snugnet.cell_search import Search
+    from snugnet.differentiable.config import CellRecipe
+    from snugnet.yaml_content import read_yaml
+
+    changes = [f"seed={seed}", "threads=1", f"data.source={SHARED / 'data/cifar-10'}", f"search.method={method}"]
+    changes += [] if method == "dca" else ["search.bottleneck=null"]
+    content = read_yaml(ROOT / "recipes" / "dca-darts-cpu.yaml", changes)
+    return Search.of(CellRecipe.model_validate(content), progress=False)
+
+
+def darts_limit(amount: float) -> Any:
+    from snugnet.costs import counted_table
+    from snugnet.differentiable.relaxed import Limit
+
+    return Limit(counted_table(darts_search(0).target, "params"), amount)
+
+
+def darts_run(search: Any, held: Sequence[tuple[Any, float]], config: Any) -> Any:
+    import tempfile
+
+    from snugnet.training.loop import RunLog
+
+    with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder)) as log:
+        return search.search(
+            Path(folder), log, [limit for limit, _ in held], [bound for _, bound in held], config
+        ).run()
+
+
+def darts_point(place: int) -> dict[str, Any]:
+    """A point of the look-up graph of params."""
+    from snugnet.differentiable.lookup import bounds_to_try
+    from snugnet.differentiable.relaxed import RelaxedCells, derive
+
+    search = darts_search(0)
+    bound = bounds_to_try(RelaxedCells(search.target), darts_limit(1.0), POINTS)[place]
+    found = darts_run(search, [(darts_limit(bound), bound)], search.point_config())
+    row = derive(search.target, found.scores)
+    return {"bound": bound, "derived": float(darts_limit(1.0).table(row)[0]), "seconds": found.seconds}
+
+
+def darts_found(amount: int, seed: int, *points: dict[str, Any]) -> dict[str, Any]:
+    """DCA-NAS under one limit on params."""
+    from snugnet.differentiable.lookup import LookupGraph
+    from snugnet.differentiable.relaxed import derive
+
+    graph = LookupGraph("params", tuple(p["bound"] for p in points), tuple(p["derived"] for p in points))
+    limit, search = darts_limit(amount), darts_search(seed)
+    found = darts_run(search, [(limit, bound := graph.bound(limit))], search.config)
+    forms = [search.target.to_dict(derive(search.target, found.scores, held)) for held in ([limit], [])]
+    return {"architecture": forms[0], "without_limit": forms[1], "bound": bound, "seconds": found.seconds}
+
+
+def darts_plain(seed: int) -> dict[str, Any]:
+    """First-order DARTS without a limit, and the cells derived from it under each."""
+    from snugnet.differentiable.relaxed import derive
+
+    search = darts_search(seed, "darts")
+    found = darts_run(search, [], search.config)
+    forms = {
+        str(amount): search.target.to_dict(derive(search.target, found.scores, [darts_limit(amount)]))
+        for amount in PARAMS
+    }
+    return {
+        "found": forms,
+        "without_limit": search.target.to_dict(derive(search.target, found.scores)),
+        "seconds": found.seconds,
+    }
+
+
+def darts_trained(kind: str, amount: int, seed: int, found: dict[str, Any]) -> dict[str, Any]:
+    """The network that was found, or one drawn at random within the limit, trained from fresh weights and tested."""
+    import shutil
+
+    from snugnet.costs import sample
+    from snugnet.data import load_data
+    from snugnet.differentiable.search import Found
+    from snugnet.retraining import retrain
+    from snugnet.training.calibration import accuracy, network_batches
+
+    search = darts_search(seed)
+    space, limit = search.target, darts_limit(amount)
+    form = found["architecture"] if kind == "dca" else found["found"][str(amount)]
+    row = space.from_dict(form)
+    if kind == "random":
+        row = sample(limit.table, 1, np.random.default_rng((seed, amount)), budget=amount)
+    folder = ROOT / "runs" / "cells" / f"darts-{kind}-{amount}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    search.network(row, Found(np.zeros(0), (), 0.0)).save(folder)
+    network = retrain(folder, start="scratch", out=folder / "trained", progress=False)
+    test = load_data(search.recipe.data, progress=False).test
+    origin = network.family
+    batches = network_batches(test, origin.mean, origin.std, network.blueprint.resolution)
+    return {"test": accuracy(network.module, batches), "params": network.blueprint.params, "madds": network.blueprint.madds,
+            "validation": network.validation_accuracy, "architecture": network.arch}  # fmt: skip
 
 
 def jobs() -> Jobs:
@@ -249,15 +356,23 @@ def jobs() -> Jobs:
     for s in SEEDS:
         made += [Job(f"{method}-free-{s}", unlimited, (method, s)) for method in ("darts", "pc-darts", "dca")]
         made += [
-            Job(f"darts-long-{s}", unlimited, ("darts", s, LONG, True)),
-            Job(f"dca-long-{s}", unlimited, ("dca", s, LONG)),
-        ]
-        made += [Job(f"from-below-{s}", from_below, (s,))]
-        made += [
             Job(f"dca-{d}-{i}-{s}", under_limit, (d, i, s), tuple(f"graph-{d}-{p}" for p in range(POINTS)))
             for d in DEVICES
             for i in range(len(QUANTILES))
         ]
+        made += [
+            Job(f"darts-long-{s}", unlimited, ("darts", s, LONG, True)),
+            Job(f"dca-long-{s}", unlimited, ("dca", s, LONG)),
+        ]
+        made += [Job(f"from-below-{s}", from_below, (s,))]
+        if s in DARTS_SEEDS:
+            points = tuple(f"darts-graph-{i}" for i in range(POINTS))
+            made += [Job(name, darts_point, (i,)) for i, name in enumerate(points)] if s == DARTS_SEEDS[0] else []
+            made += [Job(f"darts-plain-{s}", darts_plain, (s,))]
+            made += [Job(f"darts-found-{a}-{s}", darts_found, (a, s), points) for a in PARAMS]
+            for a in PARAMS:
+                needs = {"dca": f"darts-found-{a}-{s}", "darts": f"darts-plain-{s}", "random": f"darts-plain-{s}"}
+                made += [Job(f"darts-trained-{k}-{a}-{s}", darts_trained, (k, a, s), (n,)) for k, n in needs.items()]
     return Jobs(made, ROOT / "runs" / "cells", OUT.with_suffix(".json"))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from snugnet.bundles import FAMILY, NETWORK
 from snugnet.costs import COSTS, CostTable, counted_table, resolve_budget
@@ -100,7 +99,7 @@ def search_cells(
         SnugnetError: something cannot be done; the message says why and what to do.
     """
     folder = check_output(Path(out), fresh)
-    search = _Search.of(recipe, progress=progress)
+    search = Search.of(recipe, progress=progress)
     with locked(folder):
         if fresh:
             for path in (CHECKPOINT, "log.jsonl", NETWORK.index, REPORT):
@@ -176,7 +175,7 @@ def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """A recipe with all that it names."""
 
     recipe: CellRecipe
@@ -190,7 +189,7 @@ class _Search:
     progress: bool
 
     @classmethod
-    def of(cls, recipe: CellRecipe, *, progress: bool) -> _Search:
+    def of(cls, recipe: CellRecipe, *, progress: bool) -> Search:
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         device = make_fabric(recipe).device
@@ -221,7 +220,7 @@ class _Search:
         never = exclusions(self.target)
         row = derive(self.target, scores, self.limits, never)
         free = derive(self.target, scores, never=never)
-        network = self._network(row, found, scores)
+        network = self.network(row, found)
         unlimited = {limit.table.name: float(limit.table(free)[0]) for limit in self.limits}
         result = CellSearchResult(network, self.limits, bounds, graphs, found, unlimited)
         network.save(folder)
@@ -314,7 +313,7 @@ class _Search:
 
     # -- the network ---------------------------------------------------------------------------------------------------
 
-    def _network(self, row: Population, found: Found, scores: NDArray[Any]) -> StoredNetwork:
+    def network(self, row: Population, found: Found) -> StoredNetwork:
         """The static network of a row, (1, d), with fresh weights; its counted costs are those of its own layers."""
         blueprint = self.target.blueprint(row)
         costs: dict[str, Any] = {"madds": blueprint.madds, "params": blueprint.params}
@@ -346,7 +345,7 @@ class _Search:
 
 def _point(recipe: dict[str, Any], cost: str, bound: float, folder: str) -> float:
     """What the network costs that is derived, without limits, from a search that was given a bound."""
-    search = _Search.of(CellRecipe.model_validate({**recipe, "limits": {}, "at_least": {}}), progress=False)
+    search = Search.of(CellRecipe.model_validate({**recipe, "limits": {}, "at_least": {}}), progress=False)
     (limit,) = find_limits(search.target, {cost: "100%"}, {})
     with RunLog(Path(folder)) as log:
         found = search.search(Path(folder), log, [limit], [bound], search.point_config()).run()
