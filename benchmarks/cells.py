@@ -350,8 +350,21 @@ def darts_trained(kind: str, amount: int, seed: int, found: dict[str, Any]) -> d
             "validation": network.validation_accuracy, "architecture": network.arch}  # fmt: skip
 
 
+def darts_jobs() -> list[Job]:
+    """Of the space of DARTS."""
+    points = tuple(f"darts-graph-{i}" for i in range(POINTS))
+    made = [Job(name, darts_point, (i,)) for i, name in enumerate(points)]
+    for s in DARTS_SEEDS:
+        made += [Job(f"darts-plain-{s}", darts_plain, (s,))]
+        made += [Job(f"darts-found-{a}-{s}", darts_found, (a, s), points) for a in PARAMS]
+        for a in PARAMS:
+            needs = {"dca": f"darts-found-{a}-{s}", "darts": f"darts-plain-{s}", "random": f"darts-plain-{s}"}
+            made += [Job(f"darts-trained-{k}-{a}-{s}", darts_trained, (k, a, s), (n,)) for k, n in needs.items()]
+    return made
+
+
 def jobs() -> Jobs:
-    """Graphs, then seed by seed."""
+    """Graphs, then seed by seed; the space of DARTS after two of them."""
     made = [Job(f"graph-{d}-{i}", graph_point, (d, i)) for d in DEVICES for i in range(POINTS)]
     for s in SEEDS:
         made += [Job(f"{method}-free-{s}", unlimited, (method, s)) for method in ("darts", "pc-darts", "dca")]
@@ -365,14 +378,8 @@ def jobs() -> Jobs:
             Job(f"dca-long-{s}", unlimited, ("dca", s, LONG)),
         ]
         made += [Job(f"from-below-{s}", from_below, (s,))]
-        if s in DARTS_SEEDS:
-            points = tuple(f"darts-graph-{i}" for i in range(POINTS))
-            made += [Job(name, darts_point, (i,)) for i, name in enumerate(points)] if s == DARTS_SEEDS[0] else []
-            made += [Job(f"darts-plain-{s}", darts_plain, (s,))]
-            made += [Job(f"darts-found-{a}-{s}", darts_found, (a, s), points) for a in PARAMS]
-            for a in PARAMS:
-                needs = {"dca": f"darts-found-{a}-{s}", "darts": f"darts-plain-{s}", "random": f"darts-plain-{s}"}
-                made += [Job(f"darts-trained-{k}-{a}-{s}", darts_trained, (k, a, s), (n,)) for k, n in needs.items()]
+        if s == 1:
+            made += darts_jobs()
     return Jobs(made, ROOT / "runs" / "cells", OUT.with_suffix(".json"))
 
 
