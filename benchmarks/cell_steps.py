@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from paths import peak_bytes, seconds
 
 from snugnet.costs import counted_table
@@ -60,7 +61,7 @@ def our_step(
     images = torch.randint(0, 256, (4 * batch, 3, 32, 32), dtype=torch.uint8)
     halves = SearchImages.of(ImageSet(images, torch.randint(10, (4 * batch,))), 0.5, (0.5,) * 3, (0.25,) * 3, 0)
     search = CellSearch(
-        config, space, target, limits, [limit.amount for limit in limits], halves, AugmentConfig(), 0, torch.device("cpu"), folder,
+        config, space, target, limits, [limit.amount for limit in limits], halves, AugmentConfig(), 0, Fabric(accelerator="cpu", devices=1), folder,
         {}, RunLog(folder), False,
     )  # fmt: skip
     search._rederive()

@@ -135,7 +135,7 @@ def searched(
     """
     import tempfile
 
-    import torch
+    from lightning_fabric import Fabric
 
     from snugnet.costs.hardware import disconnected
     from snugnet.data import AugmentConfig
@@ -152,7 +152,7 @@ def searched(
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder)) as log:
         search = CellSearch(
             config, target().with_options(**config.space), target(), [limit for limit, _ in held], [bound for _, bound in held],
-            SearchImages.of(train, 0.5, mean, std, seed), AugmentConfig(flip=True, crop_padding=4), seed, torch.device("cpu"),
+            SearchImages.of(train, 0.5, mean, std, seed), AugmentConfig(flip=True, crop_padding=4), seed, Fabric(accelerator="cpu", devices=1),
             Path(folder), {}, log, False, [] if config.method == "darts" else [disconnected(target())],
         )  # fmt: skip
         found = search.run()

@@ -5,37 +5,43 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from snugnet.bundles import FAMILY, NETWORK
-from snugnet.costs import COSTS, CostTable, counted_table, resolve_budget
-from snugnet.costs.hardware import disconnected, measured_cost
+from snugnet.costs import COSTS, CostTable, resolve_budget
+from snugnet.costs.hardware import DEVICES, UNITS, costs_of, disconnected, measured_cost
 from snugnet.data import AugmentConfig, load_split, mean_std
 from snugnet.differentiable.config import CellRecipe, CellSearchConfig
 from snugnet.differentiable.lookup import LookupGraph, bounds_to_try
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, check_limits, derive
-from snugnet.differentiable.search import CHECKPOINT, CellSearch, Found, SearchImages
-from snugnet.errors import ConfigError
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, check_limits, derive, operations_of_first_cell
+from snugnet.differentiable.search import CHECKPOINT, SKIP, CellSearch, Found, SearchImages, check_made_with
+from snugnet.errors import ConfigError, SearchError
 from snugnet.family import Origin, StoredNetwork
 from snugnet.family.disk import TRAINING
 from snugnet.files import json_text, locked, write_atomically
-from snugnet.fingerprint import Fingerprint, describe_differences, fingerprint
+from snugnet.fingerprint import Fingerprint, differences, fingerprint
 from snugnet.nn.network import build
 from snugnet.pipeline import machine
 from snugnet.plots import architecture_figure
 from snugnet.spaces import Population, get_space
 from snugnet.spaces.cells import CellSpace
+from snugnet.supernets.mixed import MixedNetwork
+from snugnet.training.checkpoint import load_checkpoint
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
+from snugnet.training.threads import begin_worker
 
 REPORT = "search.json"
+CELLS = "cells.png"
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,8 @@ def search_cells(
     search = Search.of(recipe, progress=progress)
     with locked(folder):
         if fresh:
-            for path in (CHECKPOINT, "log.jsonl", NETWORK.index, REPORT):
+            pictures = (path.name for path in folder.glob("lookup-*.png"))
+            for path in (CHECKPOINT, "log.jsonl", NETWORK.index, REPORT, CELLS, *pictures):
                 (folder / path).unlink(missing_ok=True)
             for path in ("tensorboard", "lookup"):
                 shutil.rmtree(folder / path, ignore_errors=True)
@@ -137,35 +144,49 @@ def cell_space(name: str, **options: Any) -> CellSpace:
     return space
 
 
-def find_limits(space: CellSpace, most: Mapping[str, Any], least: Mapping[str, Any]) -> tuple[Limit, ...]:
-    """Limits of a space's costs.
+def check_names(recipe: CellRecipe) -> None:
+    """Refuse limits of what there is not, before images are read; what is known of classes comes with the images.
+
+    Raises:
+        BudgetError: an amount is none.
+        ConfigError: a measured cost has no device.
+        SpaceError: there is no such cost or device.
+    """
+    for name, amount in (*recipe.limits.items(), *recipe.at_least.items()):
+        resolve_budget(amount, (0.0, 1.0))
+        cost, at, device = name.partition("@")
+        if at:
+            costs_of(device)
+        elif name in UNITS and name not in recipe.costs:
+            raise ConfigError(
+                f"{name} is measured on a device; say on which, as {name}@raspi4 or by --device; devices: {', '.join(DEVICES)}"
+            )
+        elif name not in recipe.costs:
+            _ = COSTS[cost]
+
+
+def find_limits(space: CellSpace, recipe: CellRecipe) -> tuple[Limit, ...]:
+    """The limits that a recipe gives.
 
     Args:
         space: of the network that is searched for.
-        most: what costs may be at most, by name: a counted cost, or a measured one with its device behind it
-            (``latency_ms@raspi4``); an amount, or a share of the cost's range (``40%``).
-        least: what they have to be at least.
+        recipe: its limits are of counted costs, of measured ones with their device behind them (``latency_ms@raspi4``), or of
+            those in ``costs``; an amount, or a share of the cost's range (``40%``).
 
     Raises:
-        BudgetError: an amount is none, or no network is within it.
+        BudgetError: an amount is none.
         SpaceError: there is no such cost or device, or nothing was measured in this space.
     """
     limits = []
-    for amounts, at_least in ((most, False), (least, True)):
+    for amounts, at_least in ((recipe.limits, False), (recipe.at_least, True)):
         for name, amount in amounts.items():
             cost, at, device = name.partition("@")
             if at:
                 measured = measured_cost(space, cost, device)
                 table, never = measured.table, measured.unmeasured
-            elif cost not in COSTS and cost in ("latency_ms", "energy_mj"):
-                raise ConfigError(
-                    f"{cost} is measured on a device: give one, as --device or in the name ({cost}@raspi4)"
-                )
             else:
-                table, never = counted_table(space, cost), None
+                table, never = recipe.cost_table(space, name), None
             limits.append(Limit(table, resolve_budget(amount, table.range), at_least, never))
-    check_limits(limits)
-    derive(space, RelaxedCells(space).scores(), limits, exclusions(space))  # refuses limits that leave nothing together
     return tuple(limits)
 
 
@@ -185,26 +206,29 @@ class Search:
     classes: tuple[str, ...]
     images: SearchImages
     limits: tuple[Limit, ...]
-    device: torch.device
+    fabric: Fabric
     progress: bool
 
     @classmethod
     def of(cls, recipe: CellRecipe, *, progress: bool) -> Search:
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        device = make_fabric(recipe).device
+        fabric = make_fabric(recipe)
         config = recipe.search.resolved()
         name, options = recipe.space.name, {**recipe.space.options, "resolution": recipe.data.resolution}
-        find_limits(cell_space(name, **options), recipe.limits, recipe.at_least)  # before images are read
+        cell_space(name, **options)
+        check_names(recipe)  # before images are read
         images, classes = load_split(recipe.data, "train", progress=progress)
         target = cell_space(name, **options, num_classes=len(classes))
         space = target.with_options(**config.space)
         if space.choices != target.choices:
             raise ConfigError("search.space changes what can be chosen; it gives other numbers of cells and channels")
+        MixedNetwork(space, **config.network)  # refuses what does not divide its channels
         mean, std = mean_std(images.images)
         halves = SearchImages.of(images, config.architecture_share, mean, std, recipe.seed)
-        limits = find_limits(target, recipe.limits, recipe.at_least)
-        return cls(recipe, config, target, space, classes, halves, limits, device, progress)
+        limits = find_limits(target, recipe)
+        check_limits(target, (*limits, *_most_skips(target, config)), exclusions(target))
+        return cls(recipe, config, target, space, classes, halves, limits, fabric, progress)
 
     @property
     def _augment(self) -> AugmentConfig:
@@ -212,25 +236,37 @@ class Search:
 
     def run(self, folder: Path) -> CellSearchResult:
         """Graphs, search, derived network; all that is written into the folder."""
+        self._check_checkpoint(folder / CHECKPOINT)
         graphs, bounds = self._look_up(folder)
         with RunLog(folder) as log:
             search = self.search(folder, log, self.limits, bounds, self.config)
             found = search.run()
             scores = search.perturbation_scores() if self.config.selection == "perturbation" else found.scores
         never = exclusions(self.target)
-        row = derive(self.target, scores, self.limits, never)
+        limits = (*self.limits, *_most_skips(self.target, self.config))
+        row = derive(self.target, scores, limits, never)
         free = derive(self.target, scores, never=never)
         network = self.network(row, found)
         unlimited = {limit.table.name: float(limit.table(free)[0]) for limit in self.limits}
         result = CellSearchResult(network, self.limits, bounds, graphs, found, unlimited)
         network.save(folder)
-        pictures = {"cells.png": architecture_figure(self.target, {self.recipe.name: row}, self.recipe.name)}
+        pictures = {CELLS: architecture_figure(self.target, {self.recipe.name: row}, self.recipe.name)}
         for name, graph in graphs.items():
             pictures[f"lookup-{name}.png"] = graph.figure(self.limits, f"{self.recipe.name}: look-up graph")
         for file, picture in pictures.items():
             write_atomically(folder / file, picture)
         write_atomically(folder / REPORT, json_text(result.to_json()).encode())
         return result
+
+    def _check_checkpoint(self, path: Path) -> None:
+        """Refuse a folder in which another search has begun before hours go into a graph for this one.
+
+        The bounds are left out: they come from the graph.
+        """
+        if path.exists():
+            state, own = load_checkpoint(path)[1], self._made_with(self.config, self.limits, ())
+            made = state.get("made_with")
+            check_made_with(path, {"made_with": {**made, "bounds": []} if isinstance(made, dict) else made}, own)
 
     def search(
         self, folder: Path, log: RunLog, limits: Sequence[Limit], bounds: Sequence[float], config: CellSearchConfig
@@ -245,7 +281,7 @@ class Search:
             self.images,
             self._augment,
             self.recipe.seed,
-            self.device,
+            self.fabric,
             folder,
             self._made_with(config, limits, bounds),
             log,
@@ -274,34 +310,32 @@ class Search:
 
     def _look_up(self, folder: Path) -> tuple[dict[str, LookupGraph], tuple[float, ...]]:
         """The graph of every cost that has a limit, and what the search is given for each limit."""
-        graphs: dict[str, LookupGraph] = {}
-        points = self.config.lookup.points
-        for limit in self.limits if points else ():
-            if limit.table.name not in graphs:
-                graphs[limit.table.name] = self._graph(folder / "lookup", limit)
-        bounds = [graphs[each.table.name].bound(each) if points else each.amount for each in self.limits]
-        return graphs, tuple(bounds)
+        if not self.config.lookup.points:
+            return {}, tuple(limit.amount for limit in self.limits)
+        graphs = {_of(limit): self._graph(folder / "lookup", limit) for limit in self.limits}
+        return graphs, tuple(graphs[_of(limit)].bound(limit) for limit in self.limits)
 
     def _graph(self, folder: Path, limit: Limit) -> LookupGraph:
         """Read the graph where it lies, or make it: a search for each point, some at once."""
-        lookup, cost = self.config.lookup, limit.table.name
+        lookup, name = self.config.lookup, limit.table.name
         start = RelaxedCells(self.space, edge_weights=bool(self.config.edge_weights), seed=self.recipe.seed)
         bounds = bounds_to_try(start, limit, lookup.points)
-        config = self.point_config()
-        made_with = self._made_with(config, (), bounds)
-        path = folder / f"{cost}.json"
-        if path.is_file():
-            content = json.loads(path.read_text())
-            if not describe_differences(content.get("made_with"), made_with):
-                return LookupGraph.from_json(content["graph"])
+        made_with = self._made_with(self.point_config(), (), bounds)
+        path = folder / f"{_of(limit)}.json"
+        if path.is_file() and (known := _read_graph(path, made_with)):
+            return known
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [
-            (self.recipe.model_dump(mode="json"), cost, b, str(folder / f"{cost}-{i}")) for i, b in enumerate(bounds)
-        ]
-        workers = min(lookup.workers or (os.cpu_count() or 1 if self.device.type == "cpu" else 1), len(jobs))
-        graph = LookupGraph(cost, bounds, tuple(_in_processes(_point, jobs, workers)))
+        alone = (
+            {"limits": {}, "at_least": {name: "0%"}} if limit.at_least else {"limits": {name: "100%"}, "at_least": {}}
+        )
+        workers = min(lookup.workers or (os.cpu_count() or 1 if self.fabric.device.type == "cpu" else 1), len(bounds))
+        threads = {"threads": None} if workers > 1 else {}  # a worker has its share
+        recipe = {**self.recipe.model_dump(mode="json"), **alone, **threads}
+        jobs = [(recipe, each, str(folder / f"{path.stem}-{i}")) for i, each in enumerate(bounds)]
+        derived = _in_processes(_point, jobs, workers)
+        graph = LookupGraph(name, bounds, tuple(derived), limit.at_least)
         write_atomically(path, json_text({"made_with": made_with, "graph": graph.to_json()}).encode())
-        for _, _, _, each in jobs:
+        for _, _, each in jobs:
             shutil.rmtree(each, ignore_errors=True)
         return graph
 
@@ -321,7 +355,7 @@ class Search:
             cost = float(limit.table(row)[0])
             assert costs.get(limit.table.name, cost) == cost, "a table and the network disagree"
             assert limit.sign * (cost - limit.amount) <= 0, "the decode broke a limit"
-            costs[limit.table.name] = cost
+            costs.setdefault(limit.table.name, cost)
         network = build(blueprint, seed=self.recipe.seed)
         recipe = self.recipe.model_dump(mode="json", exclude={"search", "limits", "at_least"})
         return StoredNetwork(
@@ -343,22 +377,54 @@ class Search:
         )
 
 
-def _point(recipe: dict[str, Any], cost: str, bound: float, folder: str) -> float:
-    """What the network costs that is derived, without limits, from a search that was given a bound."""
-    search = Search.of(CellRecipe.model_validate({**recipe, "limits": {}, "at_least": {}}), progress=False)
-    (limit,) = find_limits(search.target, {cost: "100%"}, {})
+def _most_skips(space: CellSpace, config: CellSearchConfig) -> tuple[Limit, ...]:
+    """The limit on skip connections of the found network, where there is one."""
+    return () if config.max_skips is None else (Limit(operations_of_first_cell(space, SKIP), config.max_skips),)
+
+
+def _of(limit: Limit) -> str:
+    """What the graph of a limit is called."""
+    return f"{limit.table.name}{'-at-least' if limit.at_least else ''}"
+
+
+def _read_graph(path: Path, made_with: Fingerprint) -> LookupGraph | None:
+    """The graph in a file; None where it was made by other searches.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return None if differences(content["made_with"], made_with) else LookupGraph.from_json(content["graph"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}); delete it, or --fresh to throw all away") from error
+
+
+def _point(recipe: dict[str, Any], bound: float, folder: str) -> float:
+    """What the network costs that is derived, without limits, from a search that was given a bound on the recipe's only cost."""
+    search = Search.of(CellRecipe.model_validate(recipe), progress=False)
     with RunLog(Path(folder)) as log:
-        found = search.search(Path(folder), log, [limit], [bound], search.point_config()).run()
-    return float(limit.table(derive(search.target, found.scores, never=exclusions(search.target)))[0])
+        found = search.search(Path(folder), log, search.limits, [bound], search.point_config()).run()
+    return float(search.limits[0].table(derive(search.target, found.scores, never=exclusions(search.target)))[0])
 
 
 def _in_processes(job: Callable[..., float], arguments: Sequence[tuple[Any, ...]], workers: int) -> list[float]:
-    """The results of some jobs, in order; several at once have a thread each."""
+    """The results of some jobs, in order; several at once share torch's threads.
+
+    Raises:
+        SearchError: a process was killed.
+    """
     if workers == 1:
         return [job(*each) for each in arguments]
-    with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
-        return list(pool.map(job, *zip(*arguments, strict=True)))
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+    threads = max(1, torch.get_num_threads() // workers)
+    with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, (threads,)) as pool:
+        try:
+            return list(pool.map(job, *zip(*arguments, strict=True)))
+        except BrokenProcessPool as error:
+            raise SearchError(
+                "a search for the look-up graph was killed, maybe for want of memory; run the same again with fewer of "
+                "search.lookup.workers, and it goes on"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -60,11 +60,12 @@ class CellSearchConfig(Config):
             broken. No weight of the limit in the objective is left to be tuned.
         lookup: the look-up graph.
         weight_sharing, derived_cells, bottleneck, partial_channels: see :class:`snugnet.supernets.mixed.MixedNetwork`.
-        edge_weights: whether the edges of a node have weights of their own (PC-DARTS, section 3.2).
+        edge_weights: whether the edges of a node have weights of their own (PC-DARTS, section 3.3).
         selection: how the cell is derived: by the architecture's ``softmax``, or by ``perturbation``: what hurts most when it is left
             out (Wang et al., ICLR 2021, arXiv 2108.04392).
         perturbation_batches: of the architecture's images, to see how much it hurts.
-        max_skips: the search ends before the derived normal cell has more skip connections than that (DARTS+, arXiv 1909.06035).
+        max_skips: the search ends when the normal cell that it derives has more skip connections than that, and goes back to the epoch
+            before (DARTS+, arXiv 1909.06035); the found network never has more.
         checkpoint_seconds: at most so much work is lost when a run is stopped.
         log_every: steps between two lines of the log.
     """
@@ -110,6 +111,9 @@ class CellSearchConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for key in ("num_classes", "in_channels"):
+            if key in self.space:
+                raise ValueError(f"{key} of the search network follows from the data; leave it out of space")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs ({self.warmup_epochs}) leave no epoch of {self.epochs} to the architecture"

@@ -22,43 +22,48 @@ class LookupGraph:
 
     Attributes:
         cost: name of the cost.
-        bounds: that searches were given.
+        bounds: that searches were given, at most so much or at least.
         derived: what the network derived from each costs.
+        at_least: which of the two.
     """
 
     cost: str
     bounds: tuple[float, ...]
     derived: tuple[float, ...]
+    at_least: bool = False
 
     def bound(self, limit: Limit) -> float:
-        """What a search is to be given.
+        """What a search is to be given for a limit of the graph's own kind.
 
         Between two points it is interpolated. A search draws, so the graph need not rise everywhere: of several bounds whose derived
-        networks keep the limit it is the loosest below which all do. A limit that every point breaks gets the tightest bound, one that
-        none does the loosest; or the limit itself, where that is looser still.
+        networks keep the limit it is the loosest that leaves no point which breaks it on the tighter side. A limit that every point
+        breaks gets the tightest bound, one that none does the loosest; or the limit itself, where that is looser still.
         """
-        costs = np.maximum.accumulate(self.derived)
-        if (
-            limit.at_least
-        ):  # the derived network is to cost at least so much: the tightest of the bounds beyond which all do
-            costs = np.minimum.accumulate(self.derived[::-1])[::-1]
-        costs, amount, bounds = np.asarray(costs, dtype=float), limit.amount, self.bounds
-        if amount <= costs[0]:
-            return bounds[0] if not limit.at_least else min(bounds[0], amount)
+        assert limit.at_least == self.at_least, "a graph of bounds from above says nothing of bounds from below"
+        sign = limit.sign  # the least of a cost is the most of its negative
+        bounds, costs = (sign * np.array(each, dtype=float)[::sign] for each in (self.bounds, self.derived))
+        amount, costs = sign * limit.amount, np.maximum.accumulate(costs)
+        if amount < costs[0]:
+            return float(sign * bounds[0])
         if amount >= costs[-1]:
-            return max(bounds[-1], amount) if not limit.at_least else bounds[-1]
+            return float(sign * max(bounds[-1], amount))
         i = int(np.searchsorted(costs, amount, side="right"))  # costs[i - 1] <= amount < costs[i]
         share = (amount - costs[i - 1]) / (costs[i] - costs[i - 1])
-        return float(bounds[i - 1] + share * (bounds[i] - bounds[i - 1]))
+        return float(sign * (bounds[i - 1] + share * (bounds[i] - bounds[i - 1])))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"cost": self.cost, "bounds": list(self.bounds), "derived": list(self.derived)}
+        return {
+            "cost": self.cost,
+            "bounds": list(self.bounds),
+            "derived": list(self.derived),
+            "at_least": self.at_least,
+        }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> LookupGraph:
         """What :meth:`to_json` gave."""
-        return cls(content["cost"], tuple(content["bounds"]), tuple(content["derived"]))
+        return cls(content["cost"], tuple(content["bounds"]), tuple(content["derived"]), content["at_least"])
 
     def figure(self, limits: Sequence[Limit], title: str) -> bytes:
         """The graph as PNG, with the limits of this cost and the bounds that they were given."""
@@ -69,7 +74,7 @@ class LookupGraph:
             "bound = cost": [(x, x, 0.0) for x in self.bounds],
         }
         for limit in limits:
-            if limit.table.name == self.cost:
+            if (limit.table.name, limit.at_least) == (self.cost, self.at_least):
                 bound = self.bound(limit)
                 curves[f"limit {format_amount(limit.amount)}: bound {format_amount(bound)}"] = [
                     (bound, limit.amount, 0.0)
@@ -79,7 +84,8 @@ class LookupGraph:
 
 @torch.no_grad()
 def bounds_to_try(cells: RelaxedCells, limit: Limit, points: int) -> tuple[float, ...]:
-    """Bounds for a graph, evenly from what the cheapest mixture is expected to cost to what the first one is, which knows nothing.
+    """Bounds for a graph, evenly between what the first mixture is expected to cost, which knows nothing, and the cheapest network; or
+    the dearest one, where a cost has to be at least something. Rising; the cheapest, or dearest, itself is left out.
 
     Args:
         cells: before any step.
@@ -87,5 +93,7 @@ def bounds_to_try(cells: RelaxedCells, limit: Limit, points: int) -> tuple[float
         points: how many, at least 2.
     """
     first = limit.table.expectation(cells.choices()).item()
-    low = limit.table.range[0]
+    low, high = limit.table.range
+    if limit.at_least:
+        return tuple(np.linspace(first, max(high, first * 1.01), points + 1)[:-1].tolist())
     return tuple(np.linspace(low, max(first, low * 1.01), points + 1)[1:].tolist())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snugnet.costs import CostTable
+from snugnet.costs import Allowed, CostTable, exact_amount
 from snugnet.costs.decoding import decode
 from snugnet.errors import BudgetError
-from snugnet.spaces import Population
+from snugnet.spaces import Population, SearchSpace
 from snugnet.spaces.cells import CellSpace
 
 
@@ -23,7 +25,7 @@ class RelaxedCells(nn.Module):
     Attributes:
         space: of the cells.
         alpha: a number for each operation on each edge, (edges, operations).
-        beta: a number for each edge, (edges,), where edges have weights of their own (PC-DARTS, section 3.2).
+        beta: a number for each edge, (edges,), where edges have weights of their own (PC-DARTS, section 3.3).
     """
 
     beta: nn.Parameter | None
@@ -46,20 +48,27 @@ class RelaxedCells(nn.Module):
         """Of the operations' outputs in the sum at the edge's node, (edges, operations)."""
         if self.beta is None:
             return self.probabilities()
-        assert isinstance(self._same, Tensor)
-        rivals = self.beta.expand(len(self.beta), -1).masked_fill(~self._same, -torch.inf)
-        return self.probabilities() * rivals.softmax(1).diagonal()[:, None]
+        return self.probabilities() * self._rivals(self.beta).softmax(1).diagonal()[:, None]
 
     @torch.no_grad()
     def scores(self) -> NDArray[np.float64]:
-        """Of the operations on each edge: the logarithm of the weight, (edges, operations)."""
-        return self.weights().double().log().cpu().numpy()
+        """Of the operations on each edge: the logarithm of the weight, (edges, operations); finite also where a weight is 0 in float32."""
+        scores = self.alpha.double().log_softmax(1)
+        if self.beta is not None:
+            scores = scores + self._rivals(self.beta.double()).log_softmax(1).diagonal()[:, None]
+        return scores.cpu().numpy()
+
+    def _rivals(self, beta: Tensor) -> Tensor:
+        """For each edge the numbers of all edges of its node, (edges, edges); minus infinity for the others."""
+        assert isinstance(self._same, Tensor)
+        return beta.expand(len(beta), -1).masked_fill(~self._same, -torch.inf)
 
     def choices(self) -> list[Tensor]:
         """Of each choice of the space, (1, options) in float64: what a cost table takes for its expectation.
 
-        Of a node that takes two of its edges all count here, as equation 3 of DCA-NAS says: the pairs have so much mass that each
-        edge is there once, and where no operation is chosen with certainty nothing is added.
+        Equation 3 of DCA-NAS counts every edge, also those of a node that will take two of them. So the pairs that a node can take
+        have so much mass that each edge is there once: more than 1 in all. That is right for costs of which an edge that is not
+        there has none, as counted ones do. The resolution, where it is a choice, is the largest, at which the search runs.
         """
         p = self.probabilities().double()
         space = self.space
@@ -75,8 +84,14 @@ class RelaxedCells(nn.Module):
 
 
 def one_hot_scores(space: CellSpace, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores of operations, (edges, operations), as :func:`snugnet.costs.decode` takes them, (1, sum of options)."""
+    """Scores of operations, (edges, operations), as :func:`snugnet.costs.decode` takes them, (1, sum of options).
+
+    Of a choice of resolutions only the largest is allowed: it is the one that the search has seen.
+    """
     found = np.zeros((1, int(space.offsets[-1])))
+    if "resolution" in space.column:
+        column = space.column["resolution"]
+        found[0, space.offsets[column] : space.offsets[column + 1] - 1] = -np.inf
     for edge, own in zip(space.edges, scores, strict=True):
         start = space.offsets[edge.column]
         found[0, start : start + len(own) - edge.offset] = own[edge.offset :]
@@ -98,6 +113,9 @@ class Limit:
     amount: float
     at_least: bool = False
     never: CostTable | None = None
+
+    def __str__(self) -> str:
+        return f"{self.table.name} {'>=' if self.at_least else '<='} {exact_amount(self.amount)}"
 
     @property
     def sign(self) -> int:
@@ -126,8 +144,8 @@ def derive(
 ) -> Population:
     """The cells with the greatest sum of scores over their edges, within limits: shape (1, d).
 
-    Without limits these are DARTS's (section 2.3): the strongest operation of each edge, and of each node the two edges whose
-    strongest is strongest. With limits the decode chooses: no network costs more than it may.
+    Without limits these are DARTS's (section 2.4): the strongest operation of each edge, ``none`` aside, and of each node the two edges
+    whose strongest is strongest. With limits the decode chooses: no network costs more than it may.
 
     Args:
         space: whose cells.
@@ -140,27 +158,58 @@ def derive(
     """
     budgets = [limit.as_budget() for limit in limits]
     budgets += [(table, 0.0) for table in (*never, *(limit.never for limit in limits)) if table is not None]
-    tables = [table for table, _ in budgets] or [_free(space)]
+    tables = [table for table, _ in budgets] or [nothing(space)]
     amounts = [amount for _, amount in budgets] or [np.inf]
     return decode(tables, one_hot_scores(space, scores), np.array([amounts]))
 
 
-def check_limits(limits: Sequence[Limit]) -> None:
-    """Refuse limits that no network is within.
+def check_limits(space: CellSpace, limits: Sequence[Limit], never: Sequence[CostTable] = ()) -> None:
+    """Refuse limits that no network keeps, one by one or together.
+
+    Args:
+        space: whose cells.
+        limits: of the costs of the space that the tables are of.
+        never: as for :func:`derive`.
 
     Raises:
-        BudgetError: names the limit, and what there is.
+        BudgetError: names the limits, and what there is.
     """
+    said = []
     for limit in limits:
         table = limit.table
-        if limit.at_least and limit.amount > table.range[1]:
-            raise BudgetError(
-                f"no network of {table.space.name} has {table.name} >= {limit.amount:g}; feasible: {table.describe_range()}"
-            )
+        excluded = [each for each in (*never, limit.never) if each is not None]
+        allowed = [Allowed.at_most(each.space, each.tables, 0.0 - each.constant, each.name) for each in excluded]
+        among = reduce(and_, allowed) if allowed else None
+        said.append(f"{limit}: {table.describe_range(among)}")
         if not limit.at_least:
-            table.check_budget(limit.amount)
+            table.check_budget(limit.amount, allowed=among)
+        elif limit.amount > table.bounds(allowed=among)[1]:
+            raise BudgetError(f"no network of {space.name} has {limit}; feasible: {table.describe_range(among)}")
+    try:
+        derive(space, np.zeros((len(space.edges), len(space.edges[0].operations))), limits, never)
+    except BudgetError as error:
+        together = " and ".join(str(limit) for limit in limits)
+        raise BudgetError(
+            f"no network of {space.name} was found that has {together}; feasible alone: {'; '.join(said)}"
+        ) from error
 
 
-def _free(space: CellSpace) -> CostTable:
+def nothing(space: SearchSpace) -> CostTable:
     """What costs nothing."""
     return CostTable(space, "nothing", "", [((), np.array(0.0))])
+
+
+def operations_of_first_cell(space: CellSpace, operation: str) -> CostTable:
+    """How often an operation stands in the first kind of cell: the normal one of DARTS, the only one of NAS-Bench-201."""
+    kind = space.edges[0].name.rpartition(".")[0]
+    tables: list[tuple[tuple[int, ...], NDArray[np.float64]]] = [((), np.array(0.0))]
+    for edge in space.edges:
+        if edge.name.rpartition(".")[0] != kind or operation not in edge.operations:
+            continue
+        values = np.array([float(name == operation) for name in edge.operations[edge.offset :]])
+        if edge.inputs is None:
+            tables.append(((edge.column,), values))
+        else:  # an edge that is not there has option 0, which may be the very operation
+            there = np.array(space.choices[edge.column].active, dtype=float)
+            tables.append(((edge.inputs, edge.column), there[:, None] * values))
+    return CostTable(space, operation, "edges", tables)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from snugnet.costs import CostTable
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, nothing, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
@@ -121,7 +122,7 @@ class CellSearch:
         images: two halves of training images.
         augment: random changes to both.
         seed: of all that is drawn.
-        device: of torch.
+        fabric: device and precision.
         folder: the checkpoint ``search.ckpt.safetensors`` is kept here.
         made_with: what a checkpoint must have been made with to be gone on with.
         log: where scalars go.
@@ -137,7 +138,7 @@ class CellSearch:
     images: SearchImages
     augment: AugmentConfig
     seed: int
-    device: torch.device
+    fabric: Fabric
     folder: Path
     made_with: Fingerprint
     log: RunLog
@@ -149,12 +150,14 @@ class CellSearch:
         config = self.config
         self.path = self.folder / CHECKPOINT
         network = MixedNetwork(self.space, **config.network, seed=self.seed)
-        self.network = with_layout(network.to(self.device), torch.channels_last).train()
-        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(self.device)
-        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.device)
+        self.network = with_layout(network.to(self.fabric.device), torch.channels_last).train()
+        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(
+            self.fabric.device
+        )
+        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.fabric.device)
         self._augmented = Augment(self.augment, self.images.mean)
         self._train, self._validation = (
-            Batches(images, config.batch_size, self.seed, device=self.device)
+            Batches(images, config.batch_size, self.seed, device=self.fabric.device)
             for images in (self.images.weights, self.images.architecture)
         )
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -167,6 +170,8 @@ class CellSearch:
             betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay,
         )
+        self._skips, self._nothing = operations_of_first_cell(self.target, SKIP), nothing(self.target)
+        self._first = self.cells.scores()
         self._derived: list[int] | None = None
         self._ended = ""
 
@@ -192,7 +197,6 @@ class CellSearch:
         for epoch in range(start // steps, self.config.epochs):
             if self._ended:
                 break
-            before = self.cells.scores()
             run_phase(
                 "search",
                 self._step,
@@ -206,19 +210,17 @@ class CellSearch:
                 checkpoint_seconds=self.config.checkpoint_seconds,
                 progress=self.progress,
             )
-            if len(self.history) <= epoch:  # an epoch that was done before the run was stopped has been written down
-                self._note(epoch, before)
-                self._save((epoch + 1) * steps, time.monotonic() - since)
         scores = np.array(self.history[-1]["scores"])
         return Found(scores, tuple(self.history), time.monotonic() - since, self._ended)
 
-    def _note(self, epoch: int, before: NDArray[np.float64]) -> None:
+    def _note(self, epoch: int) -> None:
         """Write down what an epoch has come to, and whether the search ends with it."""
-        scores, skips = self.cells.scores(), self.config.max_skips
+        scores, most = self.cells.scores(), self.config.max_skips
         row = self._derive(scores)
-        if skips is not None and self.skips(row) > skips and epoch >= self.config.warmup_epochs:
-            self._ended = f"epoch {epoch + 1} derives a normal cell of more than {skips} skip connections"
-            scores, row = before, self._derive(before)
+        if most is not None and self._skips(row)[0] > most and epoch >= self.config.warmup_epochs:
+            self._ended = f"epoch {epoch + 1} derives a cell of more than {most} skip connections"
+            scores = np.array(self.history[-1]["scores"]) if self.history else self._first
+            row = self._derive(scores, [Limit(self._skips, most)])
         with torch.no_grad():
             expected = [limit.table.expectation(self.cells.choices()).item() for limit in self.limits]
         names = [limit.table.name for limit in self.limits]
@@ -226,20 +228,13 @@ class CellSearch:
             {
                 "epoch": epoch + 1,
                 "architecture": self.target.to_dict(row),
-                "skips": self.skips(row),
+                "skips": int(self._skips(row)[0]),
                 "derived": {name: float(limit.table(row)[0]) for name, limit in zip(names, self.limits, strict=True)},
                 "expected": dict(zip(names, expected, strict=True)),
                 "multipliers": dict(zip(names, self.multipliers.tolist(), strict=True)),
                 "scores": scores.tolist(),
             }
         )
-
-    def skips(self, row: Population) -> int:
-        """Skip connections of the first kind of cell of an architecture, (1, d)."""
-        kind = self.target.edges[0].name.rpartition(".")[0]
-        chosen = self.target.edge_operations(row)[0]
-        edges = zip(self.target.edges, chosen, strict=True)
-        return sum(e.operations[o] == SKIP for e, o in edges if e.name.rpartition(".")[0] == kind)
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -255,7 +250,7 @@ class CellSearch:
         for group in self._sgd.param_groups:
             group["lr"] = rate
         weights = self.cells.weights().detach()
-        logits = self.network(train[0], weights, self._derived)
+        logits = self._logits(train[0], weights)
         loss = F.cross_entropy(logits, train[1])
         loss.backward()
         if config.clip is not None:
@@ -296,44 +291,42 @@ class CellSearch:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Loss and accuracy on the architecture's images, and the loss's gradient: of first order, or of second (DARTS, eq. 7, 8)."""
         if not self.config.second_order:
-            loss, right = self._validated(batch)
+            loss, right = self._loss(batch)
             return loss.detach(), right, list(torch.autograd.grad(loss, parameters))
         own, held = self._parameters, [p.detach().clone() for p in self._parameters]
-
-        def loss_of(images: tuple[Tensor, Tensor]) -> Tensor:
-            return F.cross_entropy(self.network(images[0], self.cells.weights(), self._derived), images[1])
-
+        ahead = torch.autograd.grad(
+            self._loss(train)[0], own, allow_unused=True
+        )  # derived cells run some operations only
         with torch.no_grad():
-            forward = torch.autograd.grad(self._with_grad(loss_of, train), own)
-            for p, g in zip(own, forward, strict=True):
-                p.sub_(rate * g)
-        loss, right = self._validated(batch)
-        (*gradients,) = torch.autograd.grad(loss, [*parameters, *own])
-        outer, inner = gradients[: len(parameters)], gradients[len(parameters) :]
-        norm = torch.stack([g.norm() for g in inner]).norm()
-        size = _FINITE_STEP / norm.clamp_min(1e-12)
+            for p, g in zip(own, ahead, strict=True):
+                if g is not None:
+                    p.sub_(rate * g)
+        loss, right = self._loss(batch)
+        found = torch.autograd.grad(loss, [*parameters, *own], allow_unused=True)
+        outer, inner = found[: len(parameters)], found[len(parameters) :]
+        size = _FINITE_STEP / torch.stack([g.norm() for g in inner if g is not None]).norm().clamp_min(1e-12)
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
                 for p, w, g in zip(own, held, inner, strict=True):
-                    p.copy_(w + sign * size * g)
-            sides.append(torch.autograd.grad(loss_of(train), parameters))
+                    p.copy_(w if g is None else w + sign * size * g)
+            sides.append(torch.autograd.grad(self._loss(train)[0], parameters))
         with torch.no_grad():
             for p, w in zip(own, held, strict=True):
                 p.copy_(w)
         curved = [(a - b) / (2 * size) for a, b in zip(*sides, strict=True)]
         return loss.detach(), right, [g - rate * c for g, c in zip(outer, curved, strict=True)]
 
-    @staticmethod
-    def _with_grad(loss_of: Callable[[tuple[Tensor, Tensor]], Tensor], images: tuple[Tensor, Tensor]) -> Tensor:
-        with torch.enable_grad():
-            return loss_of(images)
-
-    def _validated(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss, with its graph, and accuracy of the mixture on the architecture's images."""
-        logits = self.network(batch[0], self.cells.weights(), self._derived)
+    def _loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss, with its graph, and accuracy of the mixture."""
+        logits = self._logits(batch[0], self.cells.weights())
         right = (logits.detach().argmax(1) == batch[1]).float().mean()
         return F.cross_entropy(logits, batch[1]), right
+
+    def _logits(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Of a mixture, computed in the run's precision; as exact as its weights."""
+        with self.fabric.autocast():
+            return self.network(x, weights, self._derived).to(weights.dtype)
 
     def _batch(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
         images, labels = batches.batch(step)
@@ -343,12 +336,20 @@ class CellSearch:
     def _rederive(self) -> None:
         """The operations of the cells that are not mixed."""
         if self.config.derived_cells:
-            row = self._derive(self.cells.scores())
-            self._derived = self.target.edge_operations(row)[0].tolist()
+            self._derived = self.target.edge_operations(self._derive(self._finite_scores()))[0].tolist()
 
-    def _derive(self, scores: NDArray[np.float64]) -> Population:
-        """Cells without limits, (1, d)."""
-        return derive(self.target, scores, never=self.never)
+    def _derive(self, scores: NDArray[np.float64], limits: Sequence[Limit] = ()) -> Population:
+        """Cells without the search's own limits, (1, d)."""
+        return derive(self.target, scores, limits, self.never or (self._nothing,))
+
+    def _finite_scores(self) -> NDArray[np.float64]:
+        scores = self.cells.scores()
+        if not np.isfinite(scores).all():
+            raise TrainingError(
+                "search: the architecture's weights are no longer finite; the last checkpoint is as it was. Lower the learning rates "
+                "and start anew with --fresh"
+            )
+        return scores
 
     # -- selection by perturbation -------------------------------------------------------------------------------------
 
@@ -381,13 +382,16 @@ class CellSearch:
         for step in range(min(self.config.perturbation_batches, self._validation.steps_per_epoch)):
             images, labels = self._validation.batch(step)
             x = normalise(images, self.images.mean, self.images.std, channels_last=True)
-            logits = self.network(resized(x, self.space.resolution), weights, self._derived)
+            logits = self._logits(resized(x, self.space.resolution), weights)
             right.append((logits.argmax(1) == labels).float().mean().item())
         return math.fsum(right) / len(right)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def _save(self, step: int, seconds: float) -> None:
+        """Write a checkpoint; that of an epoch's end holds what the epoch has come to, so that no stop comes between."""
+        if step == (len(self.history) + 1) * self._train.steps_per_epoch:
+            self._note(len(self.history))
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"cells.{name}": tensor for name, tensor in self.cells.state_dict().items()}
         tensors |= {f"sgd.{name}": t for name, t in optimizer_tensors(self._sgd, self.network).items()}
@@ -409,16 +413,29 @@ class CellSearch:
             self.log.go_on_from({})
             return 0, 0.0
         tensors, state = load_checkpoint(self.path)
-        differ = describe_differences(state.get("made_with"), self.made_with)
-        if differ:
-            raise TrainingError(
-                f"{self.path} was made by another search (not the same {differ}); give another --out, or --fresh to throw it away"
-            )
+        check_made_with(self.path, state, self.made_with)
         self.network.load_state_dict(split_prefix(tensors, "network"))
         self.cells.load_state_dict(split_prefix(tensors, "cells"))
         load_optimizer(self._sgd, self.network, split_prefix(tensors, "sgd"))
         load_optimizer(self._adam, self.cells, split_prefix(tensors, "adam"))
-        self.multipliers = tensors["multipliers"].to(self.device)
+        self.multipliers = tensors["multipliers"].to(self.fabric.device)
         self.history, self._ended = list(state["history"]), state["ended"]
         self.log.go_on_from(state.get("log", {}))
         return state["step"], float(state["seconds"])
+
+
+def check_made_with(path: Path, state: Mapping[str, Any], made_with: Fingerprint) -> None:
+    """Refuse to go on with the checkpoint of another search.
+
+    Args:
+        path: of the checkpoint.
+        state: that it holds.
+        made_with: what it must have been made with.
+
+    Raises:
+        TrainingError: names what differs.
+    """
+    if differ := describe_differences(state.get("made_with"), made_with):
+        raise TrainingError(
+            f"{path} was made by another search (not the same {differ}); give another --out, or --fresh to throw it away"
+        )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import re
 import shutil
-import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from snugnet.study.job import Job
 from snugnet.study.outcomes import find_outcomes
 from snugnet.study.results import JSON, MARKDOWN, Results
 from snugnet.study.teacher import teacher_folder, teacher_recipe, train_teacher
+from snugnet.training.threads import begin_worker
 
 
 def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True) -> Results:
@@ -110,7 +109,7 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
     )
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(config.workers, context, _begin_worker, (threads,)) as pool,
+        ProcessPoolExecutor(config.workers, context, begin_worker, (threads,)) as pool,
         progress_bar(config.name, total, shown=progress) as advance,
     ):
         after: dict[Future[None], list[tuple[str, int]]] = {}
@@ -130,22 +129,6 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _begin_worker(threads: int) -> None:
-    """In a worker: take its share of the threads, and end when the study is killed.
-
-    Else it would go on writing where the study's next run writes.
-    """
-    torch.set_num_threads(threads)
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 _worker_images: StudyImages | None = None

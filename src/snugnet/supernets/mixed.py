@@ -48,7 +48,7 @@ class MixedNetwork(nn.Module):
       weights so far;
     * **channel bottleneck**: a 1x1 convolution in front of a node's operations leaves one channel in so many, and one behind each
       node's sum brings them back;
-    * **partial channels** (PC-DARTS, section 3.1): operations see one channel in so many, the others go around them.
+    * **partial channels** (PC-DARTS, section 3.2): operations see one channel in so many, the others go around them.
 
     As in DARTS, batch norms of operations learn no scale, which would stand in for the weights, pools have a batch norm behind them, and
     all use the statistics of the batch at hand, also where accuracy is measured: keep the network in training mode.

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+
+def begin_worker(threads: int) -> None:
+    """In a worker process: take its share of the threads, and end when the process that began it is killed.
+
+    Else it would go on writing where that one's next run writes.
+    """
+    torch.set_num_threads(threads)
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
