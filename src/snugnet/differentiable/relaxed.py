@@ -63,7 +63,7 @@ class RelaxedCells(nn.Module):
         assert isinstance(self._same, Tensor)
         return beta.expand(len(beta), -1).masked_fill(~self._same, -torch.inf)
 
-    def choices(self) -> list[Tensor]:
+    def choices(self, temperature: float = 1.0) -> list[Tensor]:
         """Of each choice of the space, (1, options) in float64: what a cost table takes for its expectation.
 
         Equation 3 of DCA-NAS counts every edge, also those of a node that will take two of them. So the pairs that a node can take

@@ -222,7 +222,10 @@ class CellSearch:
             scores = np.array(self.history[-1]["scores"]) if self.history else self._first
             row = self._derive(scores, [Limit(self._skips, most)])
         with torch.no_grad():
-            expected = [limit.table.expectation(self.cells.choices()).item() for limit in self.limits]
+            expected = [
+                limit.table.expectation(self.cells.choices(self.config.cost_temperature)).item()
+                for limit in self.limits
+            ]
         names = [limit.table.name for limit in self.limits]
         self.history.append(
             {
@@ -267,7 +270,7 @@ class CellSearch:
         loss, right, gradients = self._gradients(batch, train, rate, parameters)
         metrics: Metrics = {"val_loss": loss, "val_accuracy": right}
         if self.limits:
-            choices = self.cells.choices()
+            choices = self.cells.choices(self.config.cost_temperature)
             costs = [limit.table.expectation(choices).sum() for limit in self.limits]
             each = zip(self.limits, costs, self.bounds, strict=True)
             broken = torch.stack([limit.broken(cost, bound) for limit, cost, bound in each])
