@@ -25,7 +25,7 @@ from snugnet.pipeline import machine
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
 from snugnet.training.memory import keep_freed_memory
-from snugnet.training.supernet import make_optimizer
+from snugnet.training.optimizer import make_optimizer
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "benchmark-paths.json"
 SPACE = "spos-shufflenet-v2"
@@ -37,43 +37,39 @@ def small_space(**changes: object) -> SearchSpace:
     return get_space(SPACE, **{"resolution": 32, "num_classes": 10, "stem_stride": 1, **changes})
 
 
-class Step:
-    """One step of training: forward, backward, SGD with momentum.
+def make_step(module: nn.Module, forward: Callable[[], Tensor], labels: Tensor) -> Callable[[], None]:
+    """One step of training: forward, backward, SGD with momentum."""
+    optimizer = make_optimizer(module, 0.9, 4e-5)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
 
-    Attributes:
-        run: does it.
-    """
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(forward(), labels).backward()
+        optimizer.step()
 
-    def __init__(self, module: nn.Module, forward: Callable[[], Tensor], labels: Tensor) -> None:
-        optimizer = make_optimizer(module, 0.9, 4e-5)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01
+    return run
 
-        def run() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(forward(), labels).backward()
-            optimizer.step()
 
-        self.run = run
+def seconds(run: Callable[[], object]) -> float:
+    """How long something takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
-    def seconds(self) -> float:
-        """How long a step takes."""
-        start = time.perf_counter()
-        self.run()
-        return time.perf_counter() - start
 
-    def peak_bytes(self) -> int:
-        """Most memory that a step has allocated at any time and not freed yet, beyond what was there before it."""
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            self.run()
-        assert profiled.profiler is not None
-        changes, events = [], list(profiled.profiler.kineto_results.experimental_event_tree())
-        while events:
-            event = events.pop()
-            events += event.children
-            if event.typed[0] == _EventType.Allocation:  # of memory, or, below zero, its end
-                changes.append((event.start_time_ns, event.typed[1].alloc_size))
-        return peak([size for _, size in sorted(changes, key=lambda change: change[0])])
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Most memory that something has allocated at any time and not freed yet, beyond what was there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    assert profiled.profiler is not None
+    changes, events = [], list(profiled.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.typed[0] == _EventType.Allocation:  # of memory, or, below zero, its end
+            changes.append((event.start_time_ns, event.typed[1].alloc_size))
+    return peak([size for _, size in sorted(changes, key=lambda change: change[0])])
 
 
 def peak(changes: Sequence[int]) -> int:
@@ -89,12 +85,12 @@ def a_step(space: SearchSpace, batch: int, repeats: int, archs: int) -> dict[str
     times, memory = [], []
     for row in sample(counted_table(space, "madds"), archs, np.random.default_rng(0)):
         static = supernet.extract(row).train().to(memory_format=torch.channels_last)
-        ours = Step(supernet, lambda r=row: supernet(images, r), labels)
-        theirs = Step(static, lambda s=static: s(images), labels)
+        ours = make_step(supernet, lambda r=row: supernet(images, r), labels)
+        theirs = make_step(static, lambda s=static: s(images), labels)
         for step in (ours, theirs):
-            step.run()  # momentum is allocated once
-        times += [ours.seconds() / theirs.seconds() for _ in range(repeats)]
-        memory.append(ours.peak_bytes() / theirs.peak_bytes())
+            step()  # momentum is allocated once
+        times += [seconds(ours) / seconds(theirs) for _ in range(repeats)]
+        memory.append(peak_bytes(ours) / peak_bytes(theirs))
     return {
         "time of a step over the static network's": statistics.median(times),
         "peak memory of a step over the static network's": max(memory),

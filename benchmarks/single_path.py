@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from jobs import ROOT, Job, Jobs
+
 RUNS = ROOT / "runs" / "single-path"
 OUT = ROOT / "docs" / "results" / "benchmark-single-path"
 SEEDS = (0, 1, 2)
@@ -39,42 +35,6 @@ TINY = (
     "training.stages.2.epochs=1", "training.stages.3.epochs=3", "generator.steps=100", "generator.learning_rate=0.03",
 )  # fmt: skip
 """A sixth of the recipe's epochs."""
-WORKERS = 2
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work, whose result is a file.
-
-    Attributes:
-        name: of the file.
-        run: a function of this module.
-        args: of it.
-        needs: jobs that come before; their results follow the arguments.
-    """
-
-    name: str
-    run: Callable[..., dict[str, Any]]
-    args: tuple[Any, ...] = ()
-    needs: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> Path:
-        return RUNS / f"{self.name}.json"
-
-    def result(self) -> dict[str, Any] | None:
-        """Of this run, or else of the one whose report is committed: without that file all is done anew."""
-        return read(self.path) or committed().get(self.name)
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-@lru_cache(maxsize=1)
-def committed() -> dict[str, Any]:
-    """Results of an earlier run, by job."""
-    return (read(OUT.with_suffix(".json")) or {"jobs": {}})["jobs"]
 
 
 # -- what jobs do ------------------------------------------------------------------------------------------------------
@@ -312,21 +272,21 @@ def jobs() -> list[Job]:
     made = []
     for s in SEEDS:
         made += [
-            Job(f"blocks-{s}", supernet, (blocks, f"blocks-{s}", [f"seed={s}"])),
-            Job(f"bits-{s}", supernet, (bits, f"bits-{s}", [f"seed={s}"])),
+            Job(f"blocks-{s}", supernet, (blocks, f"blocks-{s}", [f"seed={s}"]), weights=True),
+            Job(f"bits-{s}", supernet, (bits, f"bits-{s}", [f"seed={s}"]), weights=True),
             Job(f"evolution-{s}", search_blocks, ("evolution", s), (f"blocks-{s}",)),
             Job(f"random-{s}", search_blocks, ("random", s), (f"blocks-{s}",)),
-            Job(f"channels-{s}", channels, (s,), (f"evolution-{s}",)),
+            Job(f"channels-{s}", channels, (s,), (f"evolution-{s}",), weights=True),
             Job(f"bits-search-{s}", search_bits, (s,), (f"bits-{s}",)),
             Job(f"channels-search-{s}", search_channels, (s,), (f"channels-{s}",)),
-            Job(f"found-blocks-{s}", scratch_found, (f"found-blocks-{s}", blocks, [], 0, s), (f"evolution-{s}",)),
+            Job(f"found-blocks-{s}", scratch_found, (f"found-blocks-{s}", blocks, [], 0, s), (f"evolution-{s}",), weights=True),
             *(Job(f"unit-{unit}-{s}", one_unit, (unit, s)) for unit in range(4)),
             Job(
                 f"found-channels-{s}", scratch_found, (f"found-channels-{s}", widths, [], 0, s),
-                (f"channels-search-{s}", f"channels-{s}"),
+                (f"channels-search-{s}", f"channels-{s}"), weights=True,
             ),
             *(
-                Job(f"found-{name}-{s}", scratch_found, (f"found-{name}-{s}", bits, [], i, s), (f"bits-search-{s}",))
+                Job(f"found-{name}-{s}", scratch_found, (f"found-{name}-{s}", bits, [], i, s), (f"bits-search-{s}",), weights=True)
                 for i, name in enumerate(BITOPS)
             ),
             *(Job(f"bits-{name}-{s}", bits_alike, (name, s)) for name in BITOPS),
@@ -336,7 +296,7 @@ def jobs() -> list[Job]:
         made += [Job(f"fine-{group}-{s}", fine_tuned, (group, s), ("tiny",)) for group in groups]
         made += [Job(f"onnx-{n}-{s}", in_onnx_runtime, (f"found-{n}-{s}",), (f"found-{n}-{s}",)) for n in BITOPS]
         made.append(Job(f"inherited-{s}", inherited_drawn, (s,), ("drawn", f"blocks-{s}")))
-    of_all = [Job("tiny", supernet, ("tiny-imagenet-10-cpu", "tiny", TINY)), Job("drawn", architectures)]
+    of_all = [Job("tiny", supernet, ("tiny-imagenet-10-cpu", "tiny", TINY), weights=True), Job("drawn", architectures)]
     of_all += [Job(f"drawn-{i}", scratch_drawn, (i,), ("drawn",)) for i in range(TAU_ARCHITECTURES)]
     apart_0 = Job("apart-0", apart, (0,), ("drawn",))
     first = [job for job in made if job.name.endswith("-0")]
@@ -378,61 +338,13 @@ def scratch_drawn(place: int, found: dict[str, Any]) -> dict[str, Any]:
     return scratch(f"drawn-{place}", "spos-cifar-10-cpu", [], found["architectures"][place], 0)
 
 
-# -- running them ------------------------------------------------------------------------------------------------------
-
-
-def begin() -> None:
-    """Each process has one thread: small networks are faster side by side than split."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def do(job: Job, needed: Sequence[dict[str, Any]]) -> str:
-    """Run a job and write its result."""
-    from snugnet.files import write_atomically
-    from snugnet.pipeline import machine
-
-    before, started = machine(), time.perf_counter()
-    result = job.run(*job.args, *needed)
-    result |= {"job_seconds": round(time.perf_counter() - started, 1), "machine": before}
-    write_atomically(job.path, (json.dumps(result) + "\n").encode())
-    return f"{job.name}: {result['job_seconds']} s"
-
-
-def run_all() -> None:
-    """Begin each job when what it needs is there."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    RUNS.mkdir(parents=True, exist_ok=True)
-    by_name = {job.name: job for job in jobs()}
-    missing = {name for name, job in by_name.items() if job.result() is None}
-    while (
-        more := {
-            need
-            for name in missing
-            for need in by_name[name].needs
-            if by_name[need].run in (supernet, channels, scratch_found) and read(by_name[need].path) is None
-        }
-        - missing
-    ):  # a report holds no weights
-        missing |= more
-    left = [job for name, job in by_name.items() if name in missing]
-    running: dict[Future[str], Job] = {}
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), begin) as pool:
-        while left or running:
-            for job in list(left):
-                needed = [by_name[name].result() for name in job.needs]
-                if len(running) < WORKERS and all(each is not None for each in needed):
-                    running[pool.submit(do, job, needed)] = job  # type: ignore[arg-type]
-                    left.remove(job)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for each in done:
-                running.pop(each)
-                print(time.strftime("%H:%M:%S"), each.result(), f"({len(left)} left)", flush=True)
+def all_jobs() -> Jobs:
+    """All of them, and where their results lie."""
+    return Jobs(jobs(), RUNS, OUT.with_suffix(".json"))
 
 
 if __name__ == "__main__":
-    run_all()
+    all_jobs().run()
     from single_path_report import report
 
     report()

@@ -8,15 +8,27 @@ Writes docs/results/benchmark-single-path.json and .png.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from single_path import BITOPS, FINE_TUNED_EPOCHS, MADDS, OUT, POPULATION, ROUNDS, SEEDS, TAU_ARCHITECTURES, UNITS, jobs
+from jobs import spread
+from single_path import (
+    BITOPS,
+    FINE_TUNED_EPOCHS,
+    MADDS,
+    OUT,
+    POPULATION,
+    ROUNDS,
+    SEEDS,
+    TAU_ARCHITECTURES,
+    UNITS,
+    all_jobs,
+    jobs,
+)
 
 
 def report() -> None:
     """Gather what there is, print it, write it."""
-    found = {job.name: result for job in jobs() if (result := job.result()) is not None}
+    found = all_jobs().results()
     content: dict[str, Any] = {
         "command": "python benchmarks/single_path.py", "seeds": SEEDS, "limit": {"madds": MADDS, "bitops": BITOPS},
         "missing": [job.name for job in jobs() if job.name not in found],
@@ -30,18 +42,6 @@ def report() -> None:
     )
     OUT.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     figure(found)
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation of a sample, and each."""
-    import numpy as np
-
-    values = [round(value, 6) for value in values]
-    return {
-        "mean": float(np.mean(values)),
-        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "each": values,
-    }
 
 
 def trained(found: dict[str, Any]) -> dict[str, Any]:

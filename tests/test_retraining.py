@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,8 @@ def test_images_of_the_classes_alone_in_their_order_with_the_family_s_normalisat
 ) -> None:
     found = family.specialize(["8", "0", "6"])
     recipe = retraining.retraining_recipe(family, "inherited", None, ())
-    loaded = retraining.class_images(family, found, recipe, None, progress=False)
-    given = retraining.class_images(family, found, recipe, data, progress=False)
+    loaded = retraining.class_images(found, recipe, None, progress=False)
+    given = retraining.class_images(found, recipe, data, progress=False)
     for name in ("train", "validation"):
         one, other, whole = getattr(loaded, name), getattr(given, name), getattr(data, name)
         assert torch.equal(one.images, other.images)
@@ -174,7 +175,7 @@ def test_images_of_the_classes_alone_in_their_order_with_the_family_s_normalisat
 def test_classes_in_another_order_are_matched_by_name(family: Family, data: GroupedImages) -> None:
     turned = GroupedImages(**{**vars(data), "classes": data.classes[::-1]})
     recipe = retraining.retraining_recipe(family, "inherited", None, ())
-    images = retraining.class_images(family, family.specialize(["9", "0"]), recipe, turned, progress=False)
+    images = retraining.class_images(family.specialize(["9", "0"]), recipe, turned, progress=False)
     names = [turned.classes[label] for label in turned.train.labels.tolist()]
     wanted = [i for i, name in enumerate(names) if name in ("9", "0")]
     assert [("9", "0")[place] for place in images.train.labels.tolist()] == [names[i] for i in wanted]
@@ -263,6 +264,89 @@ def test_other_weights_of_the_family_are_another_retraining(tmp_path: Path) -> N
     with pytest.raises(SnugnetError, match=r"not the same family\)"):
         snugnet.retrain(family, out=tmp_path / "inherited", **given)
     snugnet.retrain(family, out=tmp_path / "scratch", start="scratch", **given)  # does not depend on them
+
+
+def as_searched(network: StoredNetwork) -> StoredNetwork:
+    """The same network as a differentiable search leaves it: never trained, with a recipe that knows no family."""
+    keys = ("seed", "device", "precision", "threads", "data", "augment", "space", "retraining")
+    recipe = {key: network.provenance["recipe"][key] for key in keys}
+    about = {"recipe": recipe, "start": "untrained", "validation": {"start": None, "accuracy": None}}
+    return replace(network, provenance=about)
+
+
+AS_DARTS = (
+    "augment.cutout=4", "retraining.scratch.drop_path=0.2", "retraining.scratch.auxiliary=0.4", "retraining.scratch.clip=5",
+    "retraining.scratch.nesterov=false", "retraining.scratch.batch_size=40",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("space", ["darts", "nas-bench-201"])
+def test_a_cell_that_was_searched_is_trained_from_scratch(space: str, tmp_path: Path) -> None:
+    """From a network on disk whose recipe knows no family; stopped or not, the same weights."""
+    family = untrained(space)
+    arch = family.space.to_dict(family.space.largest)
+    made = snugnet.retrain(family, arch=arch, start="scratch", epochs=1, overrides=FAST, out=tmp_path / "f",
+                           progress=False)  # fmt: skip
+    found = as_searched(made)
+    found.save(tmp_path / "found")
+    given: dict[str, Any] = {"start": "scratch", "epochs": 2, "overrides": AS_DARTS, "progress": False}
+    one = snugnet.retrain(tmp_path / "found", out=tmp_path / "one", **given)
+    assert same(one, snugnet.retrain(found, out=tmp_path / "two", **given))
+    assert (one.arch, one.classes, one.costs) == (found.arch, found.classes, found.costs)
+    assert one.provenance["network"] == found.provenance
+    settings = one.provenance["settings"]
+    assert {key: settings[key] for key in ("drop_path", "auxiliary", "clip", "nesterov", "distillation")} == {
+        "drop_path": 0.2, "auxiliary": 0.4, "clip": 5, "nesterov": False, "distillation": 0
+    }  # fmt: skip
+    loaded = load_network(tmp_path / "one")
+    assert same(one, loaded)
+    assert not any("head.0" in name or "auxiliary" in name for name in loaded.weights)
+    assert loaded.weights.keys() == found.weights.keys()
+    plain = snugnet.retrain(found, out=tmp_path / "plain", **{**given, "overrides": FAST})
+    assert not same(one, plain)
+    with pytest.raises(ConfigError, match="never trained; train it --from scratch"):
+        snugnet.retrain(found, out=tmp_path / "three", progress=False)
+
+
+def test_a_network_is_fine_tuned_on_labels_alone(family: Family, data: GroupedImages, tmp_path: Path) -> None:
+    first = snugnet.retrain(family, group="round", madds="60%", start="scratch", epochs=3, out=tmp_path / "first",
+                            data=data, progress=False)  # fmt: skip
+    before = {name: tensor.clone() for name, tensor in first.weights.items()}
+    given: dict[str, Any] = {"epochs": 1, "data": data, "progress": False, "out": tmp_path / "second"}
+    second = snugnet.retrain(first, **given)
+    assert all(torch.equal(first.weights[name], before[name]) for name in before)  # it is trained on a copy
+    assert not same(first, second)
+    assert second.provenance["validation"]["start"] == first.validation_accuracy
+    assert second.provenance["settings"]["distillation"] == 0
+    assert second.provenance["recipe"]["retraining"]["inherited"]["distillation"] == 0
+    assert (second.classes, second.arch, second.budgets) == (first.classes, first.arch, first.budgets)
+    stamp = (tmp_path / "second" / "network.ckpt.safetensors").stat().st_mtime_ns
+    assert same(second, snugnet.retrain(tmp_path / "first", **given))
+    assert (tmp_path / "second" / "network.ckpt.safetensors").stat().st_mtime_ns == stamp
+    next(iter(first.module.parameters())).mul_(1.5)
+    with pytest.raises(SnugnetError, match=r"not the same network\)"):
+        snugnet.retrain(first, **given)
+
+
+def test_what_is_not_for_a_network(family: Family, data: GroupedImages, tmp_path: Path) -> None:
+    made = snugnet.retrain(family, group="round", epochs=1, out=tmp_path / "made", data=data, progress=False)
+
+    def refused(error: type[Exception], says: str, **given: Any) -> None:
+        with pytest.raises(error, match=says):
+            snugnet.retrain(made, **{"out": tmp_path / "net", "progress": False, **given})
+
+    for given in ({"group": "round"}, {"arch": made.arch}, {"madds": "50%"}, {"best_of": 2}):
+        refused(ConfigError, "tiny is one network; architectures, classes, budgets and --best-of choose", **given)
+    refused(ConfigError, "one network, without a teacher: retraining.inherited.distillation=0 is what it takes",
+            overrides=["retraining.inherited.distillation=0.5"])  # fmt: skip
+    refused(ConfigError, r"retraining\.scratch\.auxiliary: no place .* known in ofa-mobilenet-v3, but in darts, "
+            "nas-bench-201; give 0", start="scratch", overrides=["retraining.scratch.auxiliary=0.4"])  # fmt: skip
+    refused(ConfigError, r"data\.test cannot be changed", overrides=["data.test=0.5"])
+    refused(ConfigError, "cutout is 10 pixels a side, and images have 9", overrides=["augment.cutout=10"])
+    assert not (tmp_path / "net").exists()
+    with pytest.raises(ConfigError, match="is what would be retrained; give the network another folder"):
+        snugnet.retrain(tmp_path / "made", out=tmp_path / "made", fresh=True, progress=False)
+    assert same(made, load_network(tmp_path / "made"))
 
 
 def test_wrong_input(family: Family, tmp_path: Path) -> None:

@@ -14,22 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
+from lightning_fabric import Fabric
 
 from snugnet.bundles import FAMILY, NETWORK
-from snugnet.costs import COSTS, resolve_budget
-from snugnet.costs.hardware import DEVICES, UNITS, costs_of, measured_cost
+from snugnet.costs import COSTS, CostTable, resolve_budget
+from snugnet.costs.hardware import DEVICES, UNITS, costs_of, disconnected, measured_cost
 from snugnet.data import AugmentConfig, load_split, mean_std
 from snugnet.differentiable.config import CellRecipe, CellSearchConfig
 from snugnet.differentiable.lookup import LookupGraph, bounds_to_try
-from snugnet.differentiable.relaxed import (
-    Limit,
-    RelaxedCells,
-    check_limits,
-    derive,
-    exclusions,
-    operations_of_first_cell,
-)
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, check_limits, derive, operations_of_first_cell
 from snugnet.differentiable.search import CHECKPOINT, SKIP, CellSearch, Found, SearchImages, check_made_with
 from snugnet.errors import BudgetError, ConfigError, SearchError
 from snugnet.family import Origin, StoredNetwork
@@ -112,7 +105,7 @@ def search_cells(
         SnugnetError: something cannot be done; the message says why and what to do.
     """
     folder = check_output(Path(out), fresh)
-    search = _Search.of(recipe, progress=progress)
+    search = Search.of(recipe, progress=progress)
     with locked(folder):
         if fresh:
             pictures = (path.name for path in folder.glob("lookup-*.png"))
@@ -200,8 +193,13 @@ def find_limits(space: CellSpace, recipe: CellRecipe) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
+def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
+    """Tables that are 0 for networks that look at their images; nothing where all do."""
+    return (disconnected(space),) if space.name == "nas-bench-201" else ()
+
+
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """A recipe with all that it names."""
 
     recipe: CellRecipe
@@ -211,14 +209,14 @@ class _Search:
     classes: tuple[str, ...]
     images: SearchImages
     limits: tuple[Limit, ...]
-    device: torch.device
+    fabric: Fabric
     progress: bool
 
     @classmethod
-    def of(cls, recipe: CellRecipe, *, progress: bool) -> _Search:
+    def of(cls, recipe: CellRecipe, *, progress: bool) -> Search:
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        device = make_fabric(recipe).device
+        fabric = make_fabric(recipe)
         config = recipe.search.resolved()
         name, options = recipe.space.name, {**recipe.space.options, "resolution": recipe.data.resolution}
         cell_space(name, **options)
@@ -233,7 +231,7 @@ class _Search:
         halves = SearchImages.of(images, config.architecture_share, mean, std, recipe.seed)
         limits = find_limits(target, recipe)
         check_limits(target, (*limits, *_most_skips(target, config)), exclusions(target))
-        return cls(recipe, config, target, space, classes, halves, limits, device, progress)
+        return cls(recipe, config, target, space, classes, halves, limits, fabric, progress)
 
     @property
     def _augment(self) -> AugmentConfig:
@@ -247,10 +245,11 @@ class _Search:
             search = self.search(folder, log, self.limits, bounds, self.config)
             found = search.run()
             scores = search.perturbation_scores() if self.config.selection == "perturbation" else found.scores
+        never = exclusions(self.target)
         limits = (*self.limits, *_most_skips(self.target, self.config))
-        row = derive(self.target, scores, limits, exclusions(self.target))
-        free = derive(self.target, scores, never=exclusions(self.target))
-        network = self._network(row, found, scores)
+        row = derive(self.target, scores, limits, never)
+        free = derive(self.target, scores, never=never)
+        network = self.network(row, found)
         unlimited = {limit.table.name: float(limit.table(free)[0]) for limit in self.limits}
         result = CellSearchResult(network, self.limits, bounds, graphs, found, unlimited)
         network.save(folder)
@@ -285,11 +284,12 @@ class _Search:
             self.images,
             self._augment,
             self.recipe.seed,
-            self.device,
+            self.fabric,
             folder,
             self._made_with(config, limits, bounds),
             log,
             self.progress,
+            exclusions(self.target),
         )
 
     def _made_with(self, config: CellSearchConfig, limits: Sequence[Limit], bounds: Sequence[float]) -> Fingerprint:
@@ -331,7 +331,7 @@ class _Search:
         alone = (
             {"limits": {}, "at_least": {name: "0%"}} if limit.at_least else {"limits": {name: "100%"}, "at_least": {}}
         )
-        workers = min(lookup.workers or (os.cpu_count() or 1 if self.device.type == "cpu" else 1), len(bounds))
+        workers = min(lookup.workers or (os.cpu_count() or 1 if self.fabric.device.type == "cpu" else 1), len(bounds))
         threads = {"threads": None} if workers > 1 else {}  # a worker has its share
         recipe = {**self.recipe.model_dump(mode="json"), **alone, **threads}
         jobs = [(recipe, each, str(folder / f"{path.stem}-{i}")) for i, each in enumerate(bounds)]
@@ -350,7 +350,7 @@ class _Search:
 
     # -- the network ---------------------------------------------------------------------------------------------------
 
-    def _network(self, row: Population, found: Found, scores: NDArray[Any]) -> StoredNetwork:
+    def network(self, row: Population, found: Found) -> StoredNetwork:
         """The static network of a row, (1, d), with fresh weights; its counted costs are those of its own layers."""
         blueprint = self.target.blueprint(row)
         costs: dict[str, Any] = {"madds": blueprint.madds, "params": blueprint.params}
@@ -405,11 +405,10 @@ def _read_graph(path: Path, made_with: Fingerprint) -> LookupGraph | None:
 
 def _point(recipe: dict[str, Any], bound: float, folder: str) -> float:
     """What the network costs that is derived, without limits, from a search that was given a bound on the recipe's only cost."""
-    search = _Search.of(CellRecipe.model_validate(recipe), progress=False)
+    search = Search.of(CellRecipe.model_validate(recipe), progress=False)
     with RunLog(Path(folder)) as log:
         found = search.search(Path(folder), log, search.limits, [bound], search.point_config()).run()
-    row = derive(search.target, found.scores, never=exclusions(search.target))
-    return float(search.limits[0].table(row)[0])
+    return float(search.limits[0].table(derive(search.target, found.scores, never=exclusions(search.target)))[0])
 
 
 def _in_processes(job: Callable[..., float], arguments: Sequence[tuple[Any, ...]], workers: int) -> list[float]:

@@ -1,11 +1,12 @@
-"""From a family to a network of its own: an architecture that was found, trained by itself."""
+"""An architecture that was found, trained by itself: of a family, or of a network on disk."""
 
 from __future__ import annotations
 
 import copy
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,28 +14,31 @@ import torch
 
 from snugnet.bundles import FAMILY, NETWORK
 from snugnet.data import GroupedImages, ImageSet, load_split
-from snugnet.errors import ConfigError, DataError, SpaceError
+from snugnet.errors import ConfigError, DataError, SnugnetError, SpaceError
 from snugnet.family import Family, Group, Origin, Specialized, StoredNetwork
-from snugnet.family.disk import TRAINING, load_family
+from snugnet.family.disk import TRAINING
+from snugnet.family.stored import load
 from snugnet.files import locked
 from snugnet.fingerprint import Fingerprint, digest, fingerprint
-from snugnet.nn.network import build
+from snugnet.nn.network import Network, build
 from snugnet.pipeline import machine
-from snugnet.recipe import SPLITTING, Recipe, ScratchConfig, parse_recipe
+from snugnet.recipe import SPLITTING, NetworkRecipe, ScratchConfig, parse_network_recipe
+from snugnet.spaces import SearchSpace
+from snugnet.spaces.space import SPACES
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
 from snugnet.training.retraining import CHECKPOINT, ClassImages, NetworkTraining
 from snugnet.yaml_content import put, read_assignment
 
 Start = Literal["inherited", "scratch"]
-"""What a retraining begins from: the supernet's weights, or fresh ones."""
+"""What a retraining begins from: the weights of the supernet, or of the network; or fresh ones."""
 
 SECTIONS = ("seed", "device", "precision", "threads", "data", "augment", "retraining")
-"""Sections and keys of a family's recipe that a retraining may change; what the family is stands fast."""
+"""Sections and keys of a recipe that a retraining may change; what the family is stands fast."""
 
 
 def retrain(
-    family: Family | str | Path,
+    source: Family | StoredNetwork | str | Path,
     *,
     out: str | Path,
     arch: Mapping[str, Any] | None = None,
@@ -48,16 +52,18 @@ def retrain(
     data: GroupedImages | None = None,
     **budgets: float | str,
 ) -> StoredNetwork:
-    """Train one network of a family by itself, or go on with a training that was stopped.
+    """Train one network of a family, or a network on disk, by itself, or go on with a training that was stopped.
 
     Args:
-        family: a family, or its folder.
+        source: a family or a network, or the folder of one. A network is trained as it is, with its architecture and classes: what
+            chooses a network of a family is not for it, and there is no teacher.
         out: folder for the network, its checkpoint and its log.
         arch: the architecture, in the space's JSON form; without it, what the family hands out for the group and the budgets.
         group: the name of a superclass, or a list of class names; with an ``arch`` all classes without it.
-        start: from the supernet's weights with the family's largest network as teacher (``inherited``), or from fresh ones (``scratch``).
+        start: from the weights that there are (``inherited``; of a family with its largest network as teacher), or from fresh ones
+            (``scratch``).
         epochs: over the training images of the classes; the recipe's without it.
-        overrides: ``key=value`` texts that change the family's recipe: :data:`SECTIONS`.
+        overrides: ``key=value`` texts that change the recipe of the family or network: :data:`SECTIONS`.
         best_of: architectures to try on validation images where none is given.
         fresh: throw away what the folder holds of an earlier retraining.
         progress: whether to show progress bars.
@@ -70,11 +76,14 @@ def retrain(
     Raises:
         SnugnetError: something cannot be done; the message says why and what to do.
     """
-    family = family if isinstance(family, Family) else load_family(family)
-    recipe = retraining_recipe(family, start, epochs, overrides)
-    found = find_network(family, arch, group, best_of=best_of, **budgets)
+    if isinstance(source, (str, Path)):
+        if Path(source).resolve() == Path(out).resolve():
+            raise ConfigError(f"{out} is what would be retrained; give the network another folder")
+        source = load(source)
+    recipe = retraining_recipe(source, start, epochs, overrides)
+    found = find_network(source, arch, group, best_of=best_of, **budgets)
     folder = check_output(Path(out), fresh)
-    images = class_images(family, found, recipe, data, progress=progress)
+    images = class_images(found, recipe, data, progress=progress)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     with locked(folder):
@@ -82,54 +91,92 @@ def retrain(
             for name in (CHECKPOINT, "log.jsonl", NETWORK.index):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        network = _train(family, found, recipe, start, images, folder, progress)
+        network = _train(found, recipe, start, images, folder, progress)
         network.save(folder)
     return network
 
 
-def retraining_recipe(family: Family, start: Start, epochs: float | None, overrides: Sequence[str]) -> Recipe:
-    """The family's recipe, changed.
+def retraining_recipe(
+    source: Family | StoredNetwork, start: Start, epochs: float | None, overrides: Sequence[str]
+) -> NetworkRecipe:
+    """The recipe of a family or network, changed. That of a network distils nothing.
 
     Raises:
-        ConfigError: a change is not allowed, or the family does not say how it was made.
+        ConfigError: a change is not allowed, the source does not say how it was made, or it has no weights, teacher or auxiliary
+            block to do what is asked for.
     """
     if start not in ("inherited", "scratch"):
         raise ConfigError(f"a retraining starts from inherited or scratch, got {start!r}")
-    content = copy.deepcopy(family.provenance.get("recipe"))
+    origin = source if isinstance(source, Family) else source.family
+    name, alone = origin.name, isinstance(source, StoredNetwork)
+    if alone and start == "inherited" and source.provenance.get("start") == "untrained":
+        raise ConfigError(f"{name} is a network that was never trained; train it --from scratch")
+    content = copy.deepcopy(source.provenance.get("recipe"))
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"{family.name} does not say which recipe it was made by; train it anew to retrain networks of it"
-        )
-    of_family = parse_recipe(content, f"recipe of {family.name}")
+        raise ConfigError(f"{name} does not say which recipe it was made by; train it anew to retrain networks of it")
+    before = parse_network_recipe(content, f"recipe of {name}")
+    if alone:
+        put(content, f"retraining.{start}.distillation", 0.0)
     for text in overrides:
         key, value = read_assignment(text)
         if key.partition(".")[0] not in SECTIONS:
-            raise ConfigError(f"{key} cannot be changed for a network of {family.name}; allowed: {', '.join(SECTIONS)}")
+            raise ConfigError(f"{key} cannot be changed for a network of {name}; allowed: {', '.join(SECTIONS)}")
         put(content, key, value)
     if epochs is not None:
         put(content, f"retraining.{start}.epochs", epochs)
-    recipe = parse_recipe(content, f"recipe of {family.name}")
+    recipe = parse_network_recipe(content, f"recipe of {name}")
     for key in SPLITTING:
-        if getattr(recipe.data, key) != getattr(of_family.data, key):
+        if getattr(recipe.data, key) != getattr(before.data, key):
             raise ConfigError(f"data.{key} cannot be changed: images that were trained on could become test images")
-    if recipe.data.resolution != family.space.resolution:
+    if recipe.data.resolution != origin.space.resolution:
         raise ConfigError(
-            f"data: {family.name} takes images of {family.space.resolution} pixels, not {recipe.data.resolution}"
+            f"data: {name} takes images of {origin.space.resolution} pixels, not {recipe.data.resolution}"
+        )
+    config: ScratchConfig = getattr(recipe.retraining, start)
+    if alone and config.distillation:
+        raise ConfigError(
+            f"{name} is one network, without a teacher: retraining.{start}.distillation=0 is what it takes"
+        )
+    if config.auxiliary and origin.space.auxiliary_block is None:
+        raise ConfigError(
+            f"retraining.{start}.auxiliary: no place for a second classifier is known in {origin.space.name}, but in "
+            f"{', '.join(_with_auxiliary_blocks())}; give 0"
         )
     return recipe
 
 
+def _with_auxiliary_blocks() -> Iterator[str]:
+    """Names of the spaces that know a place for an auxiliary classifier."""
+    for name in SPACES.names():
+        with suppress(SnugnetError):  # what somebody else's package brings may be broken
+            if SPACES[name].auxiliary_block is not SearchSpace.auxiliary_block:
+                yield name
+
+
 def find_network(
-    family: Family, arch: Mapping[str, Any] | None, group: Group | None, *, best_of: int = 1, **budgets: float | str
-) -> Specialized:
-    """The network to be trained: of a given architecture, or what the family hands out.
+    source: Family | StoredNetwork,
+    arch: Mapping[str, Any] | None,
+    group: Group | None,
+    *,
+    best_of: int = 1,
+    **budgets: float | str,
+) -> Specialized | StoredNetwork:
+    """The network to be trained: of a given architecture, or what the family hands out; or the one that is given itself.
 
     Raises:
-        ConfigError: neither an architecture nor a group is given, or an architecture and what is to find one.
+        ConfigError: neither an architecture nor a group is given, or an architecture and what is to find one; or something to
+            find one where there is one network.
         SpaceError: the architecture is none of the family's space.
         FamilyError: the group is unknown.
         BudgetError: a cost is unknown, or no network is within the budgets.
     """
+    if isinstance(source, StoredNetwork):
+        if arch is not None or group is not None or budgets or best_of > 1:
+            raise ConfigError(
+                f"{source.family.name} is one network; architectures, classes, budgets and --best-of choose a network of a family"
+            )
+        return source
+    family = source
     if arch is None:
         if group is None:
             raise ConfigError("give an architecture, or a group of classes whose network is to be found")
@@ -164,7 +211,7 @@ def check_output(folder: Path, fresh: bool = False) -> Path:
 
 
 def class_images(
-    family: Family, found: Specialized, recipe: Recipe, data: GroupedImages | None, *, progress: bool
+    found: Specialized | StoredNetwork, recipe: NetworkRecipe, data: GroupedImages | None, *, progress: bool
 ) -> ClassImages:
     """Training and validation images of a network's classes, labels in its order; no test image is decoded.
 
@@ -172,6 +219,7 @@ def class_images(
         ConfigError: the images are not of the family's classes.
         DataError: they cannot be read, or there are too few.
     """
+    family = found.family
     sets: list[ImageSet] = []
     for name in ("train", "validation"):
         if data is not None:
@@ -191,36 +239,35 @@ def class_images(
 
 
 def _train(
-    family: Family,
-    found: Specialized,
-    recipe: Recipe,
+    found: Specialized | StoredNetwork,
+    recipe: NetworkRecipe,
     start: Start,
     images: ClassImages,
     folder: Path,
     progress: bool,
 ) -> StoredNetwork:
-    config: ScratchConfig = getattr(recipe.retraining, start).resolved(recipe.training.batch_size)
-    inherited = start == "inherited"
-    taught = config.distillation > 0
+    config: ScratchConfig = getattr(recipe.retraining, start).resolved(recipe.batch_size)
+    origin, inherited = found.family, start == "inherited"
     fabric = make_fabric(recipe)
     with RunLog(folder) as log:
         training = NetworkTraining(
             recipe,
             config,
-            family.build(found.row, found.class_indices) if inherited else build(found.blueprint, seed=recipe.seed),
-            family.build(family.space.largest[0], found.class_indices) if taught else None,
+            _with_own_weights(found) if inherited else build(found.blueprint, seed=recipe.seed),
+            _teacher(found) if config.distillation else None,
             images,
-            _made_with(family, found, recipe, config, start, images),
+            _made_with(found, recipe, config, start, images),
             fabric,
             folder,
             log,
             progress,
+            origin.space.auxiliary_block,
         )
         before = training.validation_accuracy() if inherited else math.nan
         module = training.run()
     accuracy = training.validation_accuracy()
     return StoredNetwork(
-        family=Origin(family.name, family.space, family.classes, family.mean, family.std),
+        family=Origin(origin.name, origin.space, origin.classes, origin.mean, origin.std),
         group=found.group,
         class_indices=found.class_indices,
         row=found.row,
@@ -235,17 +282,34 @@ def _train(
             "validation": {"start": _number(before), "accuracy": _number(accuracy)},
             "seconds": round(training.spent, 1),
             "machine": machine(),
+            **({"network": found.provenance} if isinstance(found, StoredNetwork) else {}),
         },
     )
 
 
+def _with_own_weights(found: Specialized | StoredNetwork) -> Network:
+    """The network as it is, with a copy of its weights to be trained."""
+    return build(found.blueprint, {name: tensor.clone() for name, tensor in found.module.state_dict().items()})
+
+
+def _teacher(found: Specialized | StoredNetwork) -> Network:
+    """The largest network of the family, over the classes of the one that was found."""
+    assert isinstance(found, Specialized)
+    return found.family.build(found.family.space.largest[0], found.class_indices)
+
+
 def _made_with(
-    family: Family, found: Specialized, recipe: Recipe, config: ScratchConfig, start: Start, images: ClassImages
+    found: Specialized | StoredNetwork, recipe: NetworkRecipe, config: ScratchConfig, start: Start, images: ClassImages
 ) -> Fingerprint:
-    """All that shapes the network's weights; the family's own where the network begins with them or learns from them."""
+    """All that shapes the network's weights; the family's or the network's own where it begins with them or learns from them."""
     device, precision = resolve_device(recipe)
-    uses_family = start == "inherited" or config.distillation > 0
-    calibration = family.calibration.images, family.calibration.labels
+    if start == "scratch" and not config.distillation:
+        weights = {}
+    elif isinstance(found, StoredNetwork):
+        weights = {"network": digest(*found.module.state_dict().values())}
+    else:
+        calibration = found.family.calibration.images, found.family.calibration.labels
+        weights = {"family": digest(*found.family.supernet.state_dict().values(), *calibration)}
     return fingerprint(
         start=start,
         settings=config.model_dump(mode="json", exclude={"checkpoint_seconds", "log_every"}),
@@ -253,11 +317,11 @@ def _made_with(
         augment=recipe.augment.model_dump(mode="json"),
         device=device,
         precision=precision,
-        space=family.space.to_json(),
+        space=found.family.space.to_json(),
         architecture=found.arch,
         classes=list(found.classes),
         images=images.digest(),
-        family=digest(*family.supernet.state_dict().values(), *calibration) if uses_family else None,
+        **weights,
     )
 
 

@@ -170,3 +170,52 @@ def test_the_jobs_of_single_paths(benchmark_module: Any, tmp_path: Path, monkeyp
     content = json.loads((tmp_path / "out.json").read_text())
     assert set(content["missing"]) | set(content["jobs"]) == set(names)
     assert (tmp_path / "out.png").is_file()
+
+
+def test_jobs_go_on_where_they_were_stopped(benchmark_module: Any, tmp_path: Path) -> None:
+    module = benchmark_module("jobs")
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"jobs": {"done": {"x": 1}, "weights": {"x": 2}}}))
+    each = [
+        module.Job("done", dict), module.Job("weights", dict, weights=True),
+        module.Job("needs result", dict, needs=("done",)), module.Job("needs weights", dict, needs=("weights",)),
+    ]  # fmt: skip
+    jobs = module.Jobs(each, tmp_path / "runs", report)
+    assert jobs.results() == {"done": {"x": 1}, "weights": {"x": 2}}
+    missing = [job.name for job in jobs._missing({job.name: job for job in each})]
+    assert missing == ["weights", "needs result", "needs weights"]  # a report holds no weights
+    jobs = module.Jobs(each[:3], tmp_path / "runs", report)
+    jobs.run()
+    result = json.loads((tmp_path / "runs" / "needs result.json").read_text())
+    assert result["x"] == 1
+    assert {"job_seconds", "machine"} <= result.keys()
+    assert [path.stem for path in (tmp_path / "runs").glob("*.json")] == ["needs result"]
+
+
+def test_the_jobs_of_cells(benchmark_module: Any, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = benchmark_module("cells")
+    found = module.jobs()
+    names = [job.name for job in found.each]
+    assert len(set(names)) == len(names)
+    assert {need for job in found.each for need in job.needs} <= set(names)
+    for device in module.DEVICES:
+        limits = module.limits(device)
+        shares = [module.within(device, limit).sum() / 15284 for limit in limits]
+        assert shares == pytest.approx(module.QUANTILES, abs=1e-3)
+    best = module.derived(np.zeros((6, 5)), "pixel3", limits[0])
+    assert best["latency_ms@pixel3"] <= limits[0]
+    assert module.on_the_table("evolution", "pixel3", 1, 0)["found"]["latency_ms@pixel3"] <= limits[1]
+    report = benchmark_module("cells_report")
+    monkeypatch.setattr(report, "OUT", tmp_path / "out")
+    report.report()  # of what there is
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert set(content["missing"]) | set(content["jobs"]) == set(names)
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_steps_of_a_cell_search(benchmark_module: Any) -> None:
+    module = benchmark_module("cell_steps")
+    steps = module.main(batch="4", cells="3", channels="8", repeats=1)["steps"]
+    assert list(steps) == list(module.OURS)
+    assert steps["darts"]["memory_over_darts"] == 1
+    assert steps["dca"]["memory_over_darts"] < 0.5

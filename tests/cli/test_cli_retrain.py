@@ -116,6 +116,44 @@ def test_wrong_input_writes_nothing(
     assert files(tmp_path) == before
 
 
+def test_a_network_is_trained_as_it_is(snugnet: Any, network: Path) -> None:
+    settings = ["augment.cutout=4", "retraining.scratch.drop_path=0.2", "retraining.scratch.clip=5"]
+    done = snugnet("retrain", network, "--from", "scratch", "--epochs", "2", "--out", "anew", *settings, "--json").json
+    assert (done["classes"], done["start"], done["validation"]["start"]) == (["3", "1"], "scratch", None)
+    assert (done["settings"]["drop_path"], done["settings"]["clip"]) == (0.2, 5)
+    again = snugnet("retrain", network, "--from", "scratch", "--epochs", "2", "--out", "anew", *settings)
+    assert "going on with the retraining in anew" in again.err
+    finer = snugnet("retrain", network, "--epochs", "1", "--out", "finer", "--json").json
+    assert (finer["start"], finer["settings"]["distillation"]) == ("inherited", 0)
+    assert finer["architecture"] == done["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--group", "round"], "tiny is one network; architectures, classes, budgets and --best-of choose a network of a family"),
+        (["--classes", "1,3"], "tiny is one network"),
+        (["--madds", "50%"], "tiny is one network"),
+        (["--best-of", "3"], "tiny is one network"),
+        (["--arch", "arch.json"], "tiny is one network"),
+        (["retraining.inherited.distillation=1"], "without a teacher: retraining.inherited.distillation=0"),
+        (["--from", "scratch", "retraining.scratch.auxiliary=0.4"], "no place for a second classifier is known in ofa-"),
+    ],
+)  # fmt: skip
+def test_what_chooses_a_network_of_a_family_is_not_for_one(
+    snugnet: Any, network: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    (tmp_path / "arch.json").write_text("{}")
+    assert says in snugnet("retrain", network, *arguments, "--out", "net").error
+    assert not (tmp_path / "net").exists()
+
+
+def test_the_network_s_own_folder_is_not_written_into(snugnet: Any, network: Path) -> None:
+    before = files(network)
+    assert "is what would be retrained" in snugnet("retrain", network, "--fresh", "--out", network).error
+    assert files(network) == before
+
+
 def test_a_family_s_folder_is_not_written_into(snugnet: Any, family: Path) -> None:
     before = files(family)
     error = snugnet("retrain", family, "--group", "round", "--fresh", "--out", family).error

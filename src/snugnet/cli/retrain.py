@@ -1,4 +1,4 @@
-"""``snugnet retrain``: training one network of a family by itself."""
+"""``snugnet retrain``: training one network by itself: of a family, or one that lies on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from snugnet.cli.common import (
     say,
     say_stopped,
 )
-from snugnet.cli.specialize import FamilyArgument, describe, show
+from snugnet.cli.specialize import describe, show
 from snugnet.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
@@ -40,7 +40,13 @@ class Start(StrEnum):
 
 
 def retrain(
-    family: FamilyArgument,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder of a family or of one network, or USER/NAME of a family on the Hugging Face hub.",
+        ),
+    ],
     out_folder: Annotated[
         Path,
         typer.Option("--out", metavar="DIR", help="For the network, its checkpoint and its log; the same goes on."),
@@ -49,7 +55,7 @@ def retrain(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="Change the family's recipe: retraining.inherited.learning_rate=0.01 data.source=../images augment.flip=true.",
+            help="Change the recipe: retraining.inherited.learning_rate=0.01 data.source=../images augment.flip=true.",
         ),
     ] = None,
     arch: Annotated[
@@ -69,7 +75,9 @@ def retrain(
     best_of: BestOf = 1,
     start: Annotated[
         Start,
-        typer.Option("--from", help="The supernet's weights, with its largest network as teacher; or fresh ones."),
+        typer.Option(
+            "--from", help="The weights that there are, with a family's largest network as teacher; or fresh ones."
+        ),
     ] = Start.inherited,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the training images of the classes; the recipe's without it.")
@@ -79,19 +87,22 @@ def retrain(
 ) -> None:
     """Train the network of an architecture, or of a group under budgets, by itself; stopped, the same command goes on.
 
-    With --arch, and neither --group nor --classes, it tells all classes of the family apart. No test image is looked at.
+    With --arch, and neither --group nor --classes, it tells all classes of the family apart. A network on disk is trained as it
+    is. No test image is looked at.
     """
     budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     wanted = read_group(group, classes)
-    if arch is None and wanted is None:
-        raise ConfigError("give an architecture by --arch, or the classes by --group or --classes")
     if arch is not None and (budgets or best_of > 1):
         raise ConfigError("--arch gives the architecture: leave out budgets and --best-of, or --arch")
     architecture = None if arch is None else read_architecture(arch)
     check_folder(out_folder)
-    loaded = load_family(family)
     from snugnet import retraining
+    from snugnet.family.stored import holds_network
 
+    of_family = not holds_network(source)
+    if of_family and arch is None and wanted is None:
+        raise ConfigError("give an architecture by --arch, or the classes by --group or --classes")
+    loaded = load_family(source) if of_family else source
     if not fresh and (out_folder / retraining.CHECKPOINT).exists():
         say(f"going on with the retraining in {out_folder} (--fresh starts anew)")
     try:

@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snugnet.costs import Allowed, CostTable, disconnected, exact_amount
+from snugnet.costs import Allowed, CostTable, exact_amount
 from snugnet.costs.decoding import decode
 from snugnet.errors import BudgetError
 from snugnet.spaces import Population, SearchSpace
 from snugnet.spaces.cells import CellSpace
-from snugnet.spaces.nas_bench_201 import NASBench201
 
 
 class RelaxedCells(nn.Module):
@@ -64,7 +63,7 @@ class RelaxedCells(nn.Module):
         assert isinstance(self._same, Tensor)
         return beta.expand(len(beta), -1).masked_fill(~self._same, -torch.inf)
 
-    def choices(self) -> list[Tensor]:
+    def choices(self, temperature: float = 1.0) -> list[Tensor]:
         """Of each choice of the space, (1, options) in float64: what a cost table takes for its expectation.
 
         Equation 3 of DCA-NAS counts every edge, also those of a node that will take two of them. So the pairs that a node can take
@@ -193,11 +192,6 @@ def check_limits(space: CellSpace, limits: Sequence[Limit], never: Sequence[Cost
         raise BudgetError(
             f"no network of {space.name} was found that has {together}; feasible alone: {'; '.join(said)}"
         ) from error
-
-
-def exclusions(space: CellSpace) -> tuple[CostTable, ...]:
-    """Tables that are 0 for networks that look at their images, and for no others; none where all do."""
-    return (disconnected(space),) if space.name == NASBench201.name else ()
 
 
 def nothing(space: SearchSpace) -> CostTable:

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snugnet.costs import CostTable
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, exclusions, nothing, operations_of_first_cell
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, nothing, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
 from snugnet.nn.network import resized, with_layout
+from snugnet.spaces import Population
 from snugnet.spaces.cells import CellSpace
 from snugnet.supernets.mixed import MixedNetwork
 from snugnet.training.checkpoint import (
@@ -119,11 +122,12 @@ class CellSearch:
         images: two halves of training images.
         augment: random changes to both.
         seed: of all that is drawn.
-        device: of torch.
+        fabric: device and precision.
         folder: the checkpoint ``search.ckpt.safetensors`` is kept here.
         made_with: what a checkpoint must have been made with to be gone on with.
         log: where scalars go.
         progress: whether to show a bar.
+        never: tables that are 0 but for networks that are not to be derived, such as those that no image reaches.
     """
 
     config: CellSearchConfig
@@ -134,23 +138,26 @@ class CellSearch:
     images: SearchImages
     augment: AugmentConfig
     seed: int
-    device: torch.device
+    fabric: Fabric
     folder: Path
     made_with: Fingerprint
     log: RunLog
     progress: bool = True
+    never: Sequence[CostTable] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         config = self.config
         self.path = self.folder / CHECKPOINT
         network = MixedNetwork(self.space, **config.network, seed=self.seed)
-        self.network = with_layout(network.to(self.device), torch.channels_last).train()
-        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(self.device)
-        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.device)
+        self.network = with_layout(network.to(self.fabric.device), torch.channels_last).train()
+        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(
+            self.fabric.device
+        )
+        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.fabric.device)
         self._augmented = Augment(self.augment, self.images.mean)
         self._train, self._validation = (
-            Batches(images, config.batch_size, self.seed, device=self.device)
+            Batches(images, config.batch_size, self.seed, device=self.fabric.device)
             for images in (self.images.weights, self.images.architecture)
         )
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -163,8 +170,7 @@ class CellSearch:
             betas=(0.5, 0.999),
             weight_decay=config.architecture_weight_decay,
         )
-        self._skips = operations_of_first_cell(self.target, SKIP)
-        self._never = exclusions(self.target) or (nothing(self.target),)  # made once, and not in every step
+        self._skips, self._nothing = operations_of_first_cell(self.target, SKIP), nothing(self.target)
         self._first = self.cells.scores()
         self._derived: list[int] | None = None
         self._ended = ""
@@ -210,13 +216,16 @@ class CellSearch:
     def _note(self, epoch: int) -> None:
         """Write down what an epoch has come to, and whether the search ends with it."""
         scores, most = self.cells.scores(), self.config.max_skips
-        row = derive(self.target, scores, never=self._never)
+        row = self._derive(scores)
         if most is not None and self._skips(row)[0] > most and epoch >= self.config.warmup_epochs:
             self._ended = f"epoch {epoch + 1} derives a cell of more than {most} skip connections"
             scores = np.array(self.history[-1]["scores"]) if self.history else self._first
-            row = derive(self.target, scores, [Limit(self._skips, most)], self._never)
+            row = self._derive(scores, [Limit(self._skips, most)])
         with torch.no_grad():
-            expected = [limit.table.expectation(self.cells.choices()).item() for limit in self.limits]
+            expected = [
+                limit.table.expectation(self.cells.choices(self.config.cost_temperature)).item()
+                for limit in self.limits
+            ]
         names = [limit.table.name for limit in self.limits]
         self.history.append(
             {
@@ -244,7 +253,7 @@ class CellSearch:
         for group in self._sgd.param_groups:
             group["lr"] = rate
         weights = self.cells.weights().detach()
-        logits = self.network(train[0], weights, self._derived)
+        logits = self._logits(train[0], weights)
         loss = F.cross_entropy(logits, train[1])
         loss.backward()
         if config.clip is not None:
@@ -261,7 +270,7 @@ class CellSearch:
         loss, right, gradients = self._gradients(batch, train, rate, parameters)
         metrics: Metrics = {"val_loss": loss, "val_accuracy": right}
         if self.limits:
-            choices = self.cells.choices()
+            choices = self.cells.choices(self.config.cost_temperature)
             costs = [limit.table.expectation(choices).sum() for limit in self.limits]
             each = zip(self.limits, costs, self.bounds, strict=True)
             broken = torch.stack([limit.broken(cost, bound) for limit, cost, bound in each])
@@ -313,9 +322,14 @@ class CellSearch:
 
     def _loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Loss, with its graph, and accuracy of the mixture."""
-        logits = self.network(batch[0], self.cells.weights(), self._derived)
+        logits = self._logits(batch[0], self.cells.weights())
         right = (logits.detach().argmax(1) == batch[1]).float().mean()
         return F.cross_entropy(logits, batch[1]), right
+
+    def _logits(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Of a mixture, computed in the run's precision; as exact as its weights."""
+        with self.fabric.autocast():
+            return self.network(x, weights, self._derived).to(weights.dtype)
 
     def _batch(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
         images, labels = batches.batch(step)
@@ -325,8 +339,11 @@ class CellSearch:
     def _rederive(self) -> None:
         """The operations of the cells that are not mixed."""
         if self.config.derived_cells:
-            row = derive(self.target, self._finite_scores(), never=self._never)
-            self._derived = self.target.edge_operations(row)[0].tolist()
+            self._derived = self.target.edge_operations(self._derive(self._finite_scores()))[0].tolist()
+
+    def _derive(self, scores: NDArray[np.float64], limits: Sequence[Limit] = ()) -> Population:
+        """Cells without the search's own limits, (1, d)."""
+        return derive(self.target, scores, limits, self.never or (self._nothing,))
 
     def _finite_scores(self) -> NDArray[np.float64]:
         scores = self.cells.scores()
@@ -368,7 +385,7 @@ class CellSearch:
         for step in range(min(self.config.perturbation_batches, self._validation.steps_per_epoch)):
             images, labels = self._validation.batch(step)
             x = normalise(images, self.images.mean, self.images.std, channels_last=True)
-            logits = self.network(resized(x, self.space.resolution), weights, self._derived)
+            logits = self._logits(resized(x, self.space.resolution), weights)
             right.append((logits.argmax(1) == labels).float().mean().item())
         return math.fsum(right) / len(right)
 
@@ -404,7 +421,7 @@ class CellSearch:
         self.cells.load_state_dict(split_prefix(tensors, "cells"))
         load_optimizer(self._sgd, self.network, split_prefix(tensors, "sgd"))
         load_optimizer(self._adam, self.cells, split_prefix(tensors, "adam"))
-        self.multipliers = tensors["multipliers"].to(self.device)
+        self.multipliers = tensors["multipliers"].to(self.fabric.device)
         self.history, self._ended = list(state["history"]), state["ended"]
         self.log.go_on_from(state.get("log", {}))
         return state["step"], float(state["seconds"])
