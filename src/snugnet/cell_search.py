@@ -322,7 +322,7 @@ class Search:
         """Read the graph where it lies, or make it: a search for each point, some at once."""
         lookup, name = self.config.lookup, limit.table.name
         start = RelaxedCells(self.space, edge_weights=bool(self.config.edge_weights), seed=self.recipe.seed)
-        bounds = bounds_to_try(start, limit, lookup.points)
+        bounds = bounds_to_try(start, limit, lookup.points, self.config.cost_temperature)
         made_with = self._made_with(self.point_config(), (), bounds)
         path = folder / f"{_of(limit)}.json"
         if path.is_file() and (known := _read_graph(path, made_with)):

@@ -162,6 +162,28 @@ def test_the_expected_look_up_is_the_mean_over_all_cells() -> None:
     assert table.expectation(cells.choices()).item() == pytest.approx(float(mass @ table(rows)), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["darts", "nas-bench-201"])
+def test_at_a_low_temperature_an_edge_costs_what_its_strongest_operation_does(name: str) -> None:
+    space = make(name)
+    params, cells = counted_table(space, "params"), relaxed(space, 8)
+    scores = cells.scores()
+    with torch.no_grad():
+        whole = [params.expectation(cells.choices(t)).item() for t in (1.0, 0.1, 1e-4)]
+        assert whole[0] == params.expectation(cells.choices()).item()
+        strongest = expected_at(cells, params, scores.argmax(1))
+    assert whole[2] == pytest.approx(strongest, rel=1e-9)
+    assert abs(whole[1] - strongest) < abs(whole[0] - strongest)
+
+
+def test_temperature_divides_the_numbers_of_the_softmax() -> None:
+    space = make("darts")
+    cells, sharp = relaxed(space, 9), relaxed(space, 9)
+    with torch.no_grad():
+        sharp.alpha.div_(0.25)
+    for own, other in zip(cells.choices(0.25), sharp.choices(), strict=True):
+        torch.testing.assert_close(own, other)
+
+
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 

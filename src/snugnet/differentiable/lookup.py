@@ -83,7 +83,7 @@ class LookupGraph:
 
 
 @torch.no_grad()
-def bounds_to_try(cells: RelaxedCells, limit: Limit, points: int) -> tuple[float, ...]:
+def bounds_to_try(cells: RelaxedCells, limit: Limit, points: int, temperature: float = 1.0) -> tuple[float, ...]:
     """Bounds for a graph, evenly between what the first mixture is expected to cost, which knows nothing, and the cheapest network; or
     the dearest one, where a cost has to be at least something. Rising; the cheapest, or dearest, itself is left out.
 
@@ -91,8 +91,9 @@ def bounds_to_try(cells: RelaxedCells, limit: Limit, points: int) -> tuple[float
         cells: before any step.
         limit: its table's cost is meant.
         points: how many, at least 2.
+        temperature: as for :meth:`RelaxedCells.choices`.
     """
-    first = limit.table.expectation(cells.choices()).item()
+    first = limit.table.expectation(cells.choices(temperature)).item()
     low, high = limit.table.range
     if limit.at_least:
         return tuple(np.linspace(first, max(high, first * 1.01), points + 1)[:-1].tolist())

@@ -69,8 +69,11 @@ class RelaxedCells(nn.Module):
         Equation 3 of DCA-NAS counts every edge, also those of a node that will take two of them. So the pairs that a node can take
         have so much mass that each edge is there once: more than 1 in all. That is right for costs of which an edge that is not
         there has none, as counted ones do. The resolution, where it is a choice, is the largest, at which the search runs.
+
+        Args:
+            temperature: of the softmax; towards 0 each edge costs what its strongest operation does.
         """
-        p = self.probabilities().double()
+        p = (self.alpha.double() / temperature).softmax(1)
         space = self.space
         found = [torch.zeros(1, int(m), dtype=p.dtype, device=p.device) for m in space.num_options]
         for column in {edge.inputs for edge in space.edges if edge.inputs is not None}:
