@@ -179,8 +179,8 @@ def test_a_recipe_of_one_s_own(snugnet: Any, tmp_path: Path) -> None:
     assert stored["family"]["name"] == "mine"
 
 
-def test_stopped_by_the_keyboard_it_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C: one line, code 130, no network yet; the same command then ends as an undisturbed run does."""
+def test_stopped_by_the_keyboard_it_says_how_to_go_on(tmp_path: Path) -> None:
+    """Ctrl-C: one line, code 130, no network yet."""
     command = [
         sys.executable,
         "-m",

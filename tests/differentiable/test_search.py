@@ -293,6 +293,19 @@ def test_costs_are_those_of_the_found_network_and_not_of_the_search_s(tmp_path: 
     assert low < note["expected"]["params"] < high
 
 
+@pytest.mark.parametrize("second_order", [False, True])
+def test_derived_cells_see_their_images_where_none_is_strongest(tmp_path: Path, second_order: bool) -> None:
+    """Without a path from input to output the loss would not depend on the architecture, and the search could not go on."""
+    search = make_search(tmp_path, "nas-bench-201", method="dca", bottleneck=1, second_order=second_order, epochs=1)
+    with torch.no_grad():
+        search.cells.alpha[:, 0] = 2.0
+    row = derive(search.target, search.cells.scores())
+    assert disconnected(search.target)(row)[0] == 1
+    found = run(search)
+    row = search.target.from_dict(found.history[0]["architecture"])
+    assert disconnected(search.target)(row)[0] == 0
+
+
 # -- stopping and going on ---------------------------------------------------------------------------------------------
 
 
