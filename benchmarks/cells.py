@@ -146,7 +146,9 @@ def searched(
 
     keep_freed_memory()
     content = {**SEARCH, **({} if method == "dca" else {"bottleneck": None}), "method": method, **changes}
-    content |= {} if epochs is None else {"epochs": epochs, "warmup_epochs": min(2, epochs - 1)}
+    if epochs is not None:
+        share = min(1.0, epochs / SEARCH["epochs"])
+        content |= {"epochs": epochs, "warmup_epochs": min(round(share * SEARCH["warmup_epochs"]), epochs - 1)}
     config = CellSearchConfig.model_validate(content).resolved()
     train, mean, std = images()
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder)) as log:

@@ -344,8 +344,9 @@ class Search:
 
     def point_config(self) -> CellSearchConfig:
         """Of a search for one point of a graph: shorter."""
-        epochs = max(1, round(self.config.lookup.epochs * self.config.epochs))
-        warmup = min(self.config.warmup_epochs, epochs - 1)
+        share = self.config.lookup.epochs
+        epochs = max(1, round(share * self.config.epochs))
+        warmup = min(round(share * self.config.warmup_epochs), epochs - 1)
         return self.config.model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
 
     # -- the network ---------------------------------------------------------------------------------------------------

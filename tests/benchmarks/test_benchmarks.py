@@ -192,7 +192,9 @@ def test_jobs_go_on_where_they_were_stopped(benchmark_module: Any, tmp_path: Pat
     assert [path.stem for path in (tmp_path / "runs").glob("*.json")] == ["needs result"]
 
 
-def test_the_jobs_of_cells(benchmark_module: Any, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jobs_of_cells(
+    benchmark_module: Any, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = benchmark_module("cells")
     found = module.jobs()
     names = [job.name for job in found.each]

@@ -231,8 +231,9 @@ def test_of_the_limits_the_gradient_is_multiplier_times_share(tmp_path: Path) ->
     assert search.cells.alpha.grad is not None
     torch.testing.assert_close(search.cells.alpha.grad, expected)
     shares = [cost.item() / bound - 1 for cost, bound in zip(costs, search.bounds, strict=True)]
+    rate = 0.1 / (search.config.epochs * search._train.steps_per_epoch)  # over the whole search
     assert search.multipliers.tolist() == pytest.approx(
-        [max(0, m + 0.1 * s) for m, s in zip((0.7, 0), shares, strict=True)]
+        [max(0, m + rate * s) for m, s in zip((0.7, 0), shares, strict=True)]
     )
     assert metrics["expected_params"].item() == pytest.approx(costs[0].item())
 
@@ -261,7 +262,7 @@ def test_a_multiplier_rises_while_its_limit_is_broken_and_never_falls_below_0(
     before, sign = 0.0, -1 if at_least else 1
     for line in steps:
         broken = sign * (line["expected_params"] / search.bounds[0] - 1)
-        assert line["multiplier_params"] == pytest.approx(max(0.0, before + 0.1 * broken), rel=1e-6, abs=1e-9)
+        assert line["multiplier_params"] == pytest.approx(max(0.0, before + 0.1 / 18 * broken), rel=1e-6, abs=1e-9)
         assert line["multiplier_params"] >= 0
         assert broken <= 0 or line["multiplier_params"] > before
         before = line["multiplier_params"]
@@ -275,7 +276,7 @@ def test_a_limit_pulls_the_expected_cost_to_its_bound(tmp_path: Path, name: str,
     """Images of noise say nothing of the architecture, so where it goes is the limit's doing: as far as the bound and not to the end."""
     search = make_search(
         tmp_path, name, {"params": share}, at_least=at_least, epochs=40, images=halves(some_images(16)), batch_size=8,
-        architecture_learning_rate=0.1, multiplier_rate=0.5, cost_temperature=1.0, log_every=100, checkpoint_seconds=1000.0,
+        architecture_learning_rate=0.1, multiplier_rate=20.0, cost_temperature=1.0, log_every=100, checkpoint_seconds=1000.0,
     )  # fmt: skip
     bound, sign = search.bounds[0], search.limits[0].sign
     broken = [sign * (note["expected"]["params"] / bound - 1) for note in run(search).history]

@@ -56,8 +56,8 @@ class CellSearchConfig(Config):
         clip: largest norm of the weights' gradient.
         architecture_learning_rate, architecture_weight_decay: of the architecture's Adam (betas 0.5 and 0.999).
         second_order: whether the architecture's gradient looks one step of the weights ahead (DARTS, equation 7).
-        multiplier_rate: of the ascent of each Lagrange multiplier, a step: it rises by so much times the share by which its limit is
-            broken. No weight of the limit in the objective is left to be tuned.
+        multiplier_rate: of the ascent of each Lagrange multiplier, over the whole search: so much would it rise if its limit were broken by
+            its whole amount at every step. Neither the number of steps nor the size of a cost leaves a rate to be tuned.
         cost_temperature: of the softmax in the expected cost. 1 is equation 3 of DCA-NAS as it stands; below, the expected cost comes near that
             of the derived cells, and a limit moves first the edges that are nearly undecided.
         lookup: the look-up graph.
@@ -86,7 +86,7 @@ class CellSearchConfig(Config):
     architecture_learning_rate: float = Field(default=6e-4, gt=0)
     architecture_weight_decay: float = Field(default=1e-3, ge=0)
     second_order: bool = False
-    multiplier_rate: float = Field(default=0.002, gt=0)
+    multiplier_rate: float = Field(default=0.6, gt=0)
     cost_temperature: float = Field(default=0.1, gt=0, le=1)
     lookup: LookupConfig = LookupConfig()
     weight_sharing: bool | None = None

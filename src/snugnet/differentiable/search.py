@@ -160,6 +160,7 @@ class CellSearch:
             Batches(images, config.batch_size, self.seed, device=self.fabric.device)
             for images in (self.images.weights, self.images.architecture)
         )
+        self._ascent = config.multiplier_rate / ((config.epochs - config.warmup_epochs) * self._train.steps_per_epoch)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         decayed, free = ([p for p in self._parameters if (p.ndim > 1) == whole] for whole in (True, False))
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -276,7 +277,7 @@ class CellSearch:
             broken = torch.stack([limit.broken(cost, bound) for limit, cost, bound in each])
             held = torch.autograd.grad(broken @ self.multipliers, parameters, allow_unused=True)
             gradients = [g if h is None else g + h for g, h in zip(gradients, held, strict=True)]
-            self.multipliers = (self.multipliers + self.config.multiplier_rate * broken.detach()).clamp_min(0)
+            self.multipliers = (self.multipliers + self._ascent * broken.detach()).clamp_min(0)
             for limit, cost, multiplier in zip(self.limits, costs, self.multipliers, strict=True):
                 metrics |= {f"expected_{limit.table.name}": cost.detach(), f"multiplier_{limit.table.name}": multiplier}
         for parameter, gradient in zip(parameters, gradients, strict=True):
