@@ -219,6 +219,20 @@ def test_second_order_is_the_gradient_one_step_of_the_weights_ahead(
             assert gradient.view(-1)[i].item() == pytest.approx(expected, rel=1e-3, abs=1e-5 * whole.norm().item())
 
 
+@pytest.mark.parametrize("second_order", [False, True])
+def test_a_second_order_is_not_rounded_to_bf16(tmp_path: Path, second_order: bool) -> None:
+    """Its two sides differ by less than bf16 tells apart; a first order is computed as the run's precision says."""
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        search = make_search(tmp_path, method="darts", second_order=second_order)
+        search.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        batch = search._batch(search._validation, 0)
+        parameters = list(search.cells.parameters())
+        found.append(search._gradients(batch, search._batch(search._train, 0), 0.1, parameters)[2][0])
+    assert torch.equal(*found) == second_order
+
+
 def test_of_the_limits_the_gradient_is_multiplier_times_share(tmp_path: Path) -> None:
     search = make_search(tmp_path, limits={"params": 0.2, "madds": 0.4}, method="darts", cost_temperature=0.5)
     batch, train = in_float64(search)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -328,8 +329,11 @@ class CellSearch:
         return F.cross_entropy(logits, batch[1]), right
 
     def _logits(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Of a mixture, computed in the run's precision; as exact as its weights."""
-        with self.fabric.autocast():
+        """Of a mixture, computed in the run's precision; as exact as its weights.
+
+        A second order is a difference between weights that lie closer together than bf16 tells apart: it is computed in full precision.
+        """
+        with nullcontext() if self.config.second_order else self.fabric.autocast():
             return self.network(x, weights, self._derived).to(weights.dtype)
 
     def _batch(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
