@@ -18,6 +18,8 @@ RECIPES = [
     for path in sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
     if not path.name.startswith("study-")  # those hold a recipe; tests/study loads them
 ]
+CELL_RECIPES = [path for path in RECIPES if path.stem.startswith("dca-")]
+RECIPES = [path for path in RECIPES if path not in CELL_RECIPES]  # of families
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -67,6 +69,12 @@ def test_every_recipe_loads_and_opens_with_the_command_that_runs_it(path: Path) 
     first = path.read_text(encoding="utf-8").split("\n")[0]
     assert first.startswith("# snugnet ")
     assert f"recipes/{path.name}" in first
+
+
+@pytest.mark.parametrize("path", CELL_RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_of_a_cell_search_is_none_of_a_family(path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a recipe of 'snugnet search-cell'"):
+        load_recipe(path)
 
 
 def test_single_path_one_shot_at_the_papers_scale() -> None:

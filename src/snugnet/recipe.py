@@ -404,6 +404,8 @@ def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
     Raises:
         ConfigError: a key or a value is wrong.
     """
+    if "search" in content and "training" not in content:
+        raise ConfigError(f"{where} is a recipe of 'snugnet search-cell': it searches one network and trains no family")
     return read_config(Recipe, content, where)
 
 
