@@ -278,8 +278,10 @@ def test_quickstart_runs_the_recipe_that_the_repository_shows(snugnet: Any, monk
 
 
 def test_quickstart_says_when_its_recipe_is_gone(snugnet: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from snugnet.cli import quickstart
+    from importlib import metadata
 
-    monkeypatch.setattr(quickstart.snugnet, "__file__", str(tmp_path / "a" / "b" / "__init__.py"))
-    monkeypatch.setattr(quickstart.metadata, "files", lambda _: [])
+    from snugnet.cli import common
+
+    monkeypatch.setattr(common, "__file__", str(tmp_path / "a" / "b" / "c" / "common.py"))
+    monkeypatch.setattr(metadata, "files", lambda _: [])
     assert "recipes/quickstart.yaml is not installed" in snugnet("quickstart").error

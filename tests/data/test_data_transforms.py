@@ -182,5 +182,6 @@ def test_augmentation_is_called_in_training_steps_alone() -> None:
     """kornia augments in eval mode too, so nothing else may hold one."""
     source = Path(snugnet.__file__).parent
     holders = [str(path.relative_to(source)) for path in source.rglob("*.py") if "Augment(" in path.read_text()]
-    assert sorted(holders) == ["training/retraining.py", "training/supernet.py"]
-    assert (source / holders[0]).read_text().count("self.augment(") == 1
+    assert sorted(holders) == ["differentiable/search.py", "training/retraining.py", "training/supernet.py"]
+    assert (source / "training/retraining.py").read_text().count("self.augment(") == 1
+    assert (source / "differentiable/search.py").read_text().count("self._augmented(") == 1
