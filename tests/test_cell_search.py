@@ -344,7 +344,7 @@ def test_folders_of_other_things_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "family" / "family.json").write_text("{}")
     with pytest.raises(ConfigError, match="is a file, not a folder"):
         run(DARTS, tmp_path / "file")
-    with pytest.raises(ConfigError, match="holds a family; give the search another folder"):
+    with pytest.raises(ConfigError, match="holds a family; give the network another folder"):
         run(DARTS, tmp_path / "family", fresh=True)
 
 

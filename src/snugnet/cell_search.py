@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from snugnet.bundles import FAMILY, NETWORK
+from snugnet.bundles import NETWORK
 from snugnet.costs import COSTS, CostTable, resolve_budget
 from snugnet.costs.hardware import DEVICES, UNITS, costs_of, disconnected, measured_cost
 from snugnet.data import AugmentConfig, load_split, mean_std
@@ -26,12 +26,12 @@ from snugnet.differentiable.relaxed import Limit, RelaxedCells, check_limits, de
 from snugnet.differentiable.search import CHECKPOINT, SKIP, CellSearch, Found, SearchImages, check_made_with
 from snugnet.errors import BudgetError, ConfigError, SearchError
 from snugnet.family import Origin, StoredNetwork
-from snugnet.family.disk import TRAINING
 from snugnet.files import json_text, locked, write_atomically
 from snugnet.fingerprint import Fingerprint, differences, fingerprint
 from snugnet.nn.network import build
 from snugnet.pipeline import machine
 from snugnet.plots import architecture_figure
+from snugnet.retraining import check_output
 from snugnet.spaces import Population, get_space
 from snugnet.spaces.cells import CellSpace
 from snugnet.supernets.mixed import MixedNetwork
@@ -104,7 +104,7 @@ def search_cells(
     Raises:
         SnugnetError: something cannot be done; the message says why and what to do.
     """
-    folder = check_output(Path(out), fresh)
+    folder = check_output(Path(out), fresh, CHECKPOINT)
     search = Search.of(recipe, progress=progress)
     with locked(folder):
         if fresh:
@@ -114,21 +114,6 @@ def search_cells(
             for path in ("tensorboard", "lookup"):
                 shutil.rmtree(folder / path, ignore_errors=True)
         return search.run(folder)
-
-
-def check_output(folder: Path, fresh: bool = False) -> Path:
-    """The folder, if a search may write there.
-
-    Raises:
-        ConfigError: it is a file, a family's, or that of a network that no search has put there.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file, not a folder")
-    if any((folder / name).exists() for name in (FAMILY.index, TRAINING)):
-        raise ConfigError(f"{folder} holds a family; give the search another folder")
-    if not fresh and (folder / NETWORK.index).exists() and not (folder / CHECKPOINT).exists():
-        raise ConfigError(f"{folder} holds a network already; give another --out, or --fresh to throw that away")
-    return folder
 
 
 def cell_space(name: str, **options: Any) -> CellSpace:

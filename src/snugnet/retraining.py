@@ -191,12 +191,13 @@ def find_network(
     return family.network(list(family.classes) if group is None else group, row)
 
 
-def check_output(folder: Path, fresh: bool = False) -> Path:
+def check_output(folder: Path, fresh: bool = False, checkpoint: str = CHECKPOINT) -> Path:
     """The folder, if a network may be kept there.
 
     Args:
         folder: need not be there.
-        fresh: whether what it holds of an earlier retraining is thrown away.
+        fresh: whether what it holds of an earlier run is thrown away.
+        checkpoint: the file by which a run of the same kind is known.
 
     Raises:
         ConfigError: it is a file, a family's, or that of a network without the checkpoint that it came from.
@@ -205,7 +206,7 @@ def check_output(folder: Path, fresh: bool = False) -> Path:
         raise ConfigError(f"{folder} is a file, not a folder")
     if any((folder / name).exists() for name in (FAMILY.index, TRAINING)):
         raise ConfigError(f"{folder} holds a family; give the network another folder")
-    if not fresh and (folder / NETWORK.index).exists() and not (folder / CHECKPOINT).exists():
+    if not fresh and (folder / NETWORK.index).exists() and not (folder / checkpoint).exists():
         raise ConfigError(f"{folder} holds a network already; give another --out, or --fresh to throw that away")
     return folder
 

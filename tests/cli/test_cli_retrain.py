@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import interrupt
 
 ROUND = ["0", "6", "8", "9"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,36 +157,16 @@ def test_a_family_s_folder_is_not_written_into(snugnet: Any, family: Path) -> No
     assert files(family) == before
 
 
-def test_stopped_by_the_keyboard_it_goes_on(family: Path, tmp_path: Path) -> None:
+def test_stopped_by_the_keyboard_it_goes_on(snugnet: Any, family: Path, tmp_path: Path) -> None:
     """Ctrl-C: one line, code 130, no network yet; the same command then ends with the network of an undisturbed run."""
-    import snugnet
+    from snugnet.retraining import retrain
 
-    command = [sys.executable, "-m", "snugnet", "retrain", str(family), "--group", "round", "--epochs", "150"]
+    command = ["retrain", str(family), "--group", "round", "--epochs", "150"]
     settings = ["retraining.inherited.checkpoint_seconds=0", "threads=1"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    running = subprocess.Popen(
-        [*command, *settings, "--out", "net"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=env, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    try:
-        for _ in range(1200):
-            if (tmp_path / "net" / "network.ckpt.safetensors").exists() or running.poll() is not None:
-                break
-            time.sleep(0.1)
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert (running.returncode, out) == (130, ""), err
-    assert err.splitlines()[-1] == "stopped; run the same command to go on"
-    assert "Traceback" not in err
+    interrupt([*command, *settings, "--out", "net"], tmp_path, tmp_path / "net" / "network.ckpt.safetensors")
     assert not (tmp_path / "net" / "network.json").exists()
-    done = subprocess.run(
-        [sys.executable, "-m", "snugnet", "evaluate", "net"], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env=env,
-    )  # fmt: skip
-    assert "its training has not ended: run the same 'snugnet retrain' again" in done.stderr
-    snugnet.retrain(family, group="round", epochs=150, overrides=settings, out=tmp_path / "net", progress=False)
+    assert "its training has not ended: run the same 'snugnet retrain' again" in snugnet("evaluate", "net").error
+    retrain(family, group="round", epochs=150, overrides=settings, out=tmp_path / "net", progress=False)
     lines = [json.loads(line) for line in (tmp_path / "net" / "log.jsonl").read_text().splitlines()]
     epochs = [line["step"] for line in lines if line["phase"] == "validation"]
     assert epochs == list(range(1, len(epochs) + 1))  # one step an epoch; none is missing, none stands twice

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -181,30 +177,6 @@ def test_a_recipe_of_one_s_own(snugnet: Any, tmp_path: Path) -> None:
 
 def test_stopped_by_the_keyboard_it_says_how_to_go_on(tmp_path: Path) -> None:
     """Ctrl-C: one line, code 130, no network yet."""
-    command = [
-        sys.executable,
-        "-m",
-        "snugnet",
-        "search-cell",
-        *BENCH,
-        "search.epochs=100",
-        "search.checkpoint_seconds=0",
-    ]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    running = subprocess.Popen(
-        [*command, "--out", "found"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    try:
-        for _ in range(1200):
-            if (tmp_path / "found" / "search.ckpt.safetensors").exists() or running.poll() is not None:
-                break
-            time.sleep(0.1)
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert (running.returncode, out) == (130, ""), err
-    assert err.splitlines()[-1] == "stopped; run the same command to go on"
-    assert "Traceback" not in err
+    endless = ["search-cell", *BENCH, "search.epochs=100", "search.checkpoint_seconds=0", "--out", "found"]
+    interrupt(endless, tmp_path, tmp_path / "found" / "search.ckpt.safetensors")
     assert not (tmp_path / "found" / "network.json").exists()

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import interrupt
 
 from snugnet.files import LOCK
 from snugnet.recipe import load_recipe
@@ -230,30 +227,8 @@ def test_a_cost_that_a_package_brings_is_trained_on(
 
 def test_stopped_by_the_keyboard(recipe: Path, tmp_path: Path) -> None:
     """Ctrl-C: one line, code 130; the same command then goes on."""
-    command = [sys.executable, "-m", "snugnet", "train", str(recipe)]
-    endless = [*command, "training.stages.0.epochs=1000", "training.checkpoint_seconds=0"]
-    checkpoint = tmp_path / "runs" / "tiny" / "supernet.ckpt.safetensors"
-    running = subprocess.Popen(
-        endless,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where pytest runs in the background
-    )
-    try:
-        for _ in range(1200):
-            if checkpoint.exists() or running.poll() is not None:
-                break
-            time.sleep(0.1)
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert (running.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "stopped; run the same command to go on"
-    assert "Traceback" not in err
-    assert checkpoint.exists()
+    endless = ["train", str(recipe), "training.stages.0.epochs=1000", "training.checkpoint_seconds=0"]
+    interrupt(endless, tmp_path, tmp_path / "runs" / "tiny" / "supernet.ckpt.safetensors")
 
 
 def test_quickstart_runs_the_recipe_that_the_repository_shows(snugnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:

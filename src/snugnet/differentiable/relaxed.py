@@ -37,7 +37,7 @@ class RelaxedCells(nn.Module):
         draw = 1e-3 * torch.randn(len(edges), len(edges[0].operations) + 1, generator=generator)
         self.alpha = nn.Parameter(draw[:, 1:].contiguous())
         self.beta = nn.Parameter(draw[:, 0].contiguous()) if edge_weights else None
-        nodes = [(edge.name.rpartition(".")[0], edge.node) for edge in edges]
+        nodes = [(edge.kind, edge.node) for edge in edges]
         self.register_buffer("_same", torch.tensor([[a == b for b in nodes] for a in nodes]), persistent=False)
 
     def probabilities(self) -> Tensor:
@@ -204,10 +204,9 @@ def nothing(space: SearchSpace) -> CostTable:
 
 def operations_of_first_cell(space: CellSpace, operation: str) -> CostTable:
     """How often an operation stands in the first kind of cell: the normal one of DARTS, the only one of NAS-Bench-201."""
-    kind = space.edges[0].name.rpartition(".")[0]
     tables: list[tuple[tuple[int, ...], NDArray[np.float64]]] = [((), np.array(0.0))]
     for edge in space.edges:
-        if edge.name.rpartition(".")[0] != kind or operation not in edge.operations:
+        if edge.kind != space.edges[0].kind or operation not in edge.operations:
             continue
         values = np.array([float(name == operation) for name in edge.operations[edge.offset :]])
         if edge.inputs is None:

@@ -36,6 +36,7 @@ from snugnet.training.checkpoint import (
     split_prefix,
 )
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.optimizer import make_optimizer
 
 CHECKPOINT = "search.ckpt.safetensors"
 SKIP = "skip_connect"
@@ -99,7 +100,7 @@ class Found:
     Attributes:
         scores: of the operations on each edge, (edges, operations); what the cells are derived from.
         history: for each epoch its number, the derived architecture, what it costs and what the mixture is expected to cost, the
-            multipliers, accuracies of the mixture.
+            multipliers, the scores.
         seconds: that the search took in all.
         ended: why it ended before its last epoch; empty where it did not.
     """
@@ -163,9 +164,7 @@ class CellSearch:
         )
         self._ascent = config.multiplier_rate / ((config.epochs - config.warmup_epochs) * self._train.steps_per_epoch)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
-        decayed, free = ([p for p in self._parameters if (p.ndim > 1) == whole] for whole in (True, False))
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        self._sgd = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
+        self._sgd = make_optimizer(self.network, config.momentum, config.weight_decay, nesterov=False)
         self._adam = torch.optim.Adam(
             self.cells.parameters(),
             lr=config.architecture_learning_rate,
@@ -299,9 +298,8 @@ class CellSearch:
             loss, right = self._loss(batch)
             return loss.detach(), right, list(torch.autograd.grad(loss, parameters))
         own, held = self._parameters, [p.detach().clone() for p in self._parameters]
-        ahead = torch.autograd.grad(
-            self._loss(train)[0], own, allow_unused=True
-        )  # derived cells run some operations only
+        # derived cells run some of the operations only
+        ahead = torch.autograd.grad(self._loss(train)[0], own, allow_unused=True)
         with torch.no_grad():
             for p, g in zip(own, ahead, strict=True):
                 if g is not None:

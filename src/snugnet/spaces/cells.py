@@ -38,6 +38,11 @@ class Edge(NamedTuple):
     inputs: int | None
 
     @property
+    def kind(self) -> str:
+        """Of cell that it is in, such as ``"normal"``; empty in a space of one kind."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def offset(self) -> int:
         """Operations before the first option of its choice."""
         return 0 if self.inputs is None else 1
