@@ -28,7 +28,7 @@ from snugnet.training.memory import keep_freed_memory
 from snugnet.training.optimizer import make_optimizer
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "benchmark-paths.json"
-SPACE = "spos-shufflenet-v2"
+SPACE, QUANTISED = "spos-shufflenet-v2", "resnet-mixed-precision"
 ALTERNATIVES = ([0], [0, 1], [0, 1, 2, 3])
 
 
@@ -97,10 +97,10 @@ def a_step(space: SearchSpace, batch: int, repeats: int, archs: int) -> dict[str
     }
 
 
-def counting(space: SearchSpace, rows: int) -> dict[str, float]:
+def counting(space: SearchSpace, rows: int, costs: Sequence[str]) -> dict[str, float]:
     """Architectures a second, and of drawing them under a limit."""
     archs, result = space.sample(rows, np.random.default_rng(0)), {}
-    for name in ("madds", "params"):
+    for name in costs:
         table = counted_table(space, name)
         low, high = table.range
         limit = (low + high) / 2
@@ -125,7 +125,8 @@ def main() -> None:
         name = f"step with {len(choices)} alternatives a block"
         report[name] = a_step(small_space(block_choices=choices, channel_scales=[1.0]), 64, 6, 5)
     report["step with 4 alternatives a block, each of 8 widths"] = a_step(small_space(), 64, 6, 5)
-    report["costs"] = counting(get_space(SPACE), 1_000_000)
+    report["costs"] = counting(get_space(SPACE), 1_000_000, ("madds", "params"))
+    report[f"costs of {QUANTISED}"] = counting(get_space(QUANTISED), 1_000_000, ("madds", "params", "bitops"))
     report["machine_after"] = machine()
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(report, indent=1) + "\n")

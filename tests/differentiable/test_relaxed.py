@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, counted_table, disconnected, measured_cost
+from snugnet.costs import Cost, CostTable, counted_table, disconnected, measured_cost
 from snugnet.costs.exact.automaton import all_rows
 from snugnet.differentiable.relaxed import (
     Limit,
@@ -453,3 +453,10 @@ def test_pairs_of_a_node_are_all_alike() -> None:
         pairs = list(combinations(range(node), 2))
         for source in range(node):
             assert sum(m.item() for m, pair in zip(mass, pairs, strict=True) if source in pair) == pytest.approx(1)
+
+
+def test_a_cost_that_an_edge_has_which_is_not_there_is_refused() -> None:
+    space = make("darts")
+    blocks = Cost("blocks", "blocks", "one for each block, zeros included", lambda block, _: 1.0)
+    with pytest.raises(BudgetError, match="blocks cannot be limited in a search of cells: an edge that is not there"):
+        check_limits(space, [Limit(blocks.table(space), 1e6)])

@@ -175,11 +175,16 @@ def check_limits(space: CellSpace, limits: Sequence[Limit], never: Sequence[Cost
         never: as for :func:`derive`.
 
     Raises:
-        BudgetError: names the limits, and what there is.
+        BudgetError: names the limits, and what there is; or a cost that an edge has which is not there, of which the expected cost
+            of a mixture would be wrong.
     """
     said = []
     for limit in limits:
         table = limit.table
+        if not _is_of_edges(space, table):
+            raise BudgetError(
+                f"{table.name} cannot be limited in a search of cells: an edge that is not there has some of it, too"
+            )
         excluded = [each for each in (*never, limit.never) if each is not None]
         allowed = [Allowed.at_most(each.space, each.tables, 0.0 - each.constant, each.name) for each in excluded]
         among = reduce(and_, allowed) if allowed else None
@@ -195,6 +200,20 @@ def check_limits(space: CellSpace, limits: Sequence[Limit], never: Sequence[Cost
         raise BudgetError(
             f"no network of {space.name} was found that has {together}; feasible alone: {'; '.join(said)}"
         ) from error
+
+
+def _is_of_edges(space: CellSpace, table: CostTable) -> bool:
+    """Whether an edge that its node does not take costs nothing, as :meth:`RelaxedCells.choices` has it."""
+    for edge in space.edges:
+        absent = ~np.array(space.choices[edge.column].active, dtype=bool)
+        for scope, values in table.tables:
+            if (
+                edge.inputs in scope
+                and edge.column in scope
+                and values.compress(absent, scope.index(edge.inputs)).any()
+            ):
+                return False
+    return True
 
 
 def nothing(space: SearchSpace) -> CostTable:
