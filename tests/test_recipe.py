@@ -250,7 +250,8 @@ def test_missing_keys(write: Callable[[str], Path], key: str) -> None:
         ("- 1\n- 2", "a recipe is a YAML mapping, got list"),
         ("just text", "a recipe is a YAML mapping, got str"),
         ("", "a recipe is a YAML mapping, got NoneType"),
-        ("1: 2", "1"),
+        ("1: 2", "recipe.yaml: 1 is 1: keys should be strings"),
+        ("nam: a", "recipe.yaml: no key 'nam'; did you mean 'name'?"),
         ("? [a, b]\n: 1", "is not YAML"),
     ],
 )

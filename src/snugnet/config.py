@@ -65,6 +65,8 @@ def read_config(model: type[Model], values: Mapping[str, Any], where: str = "") 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault in one line: where it is, what was given, what is allowed."""
     faults = error.errors(include_url=False)
+    # A key that is misspelt is missing as well: what is there is named before what is not.
+    faults.sort(key=lambda each: each["type"] == "missing")
     first = _path(model, faults[0]["loc"])
     # A key of several types has a fault for each of them; the deepest is of the type that was meant.
     own = [each for each in faults if _path(model, each["loc"])[: len(first)] == first]
