@@ -40,6 +40,10 @@ SEARCH: dict[str, Any] = {
 ROWS = 3072
 PARAMS = (30_000, 50_000, 70_000, 90_000)
 DARTS_SEEDS = (0,)
+PARTS: dict[str, dict[str, Any]] = {
+    "weight-sharing": {"weight_sharing": False}, "derived-cells": {"derived_cells": False}, "bottleneck": {"bottleneck": None},
+}  # fmt: skip
+"""What DCA-NAS adds to DARTS, each switched off by itself."""
 LONG = 30
 """Epochs of the searches that show the collapse."""
 TABLE_METHODS: dict[str, dict[str, int]] = {
@@ -208,9 +212,11 @@ def under_limit(device: str, place: int, seed: int, *points: dict[str, Any]) -> 
     return {**found, "bound": bound, "found": derived(found["scores"], device, amount), "without_limit": free}
 
 
-def unlimited(method: str, seed: int, epochs: int | None = None, perturb: bool = False) -> dict[str, Any]:
+def unlimited(
+    method: str, seed: int, epochs: int | None = None, perturb: bool = False, without: str | None = None
+) -> dict[str, Any]:
     """A search without limits, and the cells derived from it under each."""
-    found = searched(method, seed, epochs=epochs, perturb=perturb)
+    found = searched(method, seed, epochs=epochs, perturb=perturb, **PARTS[without] if without else {})
     cells = {f"{d}-{i}": derived(found["scores"], d, a) for d in DEVICES for i, a in enumerate(limits(d))}
     if perturb:
         found["by_perturbation"] = derived(found["perturbation"])
@@ -383,6 +389,7 @@ def jobs() -> Jobs:
             Job(f"dca-long-{s}", unlimited, ("dca", s, LONG)),
         ]
         made += [Job(f"from-below-{s}", from_below, (s,))]
+        made += [Job(f"dca-without-{part}-{s}", unlimited, ("dca", s, None, False, part)) for part in PARTS]
     return Jobs(made, ROOT / "runs" / "cells", OUT.with_suffix(".json"))
 
 

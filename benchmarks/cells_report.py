@@ -21,7 +21,7 @@ def report() -> None:
     content: dict[str, Any] = {
         "command": "python benchmarks/cells.py", "seeds": SEEDS, "search": cells.SEARCH, "rows": cells.ROWS,
         "missing": [job.name for job in jobs.each if job.name not in found],
-        "graphs": graphs(found), "limits": under_limits(found), "seconds": seconds(found), "collapse": collapse(found),
+        "graphs": graphs(found), "limits": under_limits(found), "seconds": seconds(found), "ablation": ablation(found), "collapse": collapse(found),
     }  # fmt: skip
     print(json.dumps({key: value for key, value in content.items() if key != "jobs"}, indent=1))
     OUT.with_suffix(".json").write_text(json.dumps({**content, "jobs": found}, indent=1) + "\n")
@@ -79,6 +79,20 @@ def seconds(found: dict[str, Any]) -> dict[str, Any]:
     }
     kinds["dca, under a limit"] = [r for n, r in found.items() if n.startswith(tuple(f"dca-{d}" for d in DEVICES))]
     return {kind: spread([r["seconds"] for r in runs]) for kind, runs in kinds.items() if runs}
+
+
+def ablation(found: dict[str, Any]) -> dict[str, Any]:
+    """Searches without limits: what their cells are worth under the ten limits, on average, and the seconds they took."""
+    made = {}
+    for kind in ("darts-free", "dca-free", *(f"dca-without-{part}" for part in cells.PARTS), "dca-long", "darts-long"):
+        runs = [found[f"{kind}-{s}"] for s in SEEDS if f"{kind}-{s}" in found]
+        if runs:
+            made[kind] = {
+                name: spread([float(np.mean([cell[name] for cell in run["found"].values()])) for run in runs])
+                for name in TESTS
+            }
+            made[kind]["seconds"] = spread([run["seconds"] for run in runs])
+    return made
 
 
 def collapse(found: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -198,7 +199,10 @@ class Search:
     progress: bool
 
     @classmethod
-    def of(cls, recipe: CellRecipe, *, progress: bool) -> Search:
+    def of(
+        cls, recipe: CellRecipe, *, progress: bool, loaded: tuple[SearchImages, tuple[str, ...]] | None = None
+    ) -> Search:
+        """Of a recipe; its images and classes are read unless they are given."""
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         fabric = make_fabric(recipe)
@@ -206,17 +210,15 @@ class Search:
         name, options = recipe.space.name, {**recipe.space.options, "resolution": recipe.data.resolution}
         cell_space(name, **options)
         check_names(recipe)  # before images are read
-        images, classes = load_split(recipe.data, "train", progress=progress)
+        images, classes = loaded or _read_images(recipe, config, progress)
         target = cell_space(name, **options, num_classes=len(classes))
         space = target.with_options(**config.space)
         if space.choices != target.choices:
             raise ConfigError("search.space changes what can be chosen; it gives other numbers of cells and channels")
         MixedNetwork(space, **config.network)  # refuses what does not divide its channels
-        mean, std = mean_std(images.images)
-        halves = SearchImages.of(images, config.architecture_share, mean, std, recipe.seed)
         limits = find_limits(target, recipe)
         check_limits(target, (*limits, *_most_skips(target, config)), exclusions(target))
-        return cls(recipe, config, target, space, classes, halves, limits, fabric, progress)
+        return cls(recipe, config, target, space, classes, images, limits, fabric, progress)
 
     @property
     def _augment(self) -> AugmentConfig:
@@ -319,11 +321,13 @@ class Search:
         workers = min(lookup.workers or (os.cpu_count() or 1 if self.fabric.device.type == "cpu" else 1), len(bounds))
         threads = {"threads": None} if workers > 1 else {}  # a worker has its share
         recipe = {**self.recipe.model_dump(mode="json"), **alone, **threads}
-        jobs = [(recipe, each, str(folder / f"{path.stem}-{i}")) for i, each in enumerate(bounds)]
+        # As bytes: tensors would go through shared memory, of which containers have little.
+        loaded = pickle.dumps((self.images, self.classes))
+        jobs = [(recipe, loaded, each, str(folder / f"{path.stem}-{i}")) for i, each in enumerate(bounds)]
         derived = _in_processes(_point, jobs, workers)
         graph = LookupGraph(name, bounds, tuple(derived), limit.at_least)
         write_atomically(path, json_text({"made_with": made_with, "graph": graph.to_json()}).encode())
-        for _, _, each in jobs:
+        for *_, each in jobs:
             shutil.rmtree(each, ignore_errors=True)
         return graph
 
@@ -389,9 +393,16 @@ def _read_graph(path: Path, made_with: Fingerprint) -> LookupGraph | None:
         raise ConfigError(f"{path} is damaged ({error!r}); delete it, or --fresh to throw all away") from error
 
 
-def _point(recipe: dict[str, Any], bound: float, folder: str) -> float:
+def _read_images(recipe: CellRecipe, config: CellSearchConfig, progress: bool) -> tuple[SearchImages, tuple[str, ...]]:
+    """Training images in two parts, and the names of their classes."""
+    images, classes = load_split(recipe.data, "train", progress=progress)
+    mean, std = mean_std(images.images)
+    return SearchImages.of(images, config.architecture_share, mean, std, recipe.seed), tuple(classes)
+
+
+def _point(recipe: dict[str, Any], loaded: bytes, bound: float, folder: str) -> float:
     """What the network costs that is derived, without limits, from a search that was given a bound on the recipe's only cost."""
-    search = Search.of(CellRecipe.model_validate(recipe), progress=False)
+    search = Search.of(CellRecipe.model_validate(recipe), progress=False, loaded=pickle.loads(loaded))
     with RunLog(Path(folder)) as log:
         found = search.search(Path(folder), log, search.limits, [bound], search.point_config()).run()
     return float(search.limits[0].table(derive(search.target, found.scores, never=exclusions(search.target)))[0])

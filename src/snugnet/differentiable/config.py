@@ -55,7 +55,8 @@ class CellSearchConfig(Config):
         momentum, weight_decay: of the weights' SGD.
         clip: largest norm of the weights' gradient.
         architecture_learning_rate, architecture_weight_decay: of the architecture's Adam (betas 0.5 and 0.999).
-        second_order: whether the architecture's gradient looks one step of the weights ahead (DARTS, equation 7).
+        second_order: whether the architecture's gradient looks one step of the weights ahead (DARTS, equation 7), by finite differences of
+            DARTS's own size (0.01 over the gradient's norm); on networks of few channels the kinks of ReLU make much noise of them.
         multiplier_rate: of the ascent of each Lagrange multiplier, over the whole search: so much would it rise if its limit were broken by
             its whole amount at every step. Neither the number of steps nor the size of a cost leaves a rate to be tuned.
         cost_temperature: of the softmax in the expected cost. 1 is equation 3 of DCA-NAS as it stands; below, the expected cost comes near that
@@ -64,7 +65,7 @@ class CellSearchConfig(Config):
         weight_sharing, derived_cells, bottleneck, partial_channels: see :class:`snugnet.supernets.mixed.MixedNetwork`.
         edge_weights: whether the edges of a node have weights of their own (PC-DARTS, section 3.3).
         selection: how the cell is derived: by the architecture's ``softmax``, or by ``perturbation``: what hurts most when it is left
-            out (Wang et al., ICLR 2021, arXiv 2108.04392).
+            out (Wang et al., ICLR 2021, arXiv 2108.04392), from the cells that are mixed; with ``derived_cells`` that is one of each kind.
         perturbation_batches: of the architecture's images, to see how much it hurts.
         max_skips: the search ends when the normal cell that it derives has more skip connections than that, and goes back to the epoch
             before (DARTS+, arXiv 1909.06035); the found network never has more.
