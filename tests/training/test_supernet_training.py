@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from snugnet.errors import TrainingError
 from snugnet.pipeline import train
-from snugnet.recipe import parse_recipe
+from snugnet.recipe import load_recipe, parse_recipe
 
 
 def content(output: Path, rate: float = 0.1) -> dict[str, object]:
@@ -62,6 +63,59 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     resumed = load_file(next((tmp_path / "killed").glob("generator-*.safetensors")))
     for name, tensor in whole.generator.state_dict().items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM in the first second, long before a checkpoint is due: the last whole step is kept."""
+    parts = ("supernet", "generator")
+
+    def recipe_of(folder: Path) -> str:
+        held = content(folder)
+        held["training"]["checkpoint_seconds"] = 1e6  # type: ignore[index]
+        path = tmp_path / f"{folder.name}.yaml"
+        path.write_text(json.dumps(held))
+        return str(path)
+
+    train(load_recipe(recipe_of(tmp_path / "whole")), progress=False)
+    stopping = f"""
+import os, signal, sys, snugnet
+from snugnet.generator.training import GeneratorTraining
+from snugnet.training.supernet import SupernetTraining
+owner, name, at = {{"supernet": (SupernetTraining, "_taught", 3), "generator": (GeneratorTraining, "_step", 3)}}[sys.argv[1]]
+step, calls = getattr(owner, name), 0
+def stopped(*args, **named):
+    global calls
+    calls += 1
+    if calls == at:
+        os.kill(os.getpid(), {int(number)})
+    return step(*args, **named)
+setattr(owner, name, stopped)
+try:
+    snugnet.train({recipe_of(tmp_path / "stopped")!r}, progress=False)
+except KeyboardInterrupt:
+    sys.exit(77)
+"""
+    for part in parts:
+        done = subprocess.run(
+            [sys.executable, "-c", stopping, part],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert done.returncode == 77
+        with safe_open(tmp_path / "stopped" / f"{part}.ckpt.safetensors", framework="pt") as file:
+            assert json.loads(file.metadata()["state"])["step"] == 3
+    train(load_recipe(str(tmp_path / "stopped.yaml")), progress=False)
+    for part in parts:
+        whole, resumed = (
+            load_file(next((tmp_path / folder).glob(f"{part}-*.safetensors"))) for folder in ("whole", "stopped")
+        )
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    lines = [
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        for folder in ("whole", "stopped")
+    ]
+    assert lines[0] == lines[1]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
