@@ -114,18 +114,18 @@ def optimise(
 
 
 def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dict[str, CostTable]:
-    """Every cost that is known, and those of latency tables.
+    """Every cost that is known, and those of tables in files.
 
     Raises:
         DataError: a table cannot be read.
         SpaceError: a table is of another space.
         ConfigError: two tables are of one cost.
     """
-    from snugnet.costs import load_ofa_latency
+    from snugnet.costs import load_cost_table
 
     tables = by_cost(lambda cost: cost.table(space), lambda table: table.range[1])
     for path in files:
-        table = load_ofa_latency(path, space)
+        table = load_cost_table(path, space)
         if table.name in tables:
             raise ConfigError(f"--table {path}: there is a table of {table.name} already; leave one out")
         tables[table.name] = table
