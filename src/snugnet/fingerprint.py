@@ -44,7 +44,9 @@ def file_digest(path: Path) -> str:
         OSError: the file cannot be read.
     """
     if path.is_dir():
-        return digest(*(part for each in sorted(path.iterdir()) if each.is_file() for part in (each.name, each.read_bytes())))
+        return digest(
+            *(part for each in sorted(path.iterdir()) if each.is_file() for part in (each.name, each.read_bytes()))
+        )
     return digest(path.read_bytes())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -76,24 +75,6 @@ def out() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, emoji=False)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ConfigError: it cannot be read, or is not JSON (NaN and infinity are not).
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are both ValueError
-        raise ConfigError(f"{path} is not JSON: {error}") from error
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is not a number")
 
 
 def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
