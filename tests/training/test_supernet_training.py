@@ -10,14 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from snugnet.errors import TrainingError
 from snugnet.pipeline import train
-from snugnet.recipe import load_recipe, parse_recipe
+from snugnet.recipe import Recipe, load_recipe, parse_recipe
 
 
 def content(output: Path, rate: float = 0.1) -> dict[str, object]:
@@ -159,3 +161,36 @@ def test_groups_that_changed_under_the_same_name_are_noticed(tmp_path: Path) -> 
     file.write_text(json.dumps(groups))
     with pytest.raises(TrainingError, match="another recipe"):
         train(parse_recipe(made), progress=False)
+
+
+def images_in(folder: Path, seed: int) -> None:
+    """Four classes of a few pictures each, as a folder of images."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", 12), ("test", 2)):
+        for group, name in (("x", "a"), ("x", "b"), ("y", "c"), ("y", "d")):
+            place = folder / split / group / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
+
+
+def test_the_same_images_under_another_path_go_on(tmp_path: Path) -> None:
+    """What the images are counts, and not where they lie; other images are refused, and named."""
+    images_in(tmp_path / "here", 0)
+    images_in(tmp_path / "other", 1)
+
+    def recipe(source: str, **changes: object) -> Recipe:
+        base = content(tmp_path / "run")
+        data = {"source": str(tmp_path / source), "resolution": 8, "validation": 0.3, **changes}
+        return parse_recipe({**base, "data": data, "training": {**base["training"], "batch_size": 8}})  # type: ignore[dict-item]
+
+    whole = train(recipe("here"), progress=False)
+    (tmp_path / "here").rename(tmp_path / "moved")
+    again = train(recipe("moved"), progress=False)
+    assert all(
+        torch.equal(tensor, again.supernet.state_dict()[name]) for name, tensor in whole.supernet.state_dict().items()
+    )
+    with pytest.raises(TrainingError, match=r"another recipe \(not the same images\)"):
+        train(recipe("other"), progress=False)
+    with pytest.raises(TrainingError, match=r"another recipe \(not the same data\.seed, images\)"):
+        train(recipe("moved", seed=3), progress=False)

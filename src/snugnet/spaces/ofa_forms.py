@@ -155,11 +155,12 @@ def _width_mult(found: Sequence[int], widths: Sequence[int], options: Mapping[st
         return [make_divisible(width * multiplier) for width in (*widths, 960, 1280)]
 
     given = options.get("width_mult")
-    usable = isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given <= 8
-    tried = [given] if usable else [*_PUBLISHED, *(round(found[_STAGES] / widths[-1], digits) for digits in (1, 2, 3))]
+    tried = [*_PUBLISHED, *(round(found[_STAGES] / widths[-1], digits) for digits in (1, 2, 3))]
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given <= 8:
+        tried = [float(given)]
     for multiplier in tried:
         if all_widths(multiplier) == list(found):
-            return float(multiplier)
+            return multiplier
     shown = ", ".join(map(str, found))
     wanted = ", ".join(map(str, all_widths(tried[0])))
     raise SpaceError(f"the network has widths {shown}; this space at width_mult {tried[0]:g} has {wanted}")
