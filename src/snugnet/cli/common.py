@@ -27,6 +27,9 @@ T = TypeVar("T")
 MOST_TRIED = 10_000
 """Architectures that may be tried for one network, as in recipes."""
 
+LONGEST_LINE = 300
+"""Characters of an error's line."""
+
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -58,6 +61,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 def say(text: str) -> None:
     """A line for people, on standard error: standard output is for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def one_line(kind: str, text: object) -> str:
+    """A message of an error or a warning: one line of at most :data:`LONGEST_LINE` characters.
+
+    Of a longer one the middle is left out: it begins with what is wrong, and ends with what to do.
+    """
+    line = " ".join(f"{kind}: {text}".split())
+    if len(line) <= LONGEST_LINE:
+        return line
+    end = LONGEST_LINE // 3
+    return f"{line[: LONGEST_LINE - end - 5]} ... {line[-end:]}"
 
 
 def say_stopped(fresh: bool) -> None:
