@@ -51,7 +51,10 @@ def optimise(
     budget: BudgetOption = None,
     table: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Latency table of once-for-all (CSV): brings the cost latency_ms."),
+        typer.Option(
+            metavar="FILE",
+            help="Table of a cost: .npz, or once-for-all's latencies (CSV, YAML, JSON, or a folder of them).",
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="What is wanted, of a predictor of several targets.")] = None,
     optimiser: Annotated[
