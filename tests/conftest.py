@@ -39,6 +39,15 @@ def shared_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases(shared_folder: Path) -> Path:
+    """Small inputs of the kinds that people have; skips where they are not there."""
+    path = shared_folder / "cases"
+    if not path.is_dir():
+        pytest.skip(f"no small inputs at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
 def randomise() -> Callable[[nn.Module, int], None]:
     """Gives every bias, batch norm and classifier values that are not the trivial ones of a fresh network."""
     from snugnet.testing.networks import randomise

@@ -49,3 +49,13 @@ def test_digests(tmp_path: Path) -> None:
     assert digest(last) == digest(last.to(memory_format=torch.channels_last))  # the layout in memory is no content
     (tmp_path / "x").write_bytes(b"ab")
     assert file_digest(tmp_path / "x") == digest(b"ab")
+
+
+def test_a_folder_of_tables_has_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    before = file_digest(tmp_path)
+    assert before == file_digest(tmp_path)
+    (tmp_path / "b").write_text("")
+    more = file_digest(tmp_path)
+    (tmp_path / "a").write_text("2")
+    assert len({before, more, file_digest(tmp_path)}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -10,12 +11,13 @@ import sys
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from snugnet.errors import BusyError
+from snugnet.errors import BusyError, SnugnetError
 
 LOCK = ".snugnet.lock"
 
@@ -32,6 +34,28 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: Path, wrong: type[SnugnetError], what: str = "") -> str:
+    """The text of a file in UTF-8; a name that ends in ``.gz`` is unpacked, a byte-order mark is left out.
+
+    Args:
+        path: of the file.
+        wrong: what to raise.
+        what: it is, for the message, such as ``"the latency table "``.
+
+    Raises:
+        SnugnetError: ``wrong``, with the file's name: it cannot be read, or is not UTF-8.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # a path with a zero byte is a ValueError
+        raise wrong(f"cannot read {what}{path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start} is 0x{content[error.start]:02x}"
+        raise wrong(f"{path} is not UTF-8 text ({place}); save it as UTF-8") from error
 
 
 def remove_temporaries(path: Path) -> None:

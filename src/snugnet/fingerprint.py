@@ -38,11 +38,15 @@ def digest(*parts: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """That of a file's bytes.
+    """That of a file's bytes; of a folder, that of the names and bytes of its files.
 
     Raises:
         OSError: the file cannot be read.
     """
+    if path.is_dir():
+        return digest(
+            *(part for each in sorted(path.iterdir()) if each.is_file() for part in (each.name, each.read_bytes()))
+        )
     return digest(path.read_bytes())
 
 

@@ -23,7 +23,7 @@ from snugnet.fingerprint import Fingerprint, digest, fingerprint
 from snugnet.nn.network import Network, build
 from snugnet.pipeline import machine
 from snugnet.recipe import SPLITTING, NetworkRecipe, ScratchConfig, parse_network_recipe
-from snugnet.spaces import SearchSpace
+from snugnet.spaces import SearchSpace, read_architecture
 from snugnet.spaces.space import SPACES
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
@@ -185,7 +185,7 @@ def find_network(
         given = next(iter(budgets), "best_of")
         raise ConfigError(f"an architecture is given, so nothing is to be found under {given}; leave one of them out")
     try:
-        row = family.space.from_dict(arch)[0]
+        row = read_architecture(family.space, arch)[0]
     except SpaceError as error:
         raise SpaceError(f"this is no architecture of {family.name}'s space {family.space.name}: {error}") from error
     return family.network(list(family.classes) if group is None else group, row)

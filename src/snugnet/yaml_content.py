@@ -19,7 +19,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -42,9 +42,23 @@ def read_assignment(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise ConfigError(f"settings are key=value, got {text!r}")
     try:
-        return key, yaml.load(value, _UniqueKeys)
+        return key, parse_yaml(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{key}: {value!r} is not YAML") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain content of a text in YAML, in which no key stands twice.
+
+    Raises:
+        yaml.YAMLError: it is none.
+        ValueError: a value is none, such as a day that is not in the calendar.
+        RecursionError: it is nested too deep.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:  # of keys and tags that are none
+        raise ValueError(str(error)) from error
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -75,6 +75,22 @@ def test_models_of_another_space(snugnet: Any, write: Any, shared_folder: Path) 
     assert "lacks 'depth'" in snugnet("cost", SPACE, "--arch", write({"width_mult": 1.0})).error
 
 
+def test_architectures_of_other_programs(snugnet: Any, write: Any, cases: Path) -> None:
+    arch = json.loads((cases / "ofa-ks-e-d.json").read_text())
+    space = get_space(SPACE)
+    counted = snugnet("cost", SPACE, "--arch", cases / "ofa-ks-e-d.json", "--json").json
+    assert counted["madds"] == space.blueprint(space.from_dict(arch)).madds
+    at160 = snugnet("cost", SPACE, "--arch", write({**arch, "r": [160]}), "--json").json
+    assert at160["madds"] == get_space(SPACE, resolution=160).blueprint(space.from_dict(arch)).madds
+    ten = snugnet("cost", SPACE, "--arch", write({**arch, "num_classes": 10}), "--json").json
+    assert counted["params"] - ten["params"] == 990 * 1281
+
+
+def test_a_misspelt_key_is_no_default(snugnet: Any, write: Any) -> None:
+    error = snugnet("cost", "spos-shufflenet-v2", "--arch", write({"blocks": [0] * 20, "chanels": [0.6] * 20})).error
+    assert "no key 'chanels' in an architecture; did you mean 'channels'?" in error
+
+
 def test_people_get_a_table(snugnet: Any, write: Any) -> None:
     done = snugnet("cost", SPACE, "--arch", write({"small [one]": SMALLEST}))
     assert done.code == 0
@@ -186,7 +202,7 @@ def test_wrong_names_and_paths(snugnet: Any, write: Any, tmp_path: Path) -> None
     assert "cannot read nowhere.json: No such file" in snugnet("cost", SPACE, "--arch", "nowhere.json").error
     assert "Is a directory" in snugnet("cost", SPACE, "--arch", tmp_path).error
     (tmp_path / "binary.json").write_bytes(b"\xff\x00")
-    assert "is not JSON" in snugnet("cost", SPACE, "--arch", "binary.json").error
+    assert "binary.json is not UTF-8 text" in snugnet("cost", SPACE, "--arch", "binary.json").error
 
 
 CELL = {"arch_str": "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"}

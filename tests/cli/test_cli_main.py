@@ -145,3 +145,17 @@ def test_a_warning_is_one_line_without_our_source() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "warning: two lines\n")
+
+
+def test_error_lines_are_short(snugnet: Any, tmp_path: Path) -> None:
+    """What is wrong comes first, what to do last; the middle of a long message is left out."""
+    from snugnet.cli.common import LONGEST_LINE, one_line
+
+    name = "x" * 5000
+    error = snugnet("cost", name, "--arch", "a.json").error
+    assert len(error) == LONGEST_LINE
+    assert error.startswith("error: unknown space 'xxx")
+    assert error.endswith("spos-shufflenet-v2")
+    assert len(snugnet("cost", "ofa-mobilenet-v3", "--arch", name).error) == LONGEST_LINE
+    assert len(snugnet("search", tmp_path, f"--{name}").error) <= LONGEST_LINE
+    assert one_line("error", "a\n b") == "error: a b"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from snugnet.costs import exact_amount, format_amount, parse_budget, read_budgets, resolve_budget
+from snugnet.costs import exact_amount, format_amount, parse_budget, read_budgets, read_limits, resolve_budget
 from snugnet.errors import BudgetError
 
 
@@ -20,6 +20,9 @@ from snugnet.errors import BudgetError
         ("4E+7", 4e7),
         (".5m", 5e5),
         ("7.", 7),
+        ("1,723,904", 1723904),
+        ("1,723.5k", 1723500),
+        (" 12,000 ", 12000),
         (4e7, 4e7),
         (3, 3),
         (np.float32(2.5), 2.5),
@@ -32,12 +35,27 @@ def test_budgets_that_can_be_read(text, value):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "M", "1.5MB", "1,5M", "-3", "0", "0k", "nan", "inf", "1e999", "1.2.3", 0, -1, math.nan, math.inf, True, None, [],
+    ["", "M", "1.5MB", "1,5M", "1,2345", ",100", "1234,567", "1,723,90", "1,,000", "-3", "0", "0k", "nan", "inf", "1e999", "1.2.3", 0, -1, math.nan, math.inf, True, None, [],
      10**400],
 )  # fmt: skip
 def test_budgets_that_cannot(value):
     with pytest.raises(BudgetError, match="a budget is a positive number"):
         parse_budget(value)
+
+
+def test_several_limits():
+    assert read_limits("madds=250M,300M,330M") == ("madds", ("250M", "300M", "330M"))
+    assert read_limits("latency_ms=50,100,150") == ("latency_ms", ("50", "100", "150"))
+    assert read_limits("madds=1,723,904; 2,000,000") == ("madds", ("1,723,904", "2,000,000"))
+    assert read_limits("madds=1,723,904, 2M") == ("madds", ("1,723,904", "2M"))
+    with pytest.raises(BudgetError, match="a semicolon separates two, such as madds=1,723,904; 2,000,000; got"):
+        read_limits("madds=2,000,000")
+
+
+@given(st.floats(1000, 1e15))
+def test_numbers_are_read_as_they_are_printed(value):
+    for rounding in (math.ceil, math.floor):
+        assert parse_budget(exact_amount(value, rounding)) == rounding(value)
 
 
 def test_amounts_that_a_budget_is_set_by():

@@ -152,5 +152,20 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_table(tmp_path / "half.csv.gz", SPACE)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="is no CSV table"):
+    with pytest.raises(DataError, match=r"binary\.csv is not UTF-8 text \(byte 0 is 0xff\)"):
         read_table(tmp_path / "binary.csv", SPACE)
+
+
+def test_results_of_dynas_t(tmp_path: Path) -> None:
+    """Its CSV: a Python dictionary in the column Sub-network, then what was measured."""
+    arch = {"wid": None, "ks": [3] * 20, "e": [4] * 20, "d": [2, 3, 4, 2, 3], "r": [224]}
+    path = write(
+        tmp_path / "dynas.csv",
+        [["Sub-network", "Date", "MACs", "Top-1 Acc (%)"], [str(arch), "2023-02-17 21:08:49.689809", 246958392, 75.4]],
+    )
+    table = read_table(path, SPACE)
+    assert SPACE.to_dict(table.rows[0])["depth"] == [2, 3, 4, 2, 3]
+    assert table.values(["Top-1 Acc (%)"])[0, 0] == 75.4
+    path = write(tmp_path / "dynas.csv", [["Sub-network"], [str({**arch, "w": [0, 1]})]])
+    with pytest.raises(DataError, match="row 1: no key 'w' in an architecture"):
+        read_table(path, SPACE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,17 @@ import pytest
 import torch
 
 from snugnet.errors import TrainingError
-from snugnet.training.loop import SCHEDULES, Metrics, RunLog, cosine, linear, progress_bar, run_phase, seed_step
+from snugnet.training.loop import (
+    SCHEDULES,
+    Metrics,
+    RunLog,
+    cosine,
+    linear,
+    progress_bar,
+    run_phase,
+    seed_step,
+    stopping_after_a_step,
+)
 
 
 class Lines:
@@ -244,3 +256,51 @@ def test_a_line_rises_and_falls() -> None:
     assert [linear(step, 4) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert [linear(step, 6, warmup=2) for step in range(7)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.75, 0.5, 0.25, 0.0])
     assert {"cosine": cosine, "linear": linear} == SCHEDULES
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_the_step_and_saves_it(number: signal.Signals) -> None:
+    """The step under way is whole in the checkpoint, and the handlers are as they were."""
+    steps: list[int] = []
+    saved: list[int] = []
+
+    def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        if step == 4:
+            os.kill(os.getpid(), number)
+        steps.append(step)
+        return {"loss": torch.tensor(1.0)}
+
+    before = signal.signal(number, signal.default_int_handler)  # SIGINT is ignored where pytest runs in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_phase(
+                "phase", step_of, saved.append, phase=0, start=0, total=9, seed=0, log=Lines(), log_every=3,  # type: ignore[arg-type]
+                checkpoint_seconds=1e9, progress=False,
+            )  # fmt: skip
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert steps == [0, 1, 2, 3, 4]
+    assert saved == [5]
+
+
+def test_a_second_stop_does_not_wait() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stopping_after_a_step() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping_after_a_step() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,13 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from snugnet.errors import TrainingError
 from snugnet.pipeline import train
-from snugnet.recipe import parse_recipe
+from snugnet.recipe import Recipe, load_recipe, parse_recipe
 
 
 def content(output: Path, rate: float = 0.1) -> dict[str, object]:
@@ -64,6 +67,59 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(tensor, resumed[name]), name
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM in the first second, long before a checkpoint is due: the last whole step is kept."""
+    parts = ("supernet", "generator")
+
+    def recipe_of(folder: Path) -> str:
+        held = content(folder)
+        held["training"]["checkpoint_seconds"] = 1e6  # type: ignore[index]
+        path = tmp_path / f"{folder.name}.yaml"
+        path.write_text(json.dumps(held))
+        return str(path)
+
+    train(load_recipe(recipe_of(tmp_path / "whole")), progress=False)
+    stopping = f"""
+import os, signal, sys, snugnet
+from snugnet.generator.training import GeneratorTraining
+from snugnet.training.supernet import SupernetTraining
+owner, name, at = {{"supernet": (SupernetTraining, "_taught", 3), "generator": (GeneratorTraining, "_step", 3)}}[sys.argv[1]]
+step, calls = getattr(owner, name), 0
+def stopped(*args, **named):
+    global calls
+    calls += 1
+    if calls == at:
+        os.kill(os.getpid(), {int(number)})
+    return step(*args, **named)
+setattr(owner, name, stopped)
+try:
+    snugnet.train({recipe_of(tmp_path / "stopped")!r}, progress=False)
+except KeyboardInterrupt:
+    sys.exit(77)
+"""
+    for part in parts:
+        done = subprocess.run(
+            [sys.executable, "-c", stopping, part],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert done.returncode == 77
+        with safe_open(tmp_path / "stopped" / f"{part}.ckpt.safetensors", framework="pt") as file:
+            assert json.loads(file.metadata()["state"])["step"] == 3
+    train(load_recipe(str(tmp_path / "stopped.yaml")), progress=False)
+    for part in parts:
+        whole, resumed = (
+            load_file(next((tmp_path / folder).glob(f"{part}-*.safetensors"))) for folder in ("whole", "stopped")
+        )
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    lines = [
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        for folder in ("whole", "stopped")
+    ]
+    assert lines[0] == lines[1]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not finite at step"):
         train(parse_recipe(content(tmp_path, rate=1e30)), progress=False)
@@ -105,3 +161,36 @@ def test_groups_that_changed_under_the_same_name_are_noticed(tmp_path: Path) -> 
     file.write_text(json.dumps(groups))
     with pytest.raises(TrainingError, match="another recipe"):
         train(parse_recipe(made), progress=False)
+
+
+def images_in(folder: Path, seed: int) -> None:
+    """Four classes of a few pictures each, as a folder of images."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", 12), ("test", 2)):
+        for group, name in (("x", "a"), ("x", "b"), ("y", "c"), ("y", "d")):
+            place = folder / split / group / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
+
+
+def test_the_same_images_under_another_path_go_on(tmp_path: Path) -> None:
+    """What the images are counts, and not where they lie; other images are refused, and named."""
+    images_in(tmp_path / "here", 0)
+    images_in(tmp_path / "other", 1)
+
+    def recipe(source: str, **changes: object) -> Recipe:
+        base = content(tmp_path / "run")
+        data = {"source": str(tmp_path / source), "resolution": 8, "validation": 0.3, **changes}
+        return parse_recipe({**base, "data": data, "training": {**base["training"], "batch_size": 8}})  # type: ignore[dict-item]
+
+    whole = train(recipe("here"), progress=False)
+    (tmp_path / "here").rename(tmp_path / "moved")
+    again = train(recipe("moved"), progress=False)
+    assert all(
+        torch.equal(tensor, again.supernet.state_dict()[name]) for name, tensor in whole.supernet.state_dict().items()
+    )
+    with pytest.raises(TrainingError, match=r"another recipe \(not the same images\)"):
+        train(recipe("other"), progress=False)
+    with pytest.raises(TrainingError, match=r"another recipe \(not the same data\.seed, images\)"):
+        train(recipe("moved", seed=3), progress=False)

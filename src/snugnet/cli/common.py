@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -27,6 +26,9 @@ T = TypeVar("T")
 
 MOST_TRIED = 10_000
 """Architectures that may be tried for one network, as in recipes."""
+
+LONGEST_LINE = 300
+"""Characters of an error's line."""
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -61,6 +63,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def one_line(kind: str, text: object) -> str:
+    """A message of an error or a warning: one line of at most :data:`LONGEST_LINE` characters.
+
+    Of a longer one the middle is left out: it begins with what is wrong, and ends with what to do.
+    """
+    line = " ".join(f"{kind}: {text}".split())
+    if len(line) <= LONGEST_LINE:
+        return line
+    end = LONGEST_LINE // 3
+    return f"{line[: LONGEST_LINE - end - 5]} ... {line[-end:]}"
+
+
 def say_stopped(fresh: bool) -> None:
     """What to do after Ctrl-C, so that nothing is lost."""
     say(f"stopped; run the same command{' without --fresh' if fresh else ''} to go on")
@@ -76,24 +90,6 @@ def out() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, emoji=False)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ConfigError: it cannot be read, or is not JSON (NaN and infinity are not).
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are both ValueError
-        raise ConfigError(f"{path} is not JSON: {error}") from error
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is not a number")
 
 
 def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import Json, SpaceOption, by_cost, emit, out, read_assignments, read_json, say
-from snugnet.errors import ConfigError, SnugnetError
+from snugnet.cli.common import Json, SpaceOption, by_cost, emit, out, read_assignments, say
+from snugnet.errors import ConfigError, SnugnetError, SpaceError
 from snugnet.files import plain_number
 
 if TYPE_CHECKING:
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 def cost(
     space: Annotated[str, typer.Argument(help="Name of a space; 'snugnet space list' shows them.")],
     arch: Annotated[
-        Path, typer.Option(help="JSON file with one architecture in the space's form, or {name: architecture}.")
+        Path,
+        typer.Option(
+            help="JSON or YAML file with one architecture, or {name: architecture}; also in the forms of once-for-all (ks, e, d, r; "
+            "net.config), AttentiveNAS and DyNAS-T."
+        ),
     ],
-    num_classes: Annotated[int | None, typer.Option(min=1, help="Width of the classifier; 1000 without it.")] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, help="Width of the classifier; the file's, or 1000, without it.")
+    ] = None,
     option: SpaceOption = None,
     device: Annotated[
         list[str] | None,
@@ -38,7 +44,7 @@ def cost(
     Multiply-adds are those of convolutions and linear layers, once each; parameters are all that is trainable. Costs on a device are
     looked up; where nothing was measured they are null, and a line says so.
     """
-    from snugnet.spaces import space_class
+    from snugnet.spaces import read_architectures, space_class
 
     space_class(space)
     options = read_assignments(option, "-o")
@@ -48,13 +54,11 @@ def cost(
         options["num_classes"] = num_classes
     if dataset is not None and not device:
         raise ConfigError("--dataset says which measurements of a device are shown; give --device as well")
-    content = read_json(arch)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{arch} holds a {type(content).__name__}; an architecture is a JSON object")
-    several = bool(content) and all(isinstance(value, dict) for value in content.values())
+    content = read_architectures(arch)
+    several = "" not in content
     made = {
         name: _space_and_row(space, each, options, f"{arch}: {name}" if several else str(arch))
-        for name, each in (content if several else {"": content}).items()
+        for name, each in content.items()
     }
     networks = {name: kind.blueprint(row) for name, (kind, row) in made.items()}
     counted = by_cost(
@@ -84,18 +88,20 @@ def cost(
 def _space_and_row(
     space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str
 ) -> tuple[SearchSpace, Population]:
-    from snugnet.spaces import space_class
+    from snugnet.spaces import read_architecture, space_class
+    from snugnet.spaces.reading import stated_options
 
     kind = space_class(space)
-    stated = {key: arch[key] for key in kind.json_options if key in arch}
-    if "resolutions" in options:  # then it is a choice
-        stated.pop("resolution", None)
-    for key, value in stated.items():
-        if key in options and options[key] != value:
-            raise ConfigError(f"{where}: {key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
     try:
+        form = kind.own_form(arch, options)
+        stated = stated_options(kind, form)
+        if "resolutions" in options:  # then it is a choice
+            stated.pop("resolution", None)
+        for key, value in stated.items():
+            if key in options and options[key] != value:
+                raise SpaceError(f"{key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
         made = kind.create(**{**stated, **options})
-        return made, made.from_dict(arch)
+        return made, read_architecture(made, form)
     except SnugnetError as error:
         raise ConfigError(f"{where}: {error}") from error
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from snugnet._version import __version__
-from snugnet.cli.common import STOPPED, say
+from snugnet.cli.common import STOPPED, one_line, say
 from snugnet.cli.cost import cost
 from snugnet.cli.evaluate import evaluate
 from snugnet.cli.export import export
@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(args=arguments, prog_name="snugnet", standalone_mode=False)
     except SnugnetError as error:
-        say(f"error: {' '.join(str(error).split())}")
+        say(one_line("error", error))
         code = WRONG_INPUT
     except OSError as error:  # a disk that is full, a folder without permission: nothing of ours to trace
-        say(f"error: {error.filename or 'file'}: {error.strerror or error}")
+        say(one_line("error", f"{error.filename or 'file'}: {error.strerror or error}"))
         code = WRONG_INPUT
     except typer.Abort:
         code = STOPPED
@@ -94,7 +94,7 @@ def _warning_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """One line, as errors have it, instead of Python's two with a place in our source."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    return f"{one_line('warning', message)}\n"
 
 
 def _explain_usage(error: Exception) -> int:
@@ -105,5 +105,5 @@ def _explain_usage(error: Exception) -> int:
         error.show()  # type: ignore[attr-defined]
     else:
         hint = f" (see '{context.command_path} --help')" if context else ""
-        say(f"error: {' '.join(message.split())}{hint}")
+        say(one_line("error", f"{message}{hint}"))
     return WRONG_INPUT

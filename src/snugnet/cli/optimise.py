@@ -51,7 +51,10 @@ def optimise(
     budget: BudgetOption = None,
     table: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Latency table of once-for-all (CSV): brings the cost latency_ms."),
+        typer.Option(
+            metavar="FILE",
+            help="Table of a cost: .npz, or once-for-all's latencies (CSV, YAML, JSON, or a folder of them).",
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="What is wanted, of a predictor of several targets.")] = None,
     optimiser: Annotated[
@@ -114,18 +117,18 @@ def optimise(
 
 
 def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dict[str, CostTable]:
-    """Every cost that is known, and those of latency tables.
+    """Every cost that is known, and those of tables in files.
 
     Raises:
         DataError: a table cannot be read.
         SpaceError: a table is of another space.
         ConfigError: two tables are of one cost.
     """
-    from snugnet.costs import load_ofa_latency
+    from snugnet.costs import load_cost_table
 
     tables = by_cost(lambda cost: cost.table(space), lambda table: table.range[1])
     for path in files:
-        table = load_ofa_latency(path, space)
+        table = load_cost_table(path, space)
         if table.name in tables:
             raise ConfigError(f"--table {path}: there is a table of {table.name} already; leave one out")
         tables[table.name] = table

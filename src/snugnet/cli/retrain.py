@@ -21,7 +21,6 @@ from snugnet.cli.common import (
     load_family,
     read_budgets,
     read_group,
-    read_json,
     say,
     say_stopped,
 )
@@ -94,7 +93,7 @@ def retrain(
     wanted = read_group(group, classes)
     if arch is not None and (budgets or best_of > 1):
         raise ConfigError("--arch gives the architecture: leave out budgets and --best-of, or --arch")
-    architecture = None if arch is None else read_architecture(arch)
+    architecture = None if arch is None else read_one_architecture(arch)
     check_folder(out_folder)
     from snugnet import retraining
     from snugnet.family.stored import holds_network
@@ -132,23 +131,18 @@ def retrain(
     say(f"{summary(network)}\nnetwork: {out_folder} (weights: {sizes['stored']:,} bytes{packed})")
 
 
-def read_architecture(path: Path) -> dict[str, Any]:
-    """The architecture in a JSON file: bare, as ``architecture`` of what a command wrote, or of its only winner.
+def read_one_architecture(path: Path) -> dict[str, Any]:
+    """The architecture in a file: bare, as ``architecture`` of what a command wrote, or of its only winner.
 
     Raises:
         ConfigError: there is none, or there are several.
     """
-    content = read_json(path)
-    for key in ("winners", "limits"):
-        if isinstance(content, dict) and isinstance(winners := content.get(key), list):
-            if len(winners) != 1:
-                raise ConfigError(f"{path} holds {len(winners)} winners; give a file with one architecture")
-            content = winners[0]
-    if isinstance(content, dict) and "architecture" in content:
-        content = content["architecture"]
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; an architecture is a JSON object")
-    return content
+    from snugnet.spaces import read_architectures
+
+    found = list(read_architectures(path).values())
+    if len(found) != 1:
+        raise ConfigError(f"{path} holds {len(found)} architectures; give a file with one")
+    return found[0]
 
 
 def summary(network: StoredNetwork) -> str:

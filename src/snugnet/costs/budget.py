@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable
 from snugnet.errors import BudgetError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_BUDGET = re.compile(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", re.IGNORECASE)
+_BUDGET = re.compile(
+    r"\s*(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", re.IGNORECASE
+)
+"""A number, with commas between its thousands as reports and messages print them, or without."""
 _SHARE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*%\s*")
 
 
@@ -17,7 +20,7 @@ def parse_budget(value: object) -> float:
     """A budget as a number, in the unit of its cost.
 
     Args:
-        value: a positive number, or text such as ``"1.5M"``, ``"40k"``, ``"2G"`` or ``"4e7"``.
+        value: a positive number, or text such as ``"1.5M"``, ``"40k"``, ``"2G"``, ``"4e7"`` or ``"1,723,904"``.
 
     Raises:
         BudgetError: not a positive, finite number.
@@ -25,7 +28,7 @@ def parse_budget(value: object) -> float:
     number = math.nan
     if isinstance(value, str):
         if match := _BUDGET.fullmatch(value):
-            number = float(match[1]) * _SUFFIXES[match[2].lower()]
+            number = float(match[1].replace(",", "")) * _SUFFIXES[match[2].lower()]
     elif not isinstance(value, bool):
         try:
             number = float(value)  # type: ignore[arg-type]  # numpy's numbers too; anything else raises
@@ -81,6 +84,9 @@ def read_budgets(texts: Iterable[str]) -> dict[str, str]:
 def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
     """A cost and several budgets of it, from a text such as ``madds=250M,300M,330M``.
 
+    A comma without a space separates two of them. Numbers with commas inside stand between semicolons, or commas with a space:
+    ``madds=1,723,904; 2,000,000``.
+
     Returns:
         The name of the cost, and each budget as it stands there.
 
@@ -88,7 +94,12 @@ def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
         BudgetError: the text has another form.
     """
     name, _, values = text.partition("=")
-    limits = tuple(value.strip() for value in values.split(","))
+    apart = re.search(r";|,\s", values.strip())
+    limits = tuple(value.strip() for value in re.split(r";|,\s" if apart else ",", values))
+    if any(re.fullmatch(r"0\d\d", value) for value in limits):
+        raise BudgetError(
+            f"of numbers with commas inside, a semicolon separates two, such as {name.strip()}=1,723,904; 2,000,000; got {text!r}"
+        )
     for value in limits:
         read_budgets([f"{name}={value}"])
     return name.strip(), limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from snugnet.costs.budget import format_amount
+from snugnet.costs.budget import exact_amount
 from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.exact.automaton import Automaton, Floats
 from snugnet.costs.exact.best import Lattice, Paths, make_lattice
@@ -58,19 +59,20 @@ def decode(
         Canonical rows, shape ``(n, d)``.
 
     Raises:
-        BudgetError: budgets that no architecture meets; names the scenario and the feasible range. Or nothing is allowed.
+        BudgetError: budgets that no architecture meets; names the scenario, where there are several, and the feasible range. Or nothing is allowed.
         SpaceError: wrong shapes, scores that are NaN or plus infinity, or everything forbidden.
     """
     array, limits = _check(tables, scores, budgets, cells)
     automaton = common_automaton(tables, allowed)
     for m, table in enumerate(tables):
         for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
-            table.check_budget(float(limits[i, m]), f"scenario {i}: ", allowed)
+            table.check_budget(float(limits[i, m]), f"scenario {i}: " if len(array) > 1 else "", allowed)
     rows = np.zeros((len(array), automaton.d), dtype=np.int16)
     size = max(1, min(_AT_A_TIME, _GAINS // max(1, sum(len(step.rows) for step in automaton.steps))))
     for start in range(0, len(array), size):
         some = slice(start, start + size)
-        rows[some] = _Decoder(tables, allowed, automaton, array[some], limits[some], cells, start).run()
+        named = start if len(array) > 1 else None
+        rows[some] = _Decoder(tables, allowed, automaton, array[some], limits[some], cells, named).run()
     return rows
 
 
@@ -85,11 +87,11 @@ class _Decoder:
         scores: Floats,
         budgets: NDArray[np.float64],
         cells: int,
-        first: int,
+        first: int | None,
     ) -> None:
         self.tables, self.allowed, self.automaton = tables, allowed, automaton
         self.scores, self.budgets, self.cells = scores, budgets, cells
-        self.first = first  # number of the first scenario, for messages
+        self.first = first  # number of the first scenario, for messages; None where there is only one
         self.excesses = [table.excess(automaton) for table in tables]
         self.lows = np.array([table.constant + e.low for table, e in zip(tables, self.excesses, strict=True)])
         self.forbidding = np.isneginf(scores).any(axis=1)
@@ -127,7 +129,8 @@ class _Decoder:
         return self.rows
 
     def _where(self, i: np.integer) -> str:
-        return f"scenario {self.first + i}: "
+        """For messages: which scenario of several."""
+        return "" if self.first is None else f"scenario {self.first + i}: "
 
     def _costs(self, rows: Population) -> NDArray[np.float64]:
         """True costs, shape ``(n, m)``."""
@@ -281,14 +284,21 @@ def find_feasible(
     )
     fits = np.all([table(rows) <= budget for table, budget in binding], axis=0)
     if not fits.any():
-        wanted = " and ".join(f"{table.name} <= {format_amount(budget)}" for table, budget in binding)
-        ranges = "; ".join(f"{table.name}: {table.describe_range(allowed)}" for table in tables)
+        wanted = " and ".join(f"{table.name} <= {exact_amount(budget, math.floor)}" for table, budget in binding)
+        ranges = "; ".join(f"{table.name} {_exact_range(table, allowed)}" for table, _ in binding)
         raise BudgetError(
             f"{where}no architecture of {tables[0].space.name} {'has' if proven else 'was found to have'} {wanted} "
             f"together; feasible alone: {ranges}"
         )
     best: NDArray[np.int16] = rows[fits][found[fits].argmax()]
     return best
+
+
+def _exact_range(table: CostTable, allowed: Allowed | None) -> str:
+    """A range to choose limits from: every digit of what is large, and both ends inside."""
+    low, high = table.bounds(allowed=allowed)
+    among = "" if allowed is None else f" ({allowed.text})"
+    return f"{exact_amount(low, math.ceil)} to {exact_amount(high, math.floor)} {table.unit}{among}"
 
 
 def _check(

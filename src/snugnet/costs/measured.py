@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Mapping
+import warnings
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from snugnet.costs.blocks import block_table
+from snugnet.costs.layer_tables import Latencies, is_layer_table, read_latencies
 from snugnet.costs.table import CostTable
 from snugnet.errors import DataError, SpaceError
 from snugnet.files import write_atomically
@@ -19,7 +20,6 @@ from snugnet.fingerprint import differences
 from snugnet.spaces import Block, Layer, SearchSpace
 
 _OFA = "ofa-mobilenet-v3"
-_COLUMNS = ("resolution", "layer", "mean_ms")
 
 
 def save_cost_table(table: CostTable, path: str | Path) -> Path:
@@ -35,14 +35,14 @@ def save_cost_table(table: CostTable, path: str | Path) -> Path:
 
 
 def load_cost_table(path: str | Path, space: SearchSpace) -> CostTable:
-    """Read a table: ``.npz`` as :func:`save_cost_table` wrote it, ``.csv`` or ``.csv.gz`` as once-for-all's (:func:`load_ofa_latency`).
+    """Read a table: ``.npz`` as :func:`save_cost_table` wrote it, or one of once-for-all's (:func:`load_ofa_latency`) in CSV, YAML, JSON or a folder.
 
     Raises:
         DataError: the file cannot be read.
         SpaceError: it is of another space.
     """
     path = Path(path)
-    if path.name.endswith((".csv", ".csv.gz")):
+    if is_layer_table(path):
         return load_ofa_latency(path, space)
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -50,9 +50,10 @@ def load_cost_table(path: str | Path, space: SearchSpace) -> CostTable:
         there, here = json.loads(str(arrays.pop("space"))), json.loads(json.dumps(space.to_json()))
     except OSError as error:
         raise DataError(f"cannot read the cost table {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, BadZipFile, AttributeError, NotImplementedError, zlib.error) as error:
         raise DataError(
-            f"{path} is no cost table ({error}); one is .npz of snugnet.costs.save_cost_table, or .csv"
+            f"{path} is no cost table ({error}); one is .npz of snugnet.costs.save_cost_table, or .csv, .yaml or .json of "
+            "once-for-all"
         ) from error
     if differ := differences(there, here):
         raise SpaceError(f"{path} is of another space (not the same {', '.join(differ)})")
@@ -63,11 +64,13 @@ def load_ofa_latency(path: str | Path, space: SearchSpace) -> CostTable:
     """A latency table of once-for-all (Cai et al., ICLR 2020), such as the published one of the Samsung Note 10.
 
     A network's latency is the sum over its first convolution, its blocks, and each of its last layers. The same layer was
-    measured anew at every resolution of the image.
+    measured anew at every resolution of the image. Published tables were measured with 1,000 classes: for another number the
+    classifier's latency is taken to be proportional to its outputs, and a warning says so.
 
     Args:
         path: ``.csv`` or ``.csv.gz`` with columns ``resolution`` (of the image, in pixels), ``layer`` (a key that names the
-            layer's sizes) and ``mean_ms``.
+            layer's sizes) and ``mean_ms``; or a look-up table as it is published, such as ``160_lookup_table.yaml`` (or
+            ``.json``): ``{layer: {count, mean, std}}``; or a folder of those.
         space: ``ofa-mobilenet-v3`` at the width that was measured (1.2 for the published tables), at measured resolutions.
 
     Returns:
@@ -77,51 +80,53 @@ def load_ofa_latency(path: str | Path, space: SearchSpace) -> CostTable:
         DataError: the file cannot be read, or lacks a layer of the space.
         SpaceError: the space is another than the table's.
     """
+    path = Path(path)
     if space.name != _OFA:
         raise SpaceError(f"latency tables of once-for-all are of the space {_OFA}, got {space.name}")
-    measured = _read(Path(path))
+    measured = read_latencies(path)
     resolutions = sorted({resolution for resolution, _ in measured})
+    scaled: set[tuple[int, int]] = set()
 
     def latency(block: Block, resolution: int) -> float:
         total = 0.0
         for key in _keys(block):
-            if (resolution, key) not in measured:
+            if (resolution, key) in measured:
+                total += measured[resolution, key]
+            elif found := _other_classes(measured, resolution, key):
+                there, here, milliseconds = found
+                scaled.add((there, here))
+                total += milliseconds * here / there
+            else:
                 raise DataError(
                     f"{path} has no layer {key!r} at resolution {resolution}, which {block.name} of {space.name} (width_mult "
                     f"{space.options['width_mult']}) can have; its resolutions: {', '.join(map(str, resolutions))}"
                 )
-            total += measured[resolution, key]
         return total
 
-    return block_table(space, "latency_ms", "ms", latency)
+    table = block_table(space, "latency_ms", "ms", latency)
+    for there, here in sorted(scaled):
+        warnings.warn(
+            f"{path} was measured with {there:,} classes; for {here:,} its classifier counts {here:,}/{there:,} of that latency",
+            stacklevel=2,
+        )
+    return table
 
 
-def _read(path: Path) -> Mapping[tuple[int, str], float]:
-    """Milliseconds by resolution and layer."""
-    import pyarrow
-    from pyarrow import csv
-
-    try:
-        table = csv.read_csv(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise DataError(f"cannot read the latency table {path}: {error}") from error
-    for name in _COLUMNS:
-        if (count := table.column_names.count(name)) != 1:
-            found = f"{count} columns" if count else "no column"
-            raise DataError(f"{path} has {found} {name!r}; a latency table has {', '.join(_COLUMNS)}")
-    columns = (table[name].to_pylist() for name in _COLUMNS)
-    measured: dict[tuple[int, str], float] = {}
-    for number, (resolution, layer, mean) in enumerate(zip(*columns, strict=True), start=1):
-        if not isinstance(mean, (int, float)) or not math.isfinite(mean) or mean < 0:
-            raise DataError(f"{path}, row {number}: mean_ms is a number of milliseconds, got {mean!r}")
-        if not isinstance(resolution, int) or not isinstance(layer, str):
-            raise DataError(
-                f"{path}, row {number}: a layer's key at a resolution in pixels, got {layer!r} at {resolution!r}"
-            )
-        if (resolution, layer) in measured:
-            raise DataError(f"{path}, row {number}: {layer} at resolution {resolution} stands there twice")
-        measured[resolution, layer] = mean
-    return measured
+def _other_classes(measured: Latencies, resolution: int, key: str) -> tuple[int, int, float] | None:
+    """For a classifier that was not measured, the one of most nearly as many classes: its classes, the wanted, milliseconds."""
+    start, _, wanted = key.rpartition(":")
+    if not start.startswith("Logits-"):
+        return None
+    others = [
+        (int(text), milliseconds)
+        for (at, other), milliseconds in measured.items()
+        if at == resolution and other.startswith(f"{start}:") and (text := other[len(start) + 1 :]).isdecimal()
+    ]
+    others = [each for each in others if each[0] > 0]
+    if not others:
+        return None
+    there, milliseconds = min(others, key=lambda each: (abs(each[0] - int(wanted)), each[0]))
+    return there, int(wanted), milliseconds
 
 
 def _keys(block: Block) -> list[str]:

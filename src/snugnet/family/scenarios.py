@@ -134,7 +134,7 @@ class Asked:
             try:
                 decode(batch.tables, np.zeros((len(batch.limits), int(self.family.space.offsets[-1]))), batch.limits)
             except BudgetError as error:
-                return str(error).removeprefix("scenario 0: ")
+                return str(error)
         return ""
 
     def batches(self) -> list[Batch]:

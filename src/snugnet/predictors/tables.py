@@ -8,7 +8,6 @@ import io
 import json
 import math
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import DataError, SpaceError
-from snugnet.files import write_atomically
-from snugnet.spaces import Population, SearchSpace
+from snugnet.files import read_text, write_atomically
+from snugnet.spaces import Population, SearchSpace, read_architecture
+from snugnet.spaces.reading import parse_object
 
 _LISTS = {"depth": "depth", "kernel": "kernel_size", "expand": "expand_ratio", "width": "width"}
 """Beginnings of numbered columns (``kernel_0``, ``kernel_1``, ...), and the list in the JSON form that they make up."""
 _SCALARS = ("resolution", "width_mult")
 ARCH = "arch"
+_ARCH_COLUMNS = (ARCH, "Sub-network")
+"""Columns that hold a whole architecture: ours, and DyNAS-T's."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def read_table(path: str | Path, space: SearchSpace) -> ArchitectureTable:
     """Read a table of architectures of a space.
 
     Args:
-        path: ``.csv`` or ``.csv.gz``, with a header. Architectures stand in one column ``arch`` (JSON, the space's form),
+        path: ``.csv`` or ``.csv.gz``, with a header. Architectures stand in one column ``arch`` (JSON, the space's form;
+            DyNAS-T's ``Sub-network`` is such a column),
             or in a column for each number: ``depth_0``, ``kernel_0``, ``expand_0``, ... counted from 0 (slots past a
             stage's depth are not read), or in a column for each of the space's choices, named as the choice (entries of
             choices that do not matter may be empty); with ``resolution`` and ``width_mult`` if they are there.
@@ -121,7 +124,8 @@ class _Reader:
         return {k for where in self.keys.values() for k in ([where] if isinstance(where, int) else where)}
 
     def row(self, line: Sequence[str]) -> Population:
-        return (self.space.from_choices if self.by_choice else self.space.from_dict)(self._form(line))
+        form = self._form(line)
+        return self.space.from_choices(form) if self.by_choice else read_architecture(self.space, form)
 
     def _form(self, line: Sequence[str]) -> dict[str, Any]:
         where = self.keys.get(ARCH)
@@ -136,8 +140,9 @@ class _Reader:
 
 def _architecture(path: Path, header: Sequence[str], space: SearchSpace) -> _Reader:
     place = {name: k for k, name in enumerate(header)}
-    if ARCH in place:
-        return _Reader(space, {ARCH: place[ARCH]})
+    for name in _ARCH_COLUMNS:
+        if name in place:
+            return _Reader(space, {ARCH: place[name]})
     scalars = {name: place[name] for name in _SCALARS if name in place}
     named = {choice.name: place[choice.name] for choice in space.choices if choice.name in place}
     if named.keys() - scalars.keys():
@@ -158,13 +163,10 @@ def _architecture(path: Path, header: Sequence[str], space: SearchSpace) -> _Rea
 
 
 def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
-    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    text = read_text(path, DataError)
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+        lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
+    except csv.Error as error:
         raise DataError(f"{path} is no CSV table ({error})") from error
     header = [name.strip() for name in lines[0]] if lines else []
     if len(lines) < 2:
@@ -191,8 +193,8 @@ def _value(text: str) -> Any:
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_object(text)
+    except ValueError as error:
         raise SpaceError(f"{ARCH} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise SpaceError(f"{ARCH} is no JSON object: {text[:60]}")

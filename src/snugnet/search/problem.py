@@ -79,10 +79,7 @@ class Problem:
         binding = [(self.tables[n], limit) for n, limit in self.limits.items() if limit < self.tables[n].range[1]]
         self._binding = sorted(binding, key=lambda each: make_sampler(*each).reachable)
         if len(binding) > 1:
-            try:
-                self.decode(np.zeros((1, int(self.space.offsets[-1]))))
-            except BudgetError as error:
-                raise BudgetError(str(error).removeprefix("scenario 0: ")) from None
+            self.decode(np.zeros((1, int(self.space.offsets[-1]))))
 
     @property
     def fast_samples(self) -> bool:

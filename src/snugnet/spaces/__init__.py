@@ -6,6 +6,7 @@ from snugnet.spaces.darts import DARTS
 from snugnet.spaces.mobilenet_v2 import MobileNetV2
 from snugnet.spaces.nas_bench_201 import NASBench201
 from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
+from snugnet.spaces.reading import read_architecture, read_architectures
 from snugnet.spaces.resnet_mixed_precision import ResNetMixedPrecision
 from snugnet.spaces.space import (
     Choice,
@@ -36,6 +37,8 @@ __all__ = [
     "SearchSpace",
     "get_space",
     "list_spaces",
+    "read_architecture",
+    "read_architectures",
     "register",
     "space_class",
 ]

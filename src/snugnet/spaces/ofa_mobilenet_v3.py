@@ -28,6 +28,7 @@ from snugnet.spaces.mbconv import (
     mbconv,
     mobilenet_v3_head,
 )
+from snugnet.spaces.ofa_forms import from_network, from_specification, is_network, is_specification
 from snugnet.spaces.space import Population, check_sequence, register
 
 
@@ -127,8 +128,15 @@ class OFAMobileNetV3(MBConvSpace):
         stated = {key: named.get(key, self.options[key]) for key in self.json_options}
         return {**stated, "depth": depth, **lists}
 
+    @classmethod
+    def own_form(cls, arch: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The published form, also of ``{"ks", "e", "d", "r"}`` (once-for-all, DyNAS-T) and of a network's ``net.config``."""
+        if is_network(arch):
+            return from_network(arch, options, cls.STAGE_SE, cls.STAGE_ACTIVATIONS, (16, *cls.STAGE_WIDTHS))
+        return from_specification(arch) if is_specification(arch) else dict(arch)
+
     def from_dict(self, arch: Mapping[str, Any]) -> Population:
-        """The row of an architecture in the published form.
+        """The row of an architecture in the published form, or in one that :meth:`own_form` knows.
 
         ``kernel_size`` and ``expand_ratio`` hold a list a stage (entries past the stage's depth are not read), or one
         flat list with as many slots a stage as its greatest depth.
@@ -136,6 +144,7 @@ class OFAMobileNetV3(MBConvSpace):
         Raises:
             SpaceError: a field is missing or has a value that is not in this space.
         """
+        arch = self.own_form(arch, self.options)
         self._check_stated(arch)
         check_fields(arch, ("depth", "kernel_size", "expand_ratio"))
         row = np.zeros((1, self.d), dtype=np.int16)

@@ -320,6 +320,19 @@ class SearchSpace(ABC):
         """
         return self.from_choices(arch)
 
+    @classmethod
+    def own_form(cls, arch: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """An architecture in this space's JSON form, from any form that the space knows; what it does not know stays as it is.
+
+        Args:
+            arch: as it was written; one in the space's own form is given back.
+            options: of the space, as far as they are given.
+
+        Raises:
+            SpaceError: it is in a form that is known, and of another space.
+        """
+        return dict(arch)
+
     def from_choices(self, options: Mapping[str, Any]) -> Population:
         """The row, shape ``(1, d)``, of an architecture given as options by the choices' names; other keys are left alone.
 

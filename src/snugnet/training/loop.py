@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
@@ -126,6 +129,41 @@ class RunLog:
             self._file = self._writer = None
 
 
+class Stop:
+    """Whether somebody asked for an end.
+
+    Attributes:
+        asked: by Ctrl-C or SIGTERM.
+    """
+
+    asked = False
+
+
+@contextmanager
+def stopping_after_a_step() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM set :attr:`Stop.asked` instead of tearing a step apart; a second one ends all at once.
+
+    Signals that are ignored, as in a shell's background, stay ignored; in another thread than the main one nothing is changed.
+    """
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+
 def run_phase(
     name: str,
     step_of: Callable[[int, np.random.Generator], Metrics],
@@ -157,13 +195,14 @@ def run_phase(
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint is as it was.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step under way is done and a checkpoint of it is written.
     """
     saved = time.monotonic()
     bad: Tensor | None = (
         None  # first step whose loss was not finite, or -1; on the device, so that no step waits for it
     )
     note = ""
-    with progress_bar(name, total, done=start, shown=progress) as advance:
+    with stopping_after_a_step() as stop, progress_bar(name, total, done=start, shown=progress) as advance:
         for step in range(start, total):
             metrics = step_of(step, seed_step(seed, phase, step))
             loss = metrics["loss"].detach()
@@ -172,7 +211,8 @@ def run_phase(
             bad = torch.where((bad < 0) & ~torch.isfinite(loss), torch.full_like(bad, step), bad)
             last = step + 1 == total
             logged = last or (step + 1) % log_every == 0
-            due = last or time.monotonic() - saved > checkpoint_seconds
+            stopped = stop.asked  # asked once: what comes later stops the next step
+            due = last or stopped or time.monotonic() - saved > checkpoint_seconds
             if (logged or due or loss.device.type == "cpu") and bad.item() >= 0:
                 raise TrainingError(
                     f"{name}: the loss is not finite at step {bad.item()}; the last checkpoint is as it was. Lower the "
@@ -186,3 +226,5 @@ def run_phase(
                 save(step + 1)
                 saved = time.monotonic()
             advance(note)
+            if stopped:
+                raise KeyboardInterrupt

@@ -56,6 +56,8 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
         TrainingError: the predictor that the training asks, or the cost table that it draws from, cannot be read.
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
+    for key in ("source", "groups"):  # what they hold counts, below, not where it lies
+        content["data"].pop(key, None)
     for key in ("checkpoint_seconds", "log_every", "start"):
         content["training"].pop(key, None)
     if recipe.training.predictor is not None:  # its index holds the checksums of its arrays
@@ -65,8 +67,8 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     if (cost := recipe.training.cost) in recipe.costs:
         content["training"]["cost"] = _checksum(f"costs.{cost}", Path(recipe.costs[cost]))
     groups = {name: list(classes) for name, classes in data.groups.items()}
-    # a groups file or a folder may have changed under the same name
-    images = digest(data.mean, data.std, *(each.labels for each in (data.train, data.validation)))
+    parts = (data.train, data.validation)
+    images = digest(data.mean, data.std, *(tensor for each in parts for tensor in (each.images, each.labels)))
     device, precision = resolve_device(recipe)  # each draws and rounds in its own way
     content |= {
         "device": device,
