@@ -99,6 +99,8 @@ class TrainingConfig(Config):
             later ones, and it is trained without superclass dropout.
         start: a checkpoint (``supernet.ckpt.safetensors``) of the same space and classes to begin from, its teacher
             included, instead of fresh weights.
+        sort_channels: before the first stage that makes widths elastic, bring channels into falling order of importance, so that
+            narrower networks begin with those that matter most (OFA, section 3.3). What the largest network computes stays the same.
         superclass_dropout: the rate p of EAS section 3.1: 0 is plain training, 1 the target superclass only.
         distillation: weight of the loss against the teacher, beside the loss against the labels. (Under the sandwich rule
             the largest learns from labels, all others from the largest alone.)
@@ -118,6 +120,7 @@ class TrainingConfig(Config):
     batch_size: int = Field(default=128, ge=2)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     start: str | None = None
+    sort_channels: bool = True
     superclass_dropout: float = Field(default=0.6, ge=0, le=1)
     distillation: float = Field(default=1.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)

@@ -111,7 +111,7 @@ def test_windows_hold_exactly_what_they_should(seed, whole, low, width):
     assert np.array_equal(np.unique(sampler._list, axis=0), expected)
     assert len(sampler._list) == len(expected)
     counted = Sampler(table, most, least, allowed, listed=0)
-    assert not whole or counted.reachable == len(expected)
+    assert not whole or counted.reachable == space.ways(expected).sum()
     rows = counted.sample(50, rng)
     assert allowed(rows).all()
     assert ((table(rows) >= least) & (table(rows) <= most)).all()
@@ -122,16 +122,19 @@ def test_windows_hold_exactly_what_they_should(seed, whole, low, width):
 )
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("listed", [0, 2**16])
-def test_samples_are_uniform(seed, whole, listed):
+@pytest.mark.parametrize("over", ["choices", "architectures"])
+def test_samples_are_uniform(seed, whole, listed, over):
     space, rng, allowed, inside = draw(seed)
     table = random_table(space, rng, whole=whole)
     most = np.quantile(table(inside), 0.7, method="lower")
     expected = inside[table(inside) <= most]
-    drawn = Sampler(table, most, -np.inf, allowed, listed=listed).sample(max(2000, 30 * len(expected)), rng)
+    ways = space.ways(expected) if over == "choices" else np.ones(len(expected))
+    n = max(2000, int(30 * ways.sum() / ways.min()))
+    drawn = Sampler(table, most, -np.inf, allowed, over, listed=listed).sample(n, rng)
     rows, counts = np.unique(drawn, axis=0, return_counts=True)
     assert np.array_equal(rows, expected)
     if len(expected) > 1:
-        assert chisquare(counts).pvalue > 1e-4
+        assert chisquare(counts, ways * (n / ways.sum())).pvalue > 1e-4
 
 
 @settings(max_examples=120, deadline=None)

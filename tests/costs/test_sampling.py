@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chi2_contingency, chisquare
 from toys import ALL, SPACES, random_table
 
 from snugnet.costs import CostTable, Sampler, counted_table, make_sampler, sample
@@ -18,6 +18,11 @@ def madds():
     return counted_table(get_space("ofa-mobilenet-v3"), "madds")
 
 
+def counted(space, rows, over):
+    """How often each row counts."""
+    return space.ways(rows) if over == "choices" else np.ones(len(rows))
+
+
 def window(table, archs, low, high):
     """Quantiles of the cost as a window, and the architectures in it."""
     costs = table(archs)
@@ -30,18 +35,20 @@ def window(table, archs, low, high):
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("listed", [0, 2**16])
 @pytest.mark.parametrize(("low", "high"), [(None, None), (None, 0.1), (None, 0.6), (0.3, 0.4), (0.9, None), (0, 0)])
-def test_samples_are_uniform(space, whole, listed, low, high):
+@pytest.mark.parametrize("over", ["choices", "architectures"])
+def test_samples_are_uniform(space, whole, listed, low, high, over):
     table = random_table(space, np.random.default_rng(0), whole=whole)
     least, most, inside = window(table, ALL[space.name], low, high)
-    sampler = Sampler(table, most, least, listed=listed)
-    n = max(2000, 30 * len(inside))
+    sampler = Sampler(table, most, least, over=over, listed=listed)
+    ways = counted(space, inside, over)
+    n = max(2000, int(30 * ways.sum() / ways.min()))
     rows, counts = np.unique(sampler.sample(n, np.random.default_rng(1)), axis=0, return_counts=True)
     assert counts.sum() == n
     if whole or listed:  # on the exact grid nothing is rounded
-        assert sampler.reachable == len(inside) or listed
+        assert sampler.reachable == ways.sum() or listed
     assert np.array_equal(rows, inside)
     if len(inside) > 1:
-        assert chisquare(counts).pvalue > 1e-4
+        assert chisquare(counts, ways * (n / ways.sum())).pvalue > 1e-4
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,7 +81,7 @@ def test_a_table_over_all_choices_is_listed(seed, low, width):
     if inside.any():
         sampler = Sampler(table, most, least)
         assert np.array_equal(np.unique(sampler._list, axis=0), archs[inside])
-        assert sampler.reachable == inside.sum()
+        assert sampler.reachable == space.ways(archs[inside]).sum()
         return
     below, above = (f"{value:,.10g}" for value in (costs[costs < least].max(), costs[costs > most].min()))
     with pytest.raises(BudgetError, match=f"the nearest below and above have {below} and {above} units"):
@@ -82,10 +89,12 @@ def test_a_table_over_all_choices_is_listed(seed, low, width):
 
 
 @spaces
-def test_counts_on_the_exact_grid(space):
+@pytest.mark.parametrize("over", ["choices", "architectures"])
+def test_counts_on_the_exact_grid(space, over):
     table, archs = random_table(space, np.random.default_rng(3), whole=True), ALL[space.name]
     for budget in np.quantile(table(archs), [0, 0.01, 0.5, 1]):
-        assert Sampler(table, budget, -np.inf, listed=0).reachable == (table(archs) <= budget).sum()
+        expected = counted(space, archs[table(archs) <= budget], over).sum()
+        assert Sampler(table, budget, -np.inf, over=over, listed=0).reachable == expected
 
 
 def test_cheapest_alone_and_just_above(madds):
@@ -116,9 +125,21 @@ def test_window_on_ofa(madds):
     assert make_sampler(madds, 300e6, 295e6).tries < 1.05
 
 
-def test_uniform_over_architectures_not_options(madds):
-    """Of 7371 stages 81 have depth 2, 729 depth 3, 6561 depth 4."""
+def test_uniform_over_choices_every_depth_is_as_frequent(madds):
+    """As the space itself draws, and the same within a budget: whatever was drawn and is in it."""
     depth = sample(madds, 40_000, np.random.default_rng(0))[:, 0]
+    assert chisquare(np.bincount(depth)).pvalue > 1e-4
+    drawn = madds.space.sample(400_000, np.random.default_rng(1))
+    kept = drawn[madds(drawn) <= 250e6]
+    within = sample(madds, len(kept), np.random.default_rng(2), 250e6)
+    for column in (0, 1, 2):
+        counts = np.stack([np.bincount(each[:, column], minlength=4)[:4] for each in (kept, within)])
+        assert chi2_contingency(counts[:, counts.sum(0) > 0]).pvalue > 1e-4
+
+
+def test_uniform_over_architectures_deep_networks_are_most(madds):
+    """Of 7371 stages 81 have depth 2, 729 depth 3, 6561 depth 4."""
+    depth = sample(madds, 40_000, np.random.default_rng(0), over="architectures")[:, 0]
     assert chisquare(np.bincount(depth), np.array([81, 729, 6561]) / 7371 * 40_000).pvalue > 1e-4
 
 

@@ -1,4 +1,8 @@
-"""Exact uniform sampling under a budget or inside a window.
+"""Exact uniform sampling under a budget or inside a window: uniform over choices, or over architectures.
+
+Over choices is what a draw of every option alike comes to, kept where it lies in the window (SPOS, OFA, AttentiveNAS's equations 2
+and 5): an architecture whose blocks are left out counts as often as those blocks have options. Over architectures, a space of optional
+blocks gives deep networks almost alone.
 
 Architectures are counted by their cost on a grid (:mod:`snugnet.costs.exact.count`) and drawn among those whose rounded cost is
 in reach; one test on the true cost then leaves an exactly uniform draw. The grid is made fine enough that the test rarely
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 
 from snugnet.costs.budget import format_amount
 from snugnet.costs.exact.allowed import Allowed
-from snugnet.costs.exact.count import make_counts
+from snugnet.costs.exact.count import Over, make_counts
 from snugnet.costs.exact.excess import EDGE
 from snugnet.costs.table import CostTable
 from snugnet.errors import BudgetError
@@ -41,8 +45,9 @@ def sample(
     budget: float | None = None,
     at_least: float | None = None,
     allowed: Allowed | None = None,
+    over: Over = "choices",
 ) -> Population:
-    """Draw architectures uniformly among all canonical ones with ``at_least <= cost <= budget``.
+    """Draw architectures among all with ``at_least <= cost <= budget``.
 
     Args:
         table: the cost.
@@ -51,6 +56,7 @@ def sample(
         budget: greatest cost allowed, in the table's unit.
         at_least: smallest cost allowed.
         allowed: further limits.
+        over: what the draw is uniform over.
 
     Returns:
         Canonical rows, shape ``(n, d)``.
@@ -58,34 +64,38 @@ def sample(
     Raises:
         BudgetError: no architecture lies in between; found before anything is drawn.
     """
-    return make_sampler(table, budget, at_least, allowed).sample(n, rng)
+    return make_sampler(table, budget, at_least, allowed, over).sample(n, rng)
 
 
 def make_sampler(
-    table: CostTable, budget: float | None = None, at_least: float | None = None, allowed: Allowed | None = None
+    table: CostTable,
+    budget: float | None = None,
+    at_least: float | None = None,
+    allowed: Allowed | None = None,
+    over: Over = "choices",
 ) -> Sampler:
     """The sampler of one budget or window; the last ones are kept.
 
     Raises:
         BudgetError: no architecture lies in it.
     """
-    return _kept(
-        table, np.inf if budget is None else float(budget), -np.inf if at_least is None else float(at_least), allowed
-    )
+    most, least = np.inf if budget is None else float(budget), -np.inf if at_least is None else float(at_least)
+    return _kept(table, most, least, allowed, over)
 
 
 @lru_cache(maxsize=_SAMPLERS_KEPT)
-def _kept(table: CostTable, budget: float, at_least: float, allowed: Allowed | None) -> Sampler:
-    return Sampler(table, budget, at_least, allowed)
+def _kept(table: CostTable, budget: float, at_least: float, allowed: Allowed | None, over: Over) -> Sampler:
+    return Sampler(table, budget, at_least, allowed, over)
 
 
 class Sampler:
-    """Draws uniformly among the architectures with ``at_least <= cost <= budget``.
+    """Draws among the architectures with ``at_least <= cost <= budget``.
 
     Attributes:
         table: the cost.
         budget, at_least: the window.
         allowed: further limits; ``None`` for none.
+        over: what a draw is uniform over.
         drawn, accepted: draws so far, and those whose true cost passed the test.
     """
 
@@ -95,6 +105,7 @@ class Sampler:
         budget: float,
         at_least: float,
         allowed: Allowed | None = None,
+        over: Over = "choices",
         *,
         listed: int = _LIST,
     ) -> None:
@@ -105,12 +116,13 @@ class Sampler:
             budget: greatest cost allowed; infinite for no bound.
             at_least: smallest cost allowed; minus infinity for no bound.
             allowed: further limits.
+            over: what a draw is uniform over.
             listed: list the architectures in reach where there are no more than these.
 
         Raises:
             BudgetError: no architecture lies in the window.
         """
-        self.table, self.budget, self.at_least, self.allowed = table, budget, at_least, allowed
+        self.table, self.budget, self.at_least, self.allowed, self.over = table, budget, at_least, allowed, over
         self.drawn = self.accepted = 0
         self._check_window()
         self._list: Population | None = None
@@ -143,9 +155,9 @@ class Sampler:
 
     @property
     def reachable(self) -> float:
-        """Architectures whose rounded cost is in reach: those in the window, and few more."""
+        """Architectures whose rounded cost is in reach, as often as they count: those in the window, and few more."""
         if self._list is not None and len(self._automaton.steps) == 1:
-            return float(len(self._list))
+            return float(self._listed[-1])
         return float(np.ldexp(self._cumulative[-1], self._counts.log2)) if len(self._cumulative) else 0.0
 
     @property
@@ -160,7 +172,10 @@ class Sampler:
             BudgetError: the window is so narrow that nothing in it is found.
         """
         if self._list is not None:
-            return self._list[rng.integers(len(self._list), size=n)]
+            if self.over == "architectures":
+                return self._list[rng.integers(len(self._list), size=n)]
+            drawn = np.searchsorted(self._listed, rng.random(n) * self._listed[-1], side="right")
+            return self._list[np.minimum(drawn, len(self._list) - 1)]
         found: list[Population] = []
         missing, failed = n, 0
         while missing > 0:
@@ -190,7 +205,7 @@ class Sampler:
         return self.table.describe_range(self.allowed)
 
     def _count(self, upper: float, cells: int, least: float, left: float) -> None:
-        self._counts = counts = make_counts(self._automaton, self._excess, upper, cells)
+        self._counts = counts = make_counts(self._automaton, self._excess, upper, cells, self.over)
         self._high = min(math.floor(left / counts.delta + EDGE), counts.cells - 1)
         self._low = max(math.ceil((least - counts.slack) / counts.delta - EDGE), 0)
         self._cumulative = np.cumsum(counts.last[self._low : self._high + 1])
@@ -200,6 +215,8 @@ class Sampler:
         self._list = rows[self._inside(rows)]
         if not len(self._list):
             self._refuse(proven=True)
+        alike = self.over == "architectures"
+        self._listed = np.cumsum(np.ones(len(self._list)) if alike else self.table.space.ways(self._list))
 
     def _inside(self, rows: Population) -> NDArray[np.bool_]:
         costs = self.table(rows)

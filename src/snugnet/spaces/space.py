@@ -213,11 +213,15 @@ class SearchSpace(ABC):
         """The same networks with every choice that does not matter set to 0: shape ``(n, d)``."""
         return archs * self.active(archs)
 
+    def ways(self, archs: Population) -> NDArray[np.float64]:
+        """How many rows of options have each canonical form: the product of the options of all choices that do not matter. (n,)."""
+        return np.where(self.active(archs), 1, self.num_options).prod(axis=1, dtype=np.float64)
+
     def sample(self, n: int, rng: np.random.Generator) -> Population:
         """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).
 
         This is not uniform over architectures: with an elastic depth, deep networks are many more than shallow ones.
-        For that, see :meth:`snugnet.costs.sample`.
+        For that, and for either under a budget, see :func:`snugnet.costs.sample`.
         """
         draws = rng.random((n, self.d)) * self.num_options
         return self.canonical(draws.astype(np.int16))

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from snugnet.costs import COSTS, CostTable, decode, sample
+from snugnet.costs.exact.count import Over
 from snugnet.spaces import Population, SearchSpace
 from snugnet.testing.contract import holds
 
 BRUTE_FORCE = 20_000  # combinations of options that are gone through one by one
 COUNTS = ("madds", "params")
-DRAWS = 30  # for each architecture
+DRAWS = 30  # for each architecture, at the least
+MOST_DRAWS = 2_000_000
 SCENARIOS = 24
 NEARLY = 0.02  # of what a budget leaves: so far below it a decode is the best there is
 CHANCE = 1e-4  # a uniform draw fails so often
@@ -55,15 +57,20 @@ def _check_draws(
 ) -> None:
     least, most = np.quantile(costs, [0.2, 0.7])
     inside = every[(costs >= least) & (costs <= most)]
-    rows, counts = np.unique(sample(table, DRAWS * len(inside), rng, most, least), axis=0, return_counts=True)
-    holds(np.array_equal(rows, inside), space.name, "draws in a window are all the architectures there are in it")
-    alike = len(inside) < 2 or chisquare(counts).pvalue > CHANCE
-    holds(
-        alike,
-        space.name,
-        "draws in a window are uniform over its architectures",
-        f"{counts.min()} to {counts.max()} times",
-    )
+    each: dict[Over, NDArray[np.float64]] = {"architectures": np.ones(len(inside)), "choices": space.ways(inside)}
+    for over, ways in each.items():
+        n = math.ceil(DRAWS * ways.sum() / ways.min())
+        if n > MOST_DRAWS:  # some architectures are too rare to be met
+            continue
+        rows, counts = np.unique(sample(table, n, rng, most, least, over=over), axis=0, return_counts=True)
+        holds(np.array_equal(rows, inside), space.name, "draws in a window are all the architectures there are in it")
+        expected = ways * (n / ways.sum())
+        holds(
+            len(inside) < 2 or chisquare(counts, expected).pvalue > CHANCE,
+            space.name,
+            f"draws in a window are uniform over its {over}",
+            f"{(counts / expected).min():.2f} to {(counts / expected).max():.2f} of what was expected",
+        )
 
 
 def _check_decodes(

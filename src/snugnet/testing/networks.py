@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from snugnet.nn.network import module_name, resized
 from snugnet.spaces import Population, SearchSpace
 from snugnet.spaces.graph import steps
 from snugnet.supernets import Supernet
+from snugnet.supernets.sorting import channel_axes, sort_channels
 from snugnet.testing.contract import holds, works
 
 ROUNDING = 1e-9  # of float64, relative to the largest logit
@@ -39,6 +42,7 @@ def check_networks(space: SearchSpace, rows: Population, seed: int = 0) -> None:
     for row in rows:
         _check_subnetwork(supernet, row, x)
     _check_gates(supernet, rows[:3], seed)
+    _check_sorting(supernet.eval(), x)
     for row in rows[:2]:
         network = supernet.eval().extract(row).float()
         with works(what, "its networks can be written as ONNX (every op of a layer has a writer)"):
@@ -114,6 +118,16 @@ def _check_subnetwork(supernet: Supernet, row: Population, x: Tensor) -> None:
     moved = {name for name, p in supernet.named_parameters() if p.grad is not None}
     holds(moved == own, what, "gradients reach the parameters on its path and no others", sorted(moved ^ own)[:4])
     supernet.eval()
+
+
+def _check_sorting(supernet: Supernet, x: Tensor) -> None:
+    what, largest = supernet.space.name, supernet.space.largest
+    twin = copy.deepcopy(supernet)
+    with works(what, "channels can be followed from the layers that make them to those that read them"):
+        axes = channel_axes(supernet.space)
+    sort_channels(axes, twin.network.state_dict())
+    off = _difference(twin(x, largest), supernet(x, largest))
+    holds(off < ROUNDING, what, "the largest network stays the same when channels are sorted", f"off by {off:.1e}")
 
 
 def _check_gates(supernet: Supernet, rows: Population, seed: int) -> None:

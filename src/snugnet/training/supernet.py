@@ -27,6 +27,7 @@ from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
+from snugnet.supernets.sorting import channel_axes, narrows, sort_channels
 from snugnet.training.calibration import calibrate
 from snugnet.training.checkpoint import (
     load_checkpoint,
@@ -39,7 +40,7 @@ from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
 from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
 from snugnet.training.optimizer import make_optimizer
-from snugnet.training.policies import Estimate, make_policy
+from snugnet.training.policies import Estimate, Uniform, make_policy
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -101,6 +102,7 @@ class SupernetTraining:
         progress: whether to show bars.
         predict: the accuracy predictor that BestUp and WorstUp ask, from rows (n, d) to (n,).
         spent: seconds of training so far, earlier runs of the same training included.
+        narrowed: whether networks of fewer channels have been trained, so that channels have an order that must stay.
     """
 
     recipe: Recipe
@@ -112,6 +114,7 @@ class SupernetTraining:
     progress: bool = True
     predict: Estimate | None = None
     spent: float = 0.0
+    narrowed: bool = False
 
     def __post_init__(self) -> None:
         self.path = self.folder / "supernet.ckpt.safetensors"
@@ -141,6 +144,8 @@ class SupernetTraining:
         self._since = time.monotonic() - self.spent
         stages = self.recipe.training.stages
         for index in range(stage, len(stages)):
+            if step == 0 and not self.narrowed:
+                self._sort(index, stages[index])
             self._run_stage(index, stages[index], step, held)
             step, held = 0, {}
             if self.recipe.training.trains_teacher(index):
@@ -148,6 +153,16 @@ class SupernetTraining:
             if index + 1 < len(stages):
                 self._save(index + 1, 0, None)
         return self.supernet.eval()
+
+    def _sort(self, index: int, stage: StageConfig) -> None:
+        """Bring channels into order of importance, where the stage is the first to leave some out; fresh weights have none.
+
+        No optimizer has begun: each stage has its own.
+        """
+        axes = channel_axes(self.supernet.space)
+        self.narrowed = narrows(axes, Uniform(self.supernet.space, stage.elastic).used.tolist())
+        if self.narrowed and self.recipe.training.sort_channels and (index > 0 or self.started_from is not None):
+            sort_channels(axes, self.supernet.network.state_dict())
 
     def _steps(self, stage: StageConfig) -> int:
         return max(1, round(stage.epochs * self.batches.steps_per_epoch))
@@ -248,7 +263,13 @@ class SupernetTraining:
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.supernet).items()}
         self.spent = time.monotonic() - self._since
-        state = {"stage": stage, "step": step, "made_with": self.made_with, "seconds": self.spent}
+        state = {
+            "stage": stage,
+            "step": step,
+            "made_with": self.made_with,
+            "seconds": self.spent,
+            "narrowed": self.narrowed,
+        }
         begun = self.recipe.training.stages[: stage + (step > 0)]
         alone = self.started_from is None and all(each.largest_only for each in begun)
         save_checkpoint(
@@ -270,7 +291,7 @@ class SupernetTraining:
                 f"{self.path} was made by another recipe (not the same {differ or 'training.start'}); give another output, or "
                 "--fresh to throw it away"
             )
-        self._take(tensors)
+        self._take(tensors, state)
         self.spent = float(state.get("seconds", 0.0))
         self.log.go_on_from(state.get("log", {}))
         return state["stage"], state["step"], split_prefix(tensors, "optimizer")
@@ -291,7 +312,7 @@ class SupernetTraining:
                 f"training.start: {path} is no checkpoint of a supernet's training; such a file is named {self.path.name}"
             ) from error
         try:
-            self._take(tensors)
+            self._take(tensors, state)
         except (RuntimeError, SnugnetError) as error:
             reason = " ".join(str(error).split())[:160]
             raise TrainingError(f"training.start: {path} is of another space or other classes ({reason})") from error
@@ -308,8 +329,10 @@ class SupernetTraining:
         images = (self.batches.batch(step)[0] for step in range(count))
         calibrate(network, (normalise(x, self.data.mean, self.data.std, channels_last=True) for x in images))
 
-    def _take(self, tensors: dict[str, Tensor]) -> None:
+    def _take(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Weights, and the teacher where one was kept."""
+        # a checkpoint from before channels were sorted does not say
+        self.narrowed = bool(state.get("narrowed", not state.get("largest_only")))
         self.supernet.load_state_dict(split_prefix(tensors, "supernet"))
         largest = self.supernet.space.largest
         teacher = split_prefix(tensors, "teacher")

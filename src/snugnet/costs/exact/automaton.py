@@ -41,6 +41,7 @@ class Step:
         introduced: columns that are decided here.
         hot: for each introduced choice the column of its option in one-hot form; the length of that form (one past its
             end) for a choice that does not matter: shape ``(K, len(introduced))``.
+        ways: how many joint options of the introduced choices come to this one, which leaves some without a matter: shape ``(K,)``.
     """
 
     scope: Scope
@@ -51,6 +52,7 @@ class Step:
     targets: int
     introduced: Scope
     hot: NDArray[np.intp]
+    ways: NDArray[np.float64]
 
     @cached_property
     def starts(self) -> NDArray[np.intp]:
@@ -184,6 +186,7 @@ class Automaton:
                     sources=int(live.sum()),
                     targets=int(after.sum()),
                     hot=step.hot[keep],
+                    ways=step.ways[keep],
                 )
             )
             live = after
@@ -264,7 +267,8 @@ def _make(tree: _Tree, scopes: frozenset[Scope]) -> Automaton:
         columns = list(introduced)
         matters = space.active(rows)[:, columns]
         hot = np.where(matters, space.offsets[columns] + rows[:, columns], space.offsets[-1])
-        steps.append(Step(scope, rows, source, target, len(states), len(after), introduced, hot))
+        ways = np.where(matters, 1, space.num_options[columns]).prod(axis=1, dtype=np.float64)
+        steps.append(Step(scope, rows, source, target, len(states), len(after), introduced, hot, ways))
         states = after
     return Automaton(space.d, tuple(steps))
 

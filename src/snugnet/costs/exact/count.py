@@ -3,13 +3,15 @@
 Every entry is rounded *down* to a grid, and for each state and cell the paths that lead there are counted. A cell of
 the last step is drawn in proportion to its count and the path is traced back, each transition in proportion to the
 paths behind it: a uniform draw among all architectures whose *rounded* cost is in reach, a superset of those whose true
-cost is.
+cost is. Or each path counts as often as rows of options lead to it, those of choices that do not matter included: the draw
+is then uniform over choices.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ from snugnet.costs.exact.automaton import Automaton
 from snugnet.costs.exact.excess import EDGE, Excess
 from snugnet.spaces import Population
 
+Over = Literal["choices", "architectures"]
+"""What a draw is uniform over: every choice over its options (as SPOS, OFA and AttentiveNAS draw), or architectures."""
+
 _COUNTS_KEPT = 8  # some take up to 100 MB
 _GROUPED = 12  # transitions into one state; where there are more, a draw looks at groups of them first
 _GROUPED_DRAWS = 1024  # below so many draws at once the groups' sums are not worth making
@@ -25,13 +30,15 @@ _GROUPED_BYTES = 2**23  # of one state's
 
 
 @lru_cache(maxsize=_COUNTS_KEPT)
-def make_counts(automaton: Automaton, excess: Excess, upper: float, cells: int) -> Counts:
+def make_counts(automaton: Automaton, excess: Excess, upper: float, cells: int, over: Over = "architectures") -> Counts:
     """:class:`Counts`; the last ones are kept, since windows of one width share theirs."""
-    return Counts(automaton, excess, upper, cells)
+    return Counts(automaton, excess, upper, cells, over)
 
 
 class Counts:
     """How many paths lead to each state and cell, for rounded costs up to some limit.
+
+    Over choices, a path counts as often as rows lead to it.
 
     Attributes:
         automaton: the automaton.
@@ -41,8 +48,11 @@ class Counts:
         log2: log2 of what the counts of the last step have been divided by.
     """
 
-    def __init__(self, automaton: Automaton, excess: Excess, upper: float, cells: int) -> None:
+    def __init__(
+        self, automaton: Automaton, excess: Excess, upper: float, cells: int, over: Over = "architectures"
+    ) -> None:
         self.automaton = automaton
+        self._ways = [step.ways if over == "choices" else np.ones(len(step.ways)) for step in automaton.steps]
         self.delta = excess.step(upper, cells)
         self.cells = math.floor(upper / self.delta + EDGE) + 1
         self.slack, self.log2 = 0.0, 0
@@ -54,12 +64,12 @@ class Counts:
         count[0, self.pad] = 1
         self._counts = [count]
         self._sums: dict[tuple[int, int], NDArray[np.float64]] = {}
-        for step, q, kept, e in zip(automaton.steps, self._shifts, self._kept, excess.steps, strict=True):
+        each = zip(automaton.steps, self._ways, self._shifts, self._kept, excess.steps, strict=True)
+        for step, ways, q, kept, e in each:
             after = np.zeros((step.targets, self.pad + self.cells))
             for k in kept:
-                after[step.target[k], self.pad + q[k] :] += count[
-                    step.source[k], self.pad : self.pad + self.cells - q[k]
-                ]
+                behind = count[step.source[k], self.pad : self.pad + self.cells - q[k]]
+                after[step.target[k], self.pad + q[k] :] += behind if ways[k] == 1 else ways[k] * behind
             exponent = math.frexp(after.max())[1]  # a power of two, so that nothing is rounded
             count = np.ldexp(after, -exponent)
             self.log2 += exponent
@@ -103,9 +113,11 @@ class Counts:
         if sums is not None:
             return self._pick_grouped(t, arrive, sums, at, uniforms)
         source, shift, counts = self.automaton.steps[t].source, self._shifts[t], self._counts[t]
-        behind = np.empty((len(arrive), len(at)))
+        behind, ways = np.empty((len(arrive), len(at))), self._ways[t]
         for row, k in zip(behind, arrive, strict=True):
             counts[source[k]].take(at - shift[k], out=row, mode="clip")
+            if ways[k] != 1:
+                row *= ways[k]
         for row, before in zip(behind[1:], behind, strict=False):
             row += before
         threshold = _below(uniforms, behind[-1]) if len(behind) else uniforms
@@ -128,7 +140,7 @@ class Counts:
         total, sums = np.zeros(self.cells), []
         for i, k in enumerate(arrive):
             begin = self.pad - shift[k]
-            total = counts[source[k], begin : begin + self.cells] + total
+            total = self._ways[t][k] * counts[source[k], begin : begin + self.cells] + total
             if (i + 1) % size == 0 or i + 1 == len(arrive):
                 sums.append(total)
         return np.stack(sums)
@@ -153,8 +165,10 @@ class Counts:
         pick *= size
         first = pick.copy()
         behind = source[arrive] * counts.shape[1] - shift[arrive]  # where each transition's counts begin
+        ways = self._ways[t][arrive]
         for j in range(size - 1):
-            before = counts.ravel().take(behind.take(first + j, mode="clip") + at) + before
+            own = counts.ravel().take(behind.take(first + j, mode="clip") + at)
+            before = ways.take(first + j, mode="clip") * own + before
             pick += before <= threshold
         return np.minimum(pick, len(arrive) - 1)
 
