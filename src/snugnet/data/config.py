@@ -26,6 +26,10 @@ class DataConfig(Config):
     resolution: Annotated[int, Field(ge=8)]
     """Images become ``resolution`` x ``resolution`` pixels: the centre square, resized."""
 
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, such as [0, 4095] for 12 bits or [0, 1] for floating-point pixels; for images of
+    every depth. Without it, 8 and 16 bits are taken as their type says, and what has no known range is refused."""
+
     image_column: str = "image"
     label_column: str = "label"
     group_column: str | None = None
@@ -72,6 +76,12 @@ class DataConfig(Config):
                 if not isinstance(name, str):  # YAML reads 7, no, null and 2012-01-01 as other things
                     raise ValueError(f"groups has the name {name!r}; names are strings: put it in quotes")
         return values
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> "DataConfig":
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range is {list(self.value_range)}; two numbers low < high are needed")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_groups(self) -> "DataConfig":

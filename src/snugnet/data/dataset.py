@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.data.depth import check_depths
 from snugnet.data.duplicates import report_duplicates
 from snugnet.data.groups import Groups, read_grouping, select_groups
 from snugnet.data.images import Decoded, decode_images
 from snugnet.data.opening import open_source
+from snugnet.data.pixels import check_pixels
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.splits import split_off, stratified_rows
 from snugnet.errors import ConfigError, DataError
@@ -133,7 +135,8 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
     """
     chosen = _Chosen.by_labels(config)
     source, groups, notes, labels = chosen.source, chosen.groups, chosen.notes, chosen.labels
-    sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, progress)
+    sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, notes, progress)
+    notes += check_pixels(sets["train"].images.numpy(), config.value_range)
 
     counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
     for name, count in zip(groups.classes, counts, strict=True):
@@ -180,7 +183,9 @@ def load_split(config: DataConfig, name: str, *, progress: bool = True) -> tuple
     """
     chosen = _Chosen.by_labels(config)
     rows = {name: chosen.rows[name]}
-    sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, progress)
+    sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, chosen.notes, progress)
+    if name == "train":
+        check_pixels(sets[name].images.numpy(), config.value_range)
     return sets[name], chosen.groups.classes
 
 
@@ -316,9 +321,13 @@ def _decode_splits(
     labels: dict[str, Index],
     rows: dict[str, tuple[str, Index]],
     config: DataConfig,
+    notes: list[str],
     progress: bool,
 ) -> tuple[dict[str, ImageSet], dict[str, Any], dict[str, tuple[str, Index]]]:
-    """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not."""
+    """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not.
+
+    What there is to say on the depth of the training images is added to ``notes``.
+    """
     import torch
 
     sets: dict[str, ImageSet] = {}
@@ -333,6 +342,7 @@ def _decode_splits(
             split.read(np.sort(wanted)),
             wanted,
             config.resolution,
+            value_range=config.value_range,
             skip_bad=config.on_bad_image == "skip",
             progress=f"decoding {' + '.join(names)}" if progress else None,
         )
@@ -347,6 +357,9 @@ def _decode_splits(
             of_set = labels[origin][decoded_rows[name][1]]
             sets[name] = ImageSet(torch.from_numpy(images), torch.from_numpy(of_set))
             skipped[name] = _skipped(decoded, part)
+            if name == "train" and config.value_range is None:
+                deep = [depth for place, depth in sorted(decoded.depths.items()) if part.start <= place < part.stop]
+                notes += check_depths(deep, len(sets[name]))
     return sets, skipped, decoded_rows
 
 

@@ -119,8 +119,7 @@ def _open_split(data: Any, where: str, config: DataConfig) -> SourceSplit:
 
     def read(rows: NDArray[np.int64]) -> Iterator[EncodedImage]:
         for row, cell in zip(rows, images.select(rows), strict=True):
-            value, path = image_value(cell[config.image_column], None)
-            stored = f" ({path})" if path else ""
+            value, stored = image_value(cell[config.image_column], None)
             yield EncodedImage(int(row), value, f"{where}, row {row}{stored}")
 
     groups = column(config.group_column) if config.group_column else None

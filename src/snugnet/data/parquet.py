@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from snugnet.data.columns import LabelColumn, check_columns, class_label_names, label_column, merge_names
 from snugnet.data.config import DataConfig
-from snugnet.data.images import EncodedImage, ImageLike
+from snugnet.data.images import EncodedImage
+from snugnet.data.looks import looks_like
 from snugnet.data.source import Source, SourceSplit
 from snugnet.errors import DataError
+from snugnet.texts import cut
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -86,19 +89,20 @@ def open_split(files: Sequence[Path], config: DataConfig) -> SourceSplit:
     return SourceSplit(where, column(config.label_column), groups, read)
 
 
-def image_value(value: Any, folder: Path | None) -> tuple[ImageLike | None, str]:
-    """What to decode and the stored path (or ""), from a cell: {bytes, path}, bytes, a path, or nested lists."""
+def image_value(value: Any, folder: Path | None) -> tuple[Any, str]:
+    """What to decode and the stored path as a message shows it (or ""), from a cell: {bytes, path}, bytes, a path, or nested lists."""
     if isinstance(value, dict):
         path = value.get("path") or ""
         if value.get("bytes") is not None:
-            return value["bytes"], path
+            return value["bytes"], f" ({cut(str(path))})" if path else ""
+        if not path and any(each is not None for each in value.values()):
+            return value, ""  # fields of other names: an error that shows them
         value = path or None
     if isinstance(value, str):
-        return (folder / value if folder is not None else Path(value)), value
-    if isinstance(value, list):
-        # Pixels as nested lists carry no type of their own, so 8 bits is the only reading that is not a guess.
-        array = np.asarray(value)
-        return (array.astype(np.uint8) if array.dtype.kind == "i" and array.max(initial=0) < 256 else array), ""
+        stored = f" ({cut(value)})"
+        if looks_like(value) and not (folder and os.path.isfile(folder / value)):
+            return value, stored
+        return (folder / value if folder is not None else Path(value)), stored
     return value, ""
 
 
@@ -117,8 +121,7 @@ def _read_images(file: Path, rows: NDArray[np.int64], column: str) -> Iterator[E
             for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=[column]):
                 here = rows[(rows >= start) & (rows < start + batch.num_rows)]
                 for row, value in zip(here, batch.column(0).take(pa.array(here - start)).to_pylist(), strict=True):
-                    data, path = image_value(value, file.parent)
-                    stored = f" ({path})" if path else ""
+                    data, stored = image_value(value, file.parent)
                     yield EncodedImage(int(row), data, f"{file}, row {row}{stored}")
                 start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
