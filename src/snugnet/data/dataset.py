@@ -20,6 +20,7 @@ from snugnet.data.pixels import check_pixels
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.splits import split_off, stratified_rows
 from snugnet.errors import ConfigError, DataError
+from snugnet.texts import listed, shown
 
 if TYPE_CHECKING:
     import torch
@@ -142,12 +143,16 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
     for name, count in zip(groups.classes, counts, strict=True):
         if not count:
             raise DataError(f"class {name!r} has no training image left; raise train_rows, or mend its images")
+    if not len(sets["test"]):
+        raise DataError(
+            "no test image is left: all were skipped, or are of classes in no group; mend them, or set test_split or test=0.2"
+        )
     for name in ("validation", "test"):
         absent = len(groups.classes) - len(np.unique(sets[name].labels.numpy()))
         if absent:
             notes.append(f"{absent} of {len(groups.classes)} classes have no {name} image")
     if groups.one_class:
-        notes.append(f"groups of one class cannot be specialised to: {', '.join(groups.one_class)}")
+        notes.append(f"groups of one class cannot be specialised to: {listed(groups.one_class)}")
     mean, std = mean_std(sets["train"].images)
     report = {
         "source": config.source,
@@ -214,6 +219,10 @@ class _Chosen:
         """Read the labels, and choose."""
         source = open_source(config)
         notes = list(source.notes)
+        if config.validation_split is not None and config.validation_split == config.test_split:
+            notes.append(
+                f"validation and test are the same split, {config.test_split}: what is chosen by its images is judged on them"
+            )
         classes = _classes(source, notes)
         groups, dropped = select_groups(
             _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
@@ -235,9 +244,14 @@ def _classes(source: Source, notes: list[str]) -> tuple[str, ...]:
         unseen = np.flatnonzero(split.labels.recode(classes) < 0)
         if len(unseen):
             name = split.labels.names[split.labels.codes[unseen[0]]]
+            hint = (
+                ", or set test_split to one with labels, if these are none"
+                if len(unseen) == len(split.labels.codes)
+                else ""
+            )
             raise DataError(
-                f"{split.where} has the class {name!r}, which the training rows have not; "
-                "add training rows of it, or remove it"
+                f"{split.where} has the class {shown(name)}, which the training rows have not; "
+                f"add training rows of it, or remove it{hint}"
             )
     return classes
 
@@ -385,7 +399,12 @@ def _duplicates(
         others = f", {leak['other_class']} of them of another class" if leak["other_class"] else ""
         text = (
             f"{leak['count']} of {len(sets['test'])} test images are, pixel by pixel, among the training images{others} "
-            f"(first: {found} is {known}); results on them are no test: remove them from one of the two"
+            f"(first: {found} is {known}); results on them are no test: "
+            + (
+                "the test split is the training rows again, so set test_split to another, or remove it and set test=0.2"
+                if leak["count"] == len(sets["test"])
+                else "remove them from one of the two"
+            )
         )
         if config.on_leak == "error":
             raise DataError(f"{text}, or set on_leak=warn")
