@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 _MOST_SHOWN = 10  # names in a list
+_QUOTE = '"'
 _LONGEST = 60  # characters of a value, which can be an image in base64
 
 
@@ -22,12 +24,22 @@ def shown(value: object, longest: int = _LONGEST) -> str:
     return cut(repr(value), longest)
 
 
+def one_form(name: str) -> str:
+    """A name in Unicode's composed form (NFC): macOS writes "é" as two characters, and others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def quoted(name: str) -> str:
-    """A name as lists of names take it (``--classes``): in double quotes if it has a comma or such quotes itself."""
-    name = name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
-    if any(character in name for character in ',"\n') or name != name.strip() or not name:
-        return '"' + name.replace('"', '""') + '"'
-    return name
+    """A name as lists of names take it (``--classes``): in double quotes if it has a comma or such quotes itself; cut short."""
+    return joined([name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."])
+
+
+def joined(names: Iterable[str]) -> str:
+    """Names as ``--classes`` takes them, whole: commas between them, and double quotes around those that have one."""
+    return ",".join(
+        f'"{name.replace(_QUOTE, 2 * _QUOTE)}"' if not name or name != name.strip() or set(name) & set(',"\n') else name
+        for name in names
+    )
 
 
 def listed(names: Iterable[str], most: int = _MOST_SHOWN) -> str:

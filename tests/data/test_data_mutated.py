@@ -1,20 +1,15 @@
 """Readers of images and labels, given what was changed at random: a right answer, or one line of our own."""
 
 import io
-import unicodedata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from snugnet.data.images import EncodedImage, decode_image, decode_images
-from snugnet.errors import DataError, SnugnetError
+from snugnet.errors import DataError
 
 mutated = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -60,8 +55,9 @@ def decodes(data: Any, value_range: tuple[float, float] | None = None) -> None:
     try:
         image = decode_image(data, 8, value_range)
     except DataError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 300
+        line = str(error)
+        assert "\n" not in line
+        assert len(line) < 300
     else:
         assert image.shape == (3, 8, 8)
         assert image.dtype == np.uint8

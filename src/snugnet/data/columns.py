@@ -1,7 +1,6 @@
 """Label columns of Arrow tables as integer codes with names."""
 
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import DataError
-from snugnet.texts import cut, listed, shown
+from snugnet.texts import cut, listed, one_form, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,11 +50,6 @@ class LabelColumn:
         position = {name: index for index, name in enumerate(names)}
         table = np.array([position.get(name, -1) for name in self.names], dtype=np.int64)
         return table[self.codes] if len(self.codes) else self.codes
-
-
-def one_form(name: str) -> str:
-    """A name in Unicode's composed form (NFC): macOS writes "é" as two characters, and others as one."""
-    return unicodedata.normalize("NFC", name)
 
 
 def merge_names(columns: Sequence[LabelColumn]) -> tuple[str, ...]:

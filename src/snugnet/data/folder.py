@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.data.columns import LabelColumn, UnlabelledError, one_form
+from snugnet.data.columns import LabelColumn, UnlabelledError
 from snugnet.data.config import DataConfig
 from snugnet.data.images import EncodedImage
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
-from snugnet.texts import listed, quoted
+from snugnet.texts import listed, one_form, quoted
 
 # Formats that Pillow hands to another program, knows by their headers alone, or that are no pictures.
 _NO_IMAGES = frozenset({"EPS", "WMF", "PDF", "MPEG", "HDF5", "GRIB", "BUFR", "IPTC"})
