@@ -1,15 +1,21 @@
 """Readers of images and labels, given what was changed at random: a right answer, or one line of our own."""
 
 import io
+import unicodedata
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from snugnet.data import DataConfig, load_data
+from snugnet.data.columns import label_column
 from snugnet.data.images import EncodedImage, decode_image, decode_images
-from snugnet.errors import DataError
+from snugnet.errors import DataError, SnugnetError
 
 mutated = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -107,3 +113,78 @@ def test_of_many_files_the_whole_ones_are_kept(files: list[tuple[bytes, list[tup
     for item in encoded:
         if decoded.kept[item.row]:
             assert (decode_image(item.data, 8) == decoded.images[item.row]).all()
+
+
+NAMES = ["cat", "dog", "caf\u00e9", "cafe\u0301", "a, b", "", "7", "-1", "x" * 400, "yes"]
+words = st.one_of(st.none(), st.sampled_from([*NAMES, "\0", " cat", "\U0001f408", "\n"]))
+numbers = st.one_of(st.none(), st.integers(-2, 4), st.integers(-(2**63), 2**64 - 1))
+text_types = st.sampled_from(
+    [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()]
+)
+other_types = st.sampled_from(
+    [pa.int8(), pa.int64(), pa.uint64(), pa.float32(), pa.bool_(), pa.null(), pa.list_(pa.string()), pa.date32()]
+)
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> pa.ChunkedArray:
+    """Chunks of text of any Arrow kind, of numbers, or of what is no label."""
+    form = draw(st.sampled_from(["text", "bytes", "numbers", "other"]))
+    kind = draw(text_types if form in ("text", "bytes") else other_types)
+    if form == "bytes":
+        kind, own = pa.binary(), st.one_of(st.none(), st.binary(max_size=3))
+    else:
+        own = words if form == "text" else numbers
+    chunks = draw(st.lists(st.lists(own, max_size=4), min_size=1, max_size=2))
+    arrays = []
+    for chunk in chunks:
+        if form == "text" and "binary" in str(kind):
+            values = pa.array([None if each is None else each.encode() for each in chunk], kind)
+        else:
+            try:
+                values = pa.array(chunk, kind)
+            except (pa.ArrowException, OverflowError, TypeError):
+                values = pa.nulls(len(chunk), kind)
+        arrays.append(values)
+    if draw(st.booleans()) and form in ("text", "bytes"):
+        size = pa.int8() if draw(st.booleans()) else pa.int32()
+        arrays = [
+            pa.DictionaryArray.from_arrays(encoded.indices.cast(size), encoded.dictionary)
+            for encoded in (array.dictionary_encode() for array in arrays)
+        ]
+    return pa.chunked_array(arrays)
+
+
+def own_name(value: Any, names: list[str] | None) -> str:
+    if names is not None and isinstance(value, int):
+        return unicodedata.normalize("NFC", names[value])
+    return unicodedata.normalize("NFC", value.decode() if isinstance(value, bytes) else str(value))
+
+
+@mutated
+@given(columns(), st.none() | st.lists(st.sampled_from(NAMES), max_size=5))
+def test_labels(values: pa.ChunkedArray, names: list[str] | None) -> None:
+    try:
+        column = label_column(values, names, "label", "file")
+    except DataError as error:
+        line = str(error)
+        assert "\n" not in line
+        assert len(line) < 300
+        return
+    assert len(set(column.names)) == len(column.names)
+    assert [column.names[code] for code in column.codes] == [own_name(value, names) for value in values.to_pylist()]
+
+
+@settings(mutated, max_examples=100)
+@given(columns(), columns(), st.sampled_from([{}, {"test": 0.5}, {"test_split": "train"}, {"on_bad_image": "skip"}]))
+def test_tables(tmp_path_factory: pytest.TempPathFactory, train: Any, test: Any, values: dict[str, Any]) -> None:
+    folder = tmp_path_factory.mktemp("tables")
+    for name, labels in (("train", train), ("test", test)):
+        table = pa.table({"image": [FILES[row % 2] for row in range(len(labels))], "label": labels})
+        pq.write_table(table, folder / f"{name}.parquet")
+    try:
+        data = load_data(DataConfig(source=str(folder), resolution=8, on_leak="error", **values), progress=False)
+    except SnugnetError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert min(data.report["rows"].values()) > 0
