@@ -36,6 +36,7 @@ from snugnet.retraining import check_output
 from snugnet.spaces import Population, get_space
 from snugnet.spaces.cells import CellSpace
 from snugnet.supernets.mixed import MixedNetwork
+from snugnet.texts import joined
 from snugnet.training.checkpoint import load_checkpoint
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
@@ -353,7 +354,7 @@ class Search:
         recipe = self.recipe.model_dump(mode="json", exclude={"search", "limits", "at_least"})
         return StoredNetwork(
             family=Origin(self.recipe.name, self.target, self.classes, self.images.mean, self.images.std),
-            group=",".join(self.classes),
+            group=joined(self.classes),
             class_indices=tuple(range(len(self.classes))),
             row=row[0],
             costs=costs,

@@ -25,6 +25,7 @@ from snugnet.pipeline import machine
 from snugnet.recipe import SPLITTING, NetworkRecipe, ScratchConfig, parse_network_recipe
 from snugnet.spaces import SearchSpace, read_architecture
 from snugnet.spaces.space import SPACES
+from snugnet.texts import listed
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
 from snugnet.training.retraining import CHECKPOINT, ClassImages, NetworkTraining
@@ -233,7 +234,7 @@ def class_images(
         if sorted(classes) != sorted(family.classes):
             strange = sorted(set(classes) ^ set(family.classes))
             raise ConfigError(
-                f"data: these are not the classes of {family.name}; in one of the two only: {', '.join(strange)}"
+                f"data: these are not the classes of {family.name}; in one of the two only: {listed(strange)}"
             )
         sets.append(images.among([classes.index(name) for name in found.classes]))
     return ClassImages(sets[0], sets[1], family.mean, family.std)

@@ -22,6 +22,16 @@ def shared_data() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The inputs beside the project that were once read wrongly; the test is skipped where they are absent."""
+    beside = Path(__file__).resolve().parents[3] / "shared"
+    path = Path(os.environ.get("SNUGNET_SHARED", beside)) / "cases"
+    if not path.is_dir():
+        pytest.skip(f"no cases at {path}; set SNUGNET_SHARED to the folder that holds cases/")
+    return path
+
+
 @pytest.fixture
 def jpeg() -> Callable[..., bytes]:
     """Encoded bytes of a noisy image of one brightness."""

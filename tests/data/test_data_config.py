@@ -31,9 +31,21 @@ def test_defaults() -> None:
         ({"ungrouped": "keep"}, "'error' or 'drop'"),
         ({"source": ""}, "source is ''"),
         ({"groups": {"a": "b"}}, "groups"),
-        ({"groups": {"a": ["b", 7]}}, "groups has the name 7; names are strings: put it in quotes"),
-        ({"groups": {"a": [False]}}, "name False; names are strings: put it in quotes"),
-        ({"groups": {None: ["b"]}}, "name None; names are strings: put it in quotes"),
+        (
+            {"groups": {"a": ["b", 7]}},
+            "groups has the name 7 as class 2 of 'a'; YAML reads numbers so, and 007 as 7; names are strings: put it in quotes",
+        ),
+        (
+            {"groups": {"a": [False]}},
+            "name False as class 1 of 'a'; YAML reads no, off and false so; names are strings: put it",
+        ),
+        ({"groups": {True: ["b"]}}, "name True as a superclass; YAML reads yes, on and true so"),
+        ({"groups": {"a": ["x" * 500, 0]}}, "name 0 as class 2 of 'a'"),
+        ({"value_range": [1, 1]}, "value_range is [1.0, 1.0]; two numbers low < high"),
+        (
+            {"groups": {None: ["b"]}},
+            "name None as a superclass; YAML reads null, ~ and nothing at all so; names are strings",
+        ),
         ({"groups": "digits", "group_column": "superclass"}, "remove one of them"),
     ],
 )

@@ -114,6 +114,7 @@ def test_small_enough_everything_is_equal(tmp_path: Path) -> None:
         for name in ("a/x", "a/y"):
             (tmp_path / split / name).mkdir(parents=True)
             pixels = np.zeros((64, 64, 3), np.uint8)
+            pixels[:32] = 200
             pixels[40, 40] = shade  # vanishes where 8 pixels become one
             Image.fromarray(pixels).save(tmp_path / split / name / "0.png")
     assert counts(load(tmp_path, resolution=64, validation=0)) == {"train": 1, "test": 1}

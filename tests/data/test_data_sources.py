@@ -137,7 +137,7 @@ def test_other_files_are_passed_over_and_noted(folder: Path) -> None:
     (folder / "train" / "animal" / "cat" / "notes.txt").write_text("x")
     (folder / "train" / ".DS_Store").write_text("x")
     assert load(folder, validation=5).report["notes"] == [
-        "1 files of train/ are no images by their suffix and were passed over"
+        "1 files of train/ are no images by their suffix and were passed over (1 .txt); most of animal/cat, 1 of 5"
     ]
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from snugnet.errors import TrainingError
+from snugnet.training.inputs import faults
 from snugnet.training.loop import (
     SCHEDULES,
     Metrics,
@@ -91,6 +92,35 @@ def test_a_loss_that_is_not_finite_stops_at_once(loss: float, step: int) -> None
     assert steps == list(range(step + 1))
     assert saved == list(range(1, step + 1))  # never after the bad step
     assert all(math.isfinite(line[2]["loss"]) for line in log.lines)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ("", "Its images are in order: lower the learning rate"),
+        ("they are black", r"Look at the images: they are black$"),
+    ],
+)
+def test_the_images_are_looked_at_before_the_learning_rate_is_blamed(found: str, says: str) -> None:
+    asked: list[int] = []
+
+    def inputs(step: int) -> str:
+        asked.append(step)
+        return found
+
+    with pytest.raises(TrainingError, match=says):
+        run([1.0, 1.0, math.nan], inputs=inputs)
+    assert asked == [2]
+
+
+def test_what_is_wrong_with_images() -> None:
+    noise = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.5, 0.5, 0.5), (0.3, 0.3, 0.3)
+    assert faults(noise, mean, std) == ""
+    black = torch.zeros_like(noise)
+    assert faults(torch.cat([black, noise[:1]]), mean, std).startswith("8 of the 9 of that step are of one colour each")
+    assert "finite numbers" in faults(noise, (math.nan,) * 3, std)
+    assert "standard deviations from the mean" in faults(noise, mean, (0.001,) * 3)
 
 
 def test_the_step_is_named_to_the_unit_whatever_the_type_of_the_loss() -> None:

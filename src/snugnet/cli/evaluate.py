@@ -10,6 +10,7 @@ import typer
 
 from snugnet.cli.common import MOST_TRIED, Json, check_folder, emit, load_family, out, read_assignments, read_names, say
 from snugnet.errors import ConfigError, DataError
+from snugnet.texts import listed
 
 if TYPE_CHECKING:
     from snugnet.data import ImageSet
@@ -171,7 +172,7 @@ def test_images(family: Family | Origin, provenance: dict[str, Any], changes: di
     if sorted(classes) != sorted(family.classes):
         strange = sorted(set(classes) ^ set(family.classes))
         raise ConfigError(
-            f"data: these are not the classes of {family.name}; in one of the two only: {', '.join(strange)}"
+            f"data: these are not the classes of {family.name}; in one of the two only: {listed(strange)}"
         )
     index = torch.tensor([family.classes.index(name) for name in classes])
     return ImageSet(images.images, index[images.labels])

@@ -24,6 +24,7 @@ from snugnet.cli.common import (
     say,
 )
 from snugnet.errors import ConfigError
+from snugnet.texts import listed
 
 if TYPE_CHECKING:
     from snugnet.family import Classifier
@@ -93,7 +94,7 @@ def show(network: Classifier) -> None:
 
     console = out()
     costs = Table(
-        "cost", title=f"{network.family.name}: {network.group}", caption=f"classes: {', '.join(network.classes)}"
+        "cost", title=f"{network.family.name}: {network.group}", caption=f"classes: {listed(network.classes, 50)}"
     )
     for header in ("of the network", "budget"):
         costs.add_column(header, justify="right")

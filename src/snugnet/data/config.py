@@ -1,14 +1,37 @@
 """What data to load and how to augment it, as checked, printable configurations. No torch in here."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from snugnet.config import Config
 from snugnet.config import read_config as read_config
+from snugnet.texts import shown
 
 Rows = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def not_a_name(groups: Mapping[Any, Any]) -> str:
+    """The first name in ``{superclass: [classes]}`` that is none but what YAML makes of one: where, and what to do; else ""."""
+    for group, classes in groups.items():
+        places = [("as a superclass", group)]
+        if isinstance(classes, list):
+            places += [(f"as class {number} of {shown(group)}", name) for number, name in enumerate(classes, 1)]
+        for place, name in places:
+            if isinstance(name, (str, list, dict)):
+                continue
+            if isinstance(name, bool):
+                reads = f"; YAML reads {'yes, on' if name else 'no, off'} and {str(name).lower()} so"
+            elif name is None:
+                reads = "; YAML reads null, ~ and nothing at all so"
+            elif isinstance(name, (int, float)):
+                reads = "; YAML reads numbers so, and 007 as 7"
+            else:
+                reads = ""
+            return f"the name {shown(name)} {place}{reads}; names are strings: put it in quotes"
+    return ""
 
 
 class DataConfig(Config):
@@ -25,6 +48,10 @@ class DataConfig(Config):
 
     resolution: Annotated[int, Field(ge=8)]
     """Images become ``resolution`` x ``resolution`` pixels: the centre square, resized."""
+
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, such as [0, 4095] for 12 bits or [0, 1] for floating-point pixels; for images of
+    every depth. Without it, 8 and 16 bits are taken as their type says, and what has no known range is refused."""
 
     image_column: str = "image"
     label_column: str = "label"
@@ -67,11 +94,15 @@ class DataConfig(Config):
     @classmethod
     def _names_are_strings(cls, values: Any) -> Any:
         groups = values.get("groups") if isinstance(values, dict) else None
-        for group, classes in groups.items() if isinstance(groups, dict) else ():
-            for name in (group, *(classes if isinstance(classes, list) else ())):
-                if not isinstance(name, str):  # YAML reads 7, no, null and 2012-01-01 as other things
-                    raise ValueError(f"groups has the name {name!r}; names are strings: put it in quotes")
+        if isinstance(groups, dict) and (problem := not_a_name(groups)):
+            raise ValueError(f"groups has {problem}")
         return values
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> "DataConfig":
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range is {list(self.value_range)}; two numbers low < high are needed")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_groups(self) -> "DataConfig":

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.data.depth import check_depths
 from snugnet.data.duplicates import report_duplicates
 from snugnet.data.groups import Groups, read_grouping, select_groups
 from snugnet.data.images import Decoded, decode_images
 from snugnet.data.opening import open_source
+from snugnet.data.pixels import check_pixels
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.splits import split_off, stratified_rows
 from snugnet.errors import ConfigError, DataError
+from snugnet.texts import listed, shown
 
 if TYPE_CHECKING:
     import torch
@@ -133,18 +136,23 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
     """
     chosen = _Chosen.by_labels(config)
     source, groups, notes, labels = chosen.source, chosen.groups, chosen.notes, chosen.labels
-    sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, progress)
+    sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, notes, progress)
+    notes += check_pixels(sets["train"].images.numpy(), config.value_range)
 
     counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
     for name, count in zip(groups.classes, counts, strict=True):
         if not count:
             raise DataError(f"class {name!r} has no training image left; raise train_rows, or mend its images")
+    if not len(sets["test"]):
+        raise DataError(
+            "no test image is left: all were skipped, or are of classes in no group; mend them, or set test_split or test=0.2"
+        )
     for name in ("validation", "test"):
         absent = len(groups.classes) - len(np.unique(sets[name].labels.numpy()))
         if absent:
             notes.append(f"{absent} of {len(groups.classes)} classes have no {name} image")
     if groups.one_class:
-        notes.append(f"groups of one class cannot be specialised to: {', '.join(groups.one_class)}")
+        notes.append(f"groups of one class cannot be specialised to: {listed(groups.one_class)}")
     mean, std = mean_std(sets["train"].images)
     report = {
         "source": config.source,
@@ -180,7 +188,9 @@ def load_split(config: DataConfig, name: str, *, progress: bool = True) -> tuple
     """
     chosen = _Chosen.by_labels(config)
     rows = {name: chosen.rows[name]}
-    sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, progress)
+    sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, chosen.notes, progress)
+    if name == "train":
+        check_pixels(sets[name].images.numpy(), config.value_range)
     return sets[name], chosen.groups.classes
 
 
@@ -209,6 +219,10 @@ class _Chosen:
         """Read the labels, and choose."""
         source = open_source(config)
         notes = list(source.notes)
+        if config.validation_split is not None and config.validation_split == config.test_split:
+            notes.append(
+                f"validation and test are the same split, {config.test_split}: what is chosen by its images is judged on them"
+            )
         classes = _classes(source, notes)
         groups, dropped = select_groups(
             _members(source, classes, config, notes), classes, drop_ungrouped=config.ungrouped == "drop"
@@ -230,9 +244,14 @@ def _classes(source: Source, notes: list[str]) -> tuple[str, ...]:
         unseen = np.flatnonzero(split.labels.recode(classes) < 0)
         if len(unseen):
             name = split.labels.names[split.labels.codes[unseen[0]]]
+            hint = (
+                ", or set test_split to one with labels, if these are none"
+                if len(unseen) == len(split.labels.codes)
+                else ""
+            )
             raise DataError(
-                f"{split.where} has the class {name!r}, which the training rows have not; "
-                "add training rows of it, or remove it"
+                f"{split.where} has the class {shown(name)}, which the training rows have not; "
+                f"add training rows of it, or remove it{hint}"
             )
     return classes
 
@@ -316,9 +335,13 @@ def _decode_splits(
     labels: dict[str, Index],
     rows: dict[str, tuple[str, Index]],
     config: DataConfig,
+    notes: list[str],
     progress: bool,
 ) -> tuple[dict[str, ImageSet], dict[str, Any], dict[str, tuple[str, Index]]]:
-    """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not."""
+    """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not.
+
+    What there is to say on the depth of the training images is added to ``notes``.
+    """
     import torch
 
     sets: dict[str, ImageSet] = {}
@@ -333,6 +356,7 @@ def _decode_splits(
             split.read(np.sort(wanted)),
             wanted,
             config.resolution,
+            value_range=config.value_range,
             skip_bad=config.on_bad_image == "skip",
             progress=f"decoding {' + '.join(names)}" if progress else None,
         )
@@ -347,6 +371,9 @@ def _decode_splits(
             of_set = labels[origin][decoded_rows[name][1]]
             sets[name] = ImageSet(torch.from_numpy(images), torch.from_numpy(of_set))
             skipped[name] = _skipped(decoded, part)
+            if name == "train" and config.value_range is None:
+                deep = [depth for place, depth in sorted(decoded.depths.items()) if part.start <= place < part.stop]
+                notes += check_depths(deep, len(sets[name]))
     return sets, skipped, decoded_rows
 
 
@@ -372,7 +399,12 @@ def _duplicates(
         others = f", {leak['other_class']} of them of another class" if leak["other_class"] else ""
         text = (
             f"{leak['count']} of {len(sets['test'])} test images are, pixel by pixel, among the training images{others} "
-            f"(first: {found} is {known}); results on them are no test: remove them from one of the two"
+            f"(first: {found} is {known}); results on them are no test: "
+            + (
+                "the test split is the training rows again, so set test_split to another, or remove it and set test=0.2"
+                if leak["count"] == len(sets["test"])
+                else "remove them from one of the two"
+            )
         )
         if config.on_leak == "error":
             raise DataError(f"{text}, or set on_leak=warn")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import DataError
+from snugnet.texts import listed, one_form, shown
 
 BUILT_IN_GROUPINGS = ("cifar-100", "imagenet-10", "imagenet-12", "car-20", "digits")
 """Groupings that ship with the package, each a file ``groupings/NAME.json``.
@@ -89,10 +90,11 @@ class Groups(Mapping[str, tuple[str, ...]]):
         Raises:
             DataError: there is no such group.
         """
+        group = one_form(group)
         if group not in self._members:
             close = difflib.get_close_matches(group, self.names, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DataError(f"no group {group!r}; {hint}groups are: {', '.join(self.names)}; use one of them")
+            raise DataError(f"no group {shown(group)}; {hint}groups are: {listed(self.names)}; use one of them")
         return np.flatnonzero(self.class_to_group == self.names.index(group))
 
     def to_dict(self) -> dict[str, list[str]]:
@@ -106,7 +108,7 @@ def select_groups(
     """Fit a grouping to the classes of the data.
 
     A listed name stands for the class of that name, else for the one class whose first synonym (the text before a
-    comma, as in ImageNet's ``"cougar, puma, ..."``) it is, capitals aside.
+    comma, as in ImageNet's ``"cougar, puma, ..."``) it is, capitals aside. Names are compared, and given, in one Unicode form (NFC).
 
     Args:
         members: superclass to classes.
@@ -119,6 +121,8 @@ def select_groups(
     Raises:
         DataError: see `Groups`.
     """
+    members = _in_one_form(members)
+    classes = [one_form(name) for name in classes]
     _check_members(members)
     resolve = _Resolver(classes)
     resolved = {group: [resolve(name) for name in of_group] for group, of_group in members.items()}
@@ -162,9 +166,18 @@ def _parse(text: str, name: str) -> dict[str, list[str]]:
     value = json.loads(text, object_pairs_hook=no_repeats)
     if not isinstance(value, dict) or not all(isinstance(of_group, list) for of_group in value.values()):
         raise DataError(f"groups file {name} is not of the form {{superclass: [class, ...]}}; rewrite it so")
-    wrong = [item for of_group in value.values() for item in of_group if not isinstance(item, str)]
+    wrong = [
+        (group, place, item)
+        for group, of_group in value.items()
+        for place, item in enumerate(of_group, 1)
+        if not isinstance(item, str)
+    ]
     if wrong:
-        raise DataError(f"groups file {name} has the class {wrong[0]!r}; class names are strings: put it in quotes")
+        group, place, item = wrong[0]
+        raise DataError(
+            f"groups file {name} has the class {shown(item)}; class names are strings: put it in quotes "
+            f"(class {place} of {shown(group)})"
+        )
     return value
 
 
@@ -179,10 +192,24 @@ def _check_members(members: Mapping[str, Sequence[str]]) -> None:
         for name in of_group:
             if name in home:
                 where = (
-                    f"twice in group {group!r}" if home[name] == group else f"in groups {home[name]!r} and {group!r}"
+                    f"twice in group {shown(group)}"
+                    if home[name] == group
+                    else f"in groups {shown(home[name])} and {shown(group)}"
                 )
-                raise DataError(f"class {name!r} is {where}; a class is in one group, once: remove it from the other")
+                raise DataError(
+                    f"class {shown(name)} is {where}; a class is in one group, once: remove it from the other"
+                )
             home[name] = group
+
+
+def _in_one_form(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The grouping with its names in one Unicode form."""
+    same: dict[str, list[str]] = {}
+    for group, of_group in members.items():
+        if one_form(group) in same:
+            raise DataError(f"group {shown(group)} stands twice, in two Unicode forms; merge or rename them")
+        same[one_form(group)] = [one_form(name) for name in of_group]
+    return same
 
 
 class _Resolver:
@@ -208,11 +235,11 @@ def _unknown_message(unknown: Sequence[str], classes: Sequence[str], group_of: M
     hints = []
     for name in unknown[:3]:
         close = difflib.get_close_matches(name, classes, 3, cutoff=0.5)
-        hints.append(f"{name!r} (group {group_of[name]!r}; close: {', '.join(map(repr, close)) or 'none'})")
+        hints.append(f"{shown(name)} (group {shown(group_of[name])}; close: {', '.join(map(shown, close)) or 'none'})")
     more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
     return f"the groups name classes that the data has not: {'; '.join(hints)}{more}; correct or remove them"
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"class {shown} is" if len(names) == 1 else f"classes {shown} are"
+    some = ", ".join(map(shown, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"class {some} is" if len(names) == 1 else f"classes {some} are"

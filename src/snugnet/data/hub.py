@@ -6,6 +6,7 @@ is in train and in test, and ``train-yard/1.jpg`` beside ``car/1.jpg`` leaves th
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from snugnet.data.folder import is_image
 from snugnet.data.images import EncodedImage
 from snugnet.data.parquet import image_value
 from snugnet.data.source import Source, SourceSplit
+from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.texts import listed
 
 
 def open_hub(name: str, config: DataConfig) -> Source:
@@ -74,7 +77,7 @@ def _check_image_folder(loaded: Mapping[str, Any], name: str) -> None:
             raise DataError(f"datasets reads splits out of names: {path} is in {where}; {advice}")
     missing = next((str(file) for file in _images_below(Path(name).absolute()) if str(file) not in homes), None)
     if missing is not None:
-        raise DataError(f"datasets reads splits out of names: {missing} is in none ({', '.join(loaded)}); {advice}")
+        raise DataError(f"datasets reads splits out of names: {missing} is in none ({listed(loaded)}); {advice}")
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -87,18 +90,20 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _open_splits(loaded: Mapping[str, Any], name: str, config: DataConfig) -> Source:
-    names = {"train": config.train_split, "test": config.test_split}
-    if config.validation_split is not None:
-        names["validation"] = config.validation_split
+    names = split_names(config, own_validation=None)
     if config.train_split not in loaded:
-        raise DataError(f"{name} has no split {config.train_split!r}; it has: {', '.join(loaded)}; set train_split")
+        raise DataError(f"{name} has no split {config.train_split!r}; it has: {listed(loaded)}; set train_split")
     notes = []
     unused = sorted(set(loaded) - set(names.values()))
     if unused:
-        notes.append(f"splits that are not used: {', '.join(unused)}")
-    splits = {
-        split: _open_split(loaded[own], f"{name}[{own}]", config) for split, own in names.items() if own in loaded
-    }
+        notes.append(f"splits that are not used: {listed(unused)}")
+    splits = {}
+    for split, own in names.items():
+        if own in loaded:
+            opener = partial(_open_split, loaded[own], f"{name}[{own}]", config)
+            opened = open_usable(split, own, opener, config, loaded, notes)
+            if opened is not None:
+                splits[split] = opened
     return Source(splits, notes=notes)
 
 
@@ -119,8 +124,7 @@ def _open_split(data: Any, where: str, config: DataConfig) -> SourceSplit:
 
     def read(rows: NDArray[np.int64]) -> Iterator[EncodedImage]:
         for row, cell in zip(rows, images.select(rows), strict=True):
-            value, path = image_value(cell[config.image_column], None)
-            stored = f" ({path})" if path else ""
+            value, stored = image_value(cell[config.image_column], None)
             yield EncodedImage(int(row), value, f"{where}, row {row}{stored}")
 
     groups = column(config.group_column) if config.group_column else None

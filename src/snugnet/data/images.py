@@ -1,17 +1,20 @@
 """From encoded images to uint8 arrays of one size.
 
-Every image becomes RGB (grey is repeated, transparency is laid over white, 16-bit is scaled to 8), is turned as its EXIF
-orientation says, cut to its centre square (the shorter side stays whole), and resized bilinearly with antialiasing.
+Every image becomes RGB (grey is repeated, transparency is laid over white, more than 8 bits are scaled as `snugnet.data.depth`
+says), is turned as its EXIF orientation says, cut to its centre square (the shorter side stays whole), and resized bilinearly
+with antialiasing.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -20,15 +23,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.data.depth import Depth, Range, scaling_table, to_8_bit
+from snugnet.data.looks import looks_like
 from snugnet.errors import DataError
+from snugnet.texts import cut, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ImageLike: TypeAlias = "bytes | str | Path | NDArray[Any] | Image"
+ImageLike: TypeAlias = "bytes | str | Path | NDArray[Any] | list[Any] | Image"
 
 _IN_FLIGHT = 256  # images in flight: bounds the memory that encoded images take
 _PROGRESS_AFTER = 2.0  # seconds
+_LONGEST_REASON = 160  # characters that are taken over from Pillow or the system, which repeat what they were given
 
 
 @dataclass(frozen=True)
@@ -48,48 +55,85 @@ class Decoded:
         images: uint8 ``(n, 3, r, r)``; the content of a skipped row is undefined.
         kept: bool ``(n,)``; False where the image could not be decoded.
         skipped: for those places, the name of the image and the reason.
+        depths: for the places of images of more than 8 bits, what their values were.
     """
 
     images: NDArray[np.uint8]
     kept: NDArray[np.bool_]
     skipped: dict[int, str]
+    depths: dict[int, Depth] = field(default_factory=dict)
 
 
-def decode_image(data: ImageLike, resolution: int) -> NDArray[np.uint8]:
+def decode_image(data: ImageLike, resolution: int, value_range: Range | None = None) -> NDArray[np.uint8]:
     """Decode one image.
 
     Args:
-        data: encoded bytes, a path, a PIL image, or an array ``(h, w)``, ``(h, w, 1 | 3 | 4)`` or ``(3, h, w)`` of
-            uint8 or uint16.
+        data: encoded bytes, a path, a PIL image, or an array or nested lists ``(h, w)``, ``(h, w, 1 | 3 | 4)`` or
+            ``(3, h, w)``: of uint8, uint16 or bool, whole numbers below 256, or any numbers with a ``value_range``.
         resolution: side of the result in pixels.
+        value_range: the values that become 0 and 255; without it, see `snugnet.data.depth`.
 
     Returns:
         uint8 ``(3, resolution, resolution)``.
 
     Raises:
-        DataError: the data is no image, is truncated, or is of a kind that has no defined 8-bit form.
+        DataError: the data is no image, is truncated or too large, or is of a kind that has no defined 8-bit form.
     """
+    with _no_warnings():
+        return _decode(data, resolution, value_range)[0]
+
+
+def _decode(data: ImageLike, resolution: int, value_range: Range | None) -> tuple[NDArray[np.uint8], Depth | None]:
     from PIL import Image, ImageOps
 
     try:
-        if isinstance(data, Image.Image):
-            image = data
-        elif isinstance(data, np.ndarray):
-            image = Image.fromarray(_to_8_bit_hwc(data))
+        depth = None
+        if isinstance(data, (np.ndarray, list)):
+            pixels, depth = _pixels(data, value_range)
+            image, raw = Image.fromarray(pixels), ""
         else:
-            image = Image.open(BytesIO(data) if isinstance(data, bytes) else data)
-        image = _to_rgb(ImageOps.exif_transpose(image))
+            image = data if isinstance(data, Image.Image) else _open(data)
+            raw = _raw_mode(image)
+        image, of_image = _to_rgb(ImageOps.exif_transpose(image), raw, None if depth else value_range)
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
         if image.size != (resolution, resolution):
             image = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), depth or of_image
     except DataError:
         raise
     except Exception as error:  # broken files make Pillow raise OSError, SyntaxError, ValueError, EOFError, ...
-        reason = "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error).split("\n")[0]
-        raise DataError(f"image cannot be decoded: {reason or type(error).__name__}; replace or remove it") from None
+        reason = _reason(error, data)
+        raise DataError(f"image cannot be decoded: {reason}") from None
+
+
+def _open(data: bytes | str | Path) -> Image:
+    from PIL import Image
+
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return Image.open(BytesIO(data))
+    if not isinstance(data, (str, Path)):
+        raise DataError(f"there is no image but {shown(data)}; images are bytes of a file, paths, or pixels")
+    return Image.open(data)
+
+
+def _reason(error: Exception, data: ImageLike) -> str:
+    """Why Pillow gave up, and what to do."""
+    kind = type(error).__name__
+    if kind == "DecompressionBombError":
+        from PIL import Image
+
+        size = re.search(r"\((\d+) pixels\)", str(error))
+        has = f"{int(size[1]) / 1e6:,.0f}" if size else "too many"
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return f"it has {has} million pixels, and at most {most:,.0f} million are read: shrink it, or cut it into tiles"
+    if isinstance(data, (bytes, str)) and (guess := looks_like(data)):
+        return f"not an image; {guess}"
+    if kind == "UnidentifiedImageError":
+        return "not an image; replace or remove it"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split("\n")[0]
+    return f"{cut(reason, _LONGEST_REASON) or kind}; replace or remove it"
 
 
 def decode_images(
@@ -97,6 +141,7 @@ def decode_images(
     rows: NDArray[np.int64],
     resolution: int,
     *,
+    value_range: Range | None = None,
     skip_bad: bool = False,
     progress: str | None = None,
 ) -> Decoded:
@@ -106,6 +151,7 @@ def decode_images(
         encoded: yields each of ``rows`` once, in any order.
         rows: which source row goes to which place of the result.
         resolution: side of the results in pixels.
+        value_range: as in `decode_image`.
         skip_bad: leave out what cannot be decoded, instead of raising.
         progress: description of the bar that a terminal shows once this takes over two seconds; None for no bar.
 
@@ -116,17 +162,21 @@ def decode_images(
     kept = np.ones(len(rows), dtype=bool)
     place = {int(row): index for index, row in enumerate(rows)}
     skipped: dict[int, str] = {}
+    depths: dict[int, Depth] = {}
 
     def work(item: EncodedImage) -> str | None:
         try:
             if item.data is None:
                 raise DataError("there is no image (the value is null); add it or remove the row")
-            images[place[item.row]] = decode_image(item.data, resolution)
+            images[place[item.row]], depth = _decode(item.data, resolution, value_range)
+            if depth is not None:
+                depths[place[item.row]] = depth
         except DataError as error:
             return f"{item.name}: {error}"
         return None
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, _progress_bar(progress, len(rows)) as advance:
+    threads = min(8, os.cpu_count() or 1)
+    with _no_warnings(), ThreadPoolExecutor(threads) as pool, _progress_bar(progress, len(rows)) as advance:
         for chunk in _chunks(encoded, _IN_FLIGHT):
             for item, problem in zip(chunk, pool.map(work, chunk), strict=True):
                 if problem is not None and not skip_bad:
@@ -135,38 +185,104 @@ def decode_images(
                     kept[place[item.row]] = False
                     skipped[place[item.row]] = problem
             advance(len(chunk))
-    return Decoded(images, kept, skipped)
+    return Decoded(images, kept, skipped, depths)
 
 
-def _to_rgb(image: Image) -> Image:
-    """RGB of any mode: transparency over white, 16-bit greys scaled to 8."""
+def _raw_mode(image: Image) -> str:
+    """How a file that is not yet read stores its pixels ("I;16S", "RGB;16B"), as Pillow's decoders call it; else ""."""
+    tile = next(iter(getattr(image, "tile", None) or ()), None)
+    arguments = tile[3] if tile is not None else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _to_rgb(image: Image, raw: str, value_range: Range | None) -> tuple[Image, Depth | None]:
+    """RGB of any mode: transparency over white, more than 8 bits scaled to 8."""
     from PIL import Image
 
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):  # "I" and "I;16...": Pillow's own conversion clips at 255 instead of scaling
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(_to_8_bit_hwc(np.clip(values, 0, 65535).astype(np.uint16)))
-    if image.mode == "F":
-        raise DataError("image cannot be decoded: it has floating-point pixels, whose range is unknown; save 8-bit")
+    depth = None
+    if image.mode == "RGB" and "transparency" not in image.info and value_range is None:
+        return image, None
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion clips at 255 instead of scaling
+        values, kind, full = np.asarray(image), "16-bit", 65535
+        if image.mode == "F":
+            kind, full = "floating-point", 0
+        elif image.mode == "I":
+            known = image.format == "PPM"  # whose values Pillow has scaled
+            kind = "16-bit" if known else "32-bit or signed"
+        elif raw.startswith("I;12"):
+            kind, full = "12-bit", 4095
+        pixels, depth = to_8_bit(values, kind, full, value_range)
+        image = Image.fromarray(pixels)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    if value_range is not None and depth is None:
+        # of colours of 16 bits Pillow reads the upper eight
+        image = image.point(scaling_table(value_range, 65535 if ";16" in raw else 255) * 3)
+    return image, depth
 
 
-def _to_8_bit_hwc(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise DataError(f"image array has type {array.dtype}; uint8 and uint16 are allowed: convert it")
+def _pixels(data: NDArray[Any] | list[Any], value_range: Range | None) -> tuple[NDArray[np.uint8], Depth | None]:
+    """An array or nested lists as uint8 ``(h, w)`` or ``(h, w, 3 | 4)``."""
+    array, depth = (_array(data) if isinstance(data, list) else data), None
+    kind = array.dtype.kind
+    if kind not in "biuf":
+        raise DataError(f"image array has type {array.dtype}; numbers are allowed: convert it")
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] == 3:
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         raise DataError(f"image array has shape {array.shape}; (h, w), (h, w, 1 | 3 | 4) and (3, h, w) are allowed")
-    return np.ascontiguousarray(array)
+    if kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif isinstance(data, list) and kind in "iu" and value_range is None and array.min() >= 0 and array.max() < 256:
+        # Pixels as nested lists carry no type of their own, so 8 bits is the only reading that is not a guess.
+        array = array.astype(np.uint8)
+    elif array.dtype == np.uint16:
+        array, depth = to_8_bit(array, "16-bit", 65535, value_range)
+    elif array.dtype != np.uint8:
+        array, depth = to_8_bit(array, f"type {array.dtype}", 0, value_range)
+    return np.ascontiguousarray(array), depth
+
+
+def _array(rows: list[Any]) -> NDArray[Any]:
+    """Nested lists as an array; a row that is shorter or longer than the first is named."""
+    try:
+        array = np.asarray(rows)
+    except (ValueError, OverflowError, TypeError):
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind in "biuf":
+        return array
+    raise DataError(
+        f"its pixels are no even rows of numbers: {_uneven(rows) or 'a value is no number'}; mend or remove it"
+    )
+
+
+def _uneven(rows: list[Any], where: str = "") -> str:
+    """The first place where nested lists differ in length; "" if there is none."""
+    if not any(isinstance(row, list) for row in rows):
+        return ""
+    lengths = [len(row) if isinstance(row, list) else None for row in rows]
+    odd = next((index for index, length in enumerate(lengths) if length != lengths[0]), None)
+    if odd is not None:
+        first, other = ("no list" if each is None else f"{each} values" for each in (lengths[0], lengths[odd]))
+        return f"row {where}{odd} has {other}, row {where}0 has {first}"
+    found = (_uneven(row, f"{where}{index}, ") for index, row in enumerate(rows))
+    return next((text for text in found if text), "")
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep what Pillow says about large images and odd metadata off the terminal: what matters is an error of ours."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
 
 
 def _chunks(items: Iterable[EncodedImage], size: int) -> Iterator[list[EncodedImage]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,12 @@ from numpy.typing import NDArray
 
 from snugnet.data.columns import LabelColumn, check_columns, class_label_names, label_column, merge_names
 from snugnet.data.config import DataConfig
-from snugnet.data.images import EncodedImage, ImageLike
+from snugnet.data.images import EncodedImage
+from snugnet.data.looks import looks_like
 from snugnet.data.source import Source, SourceSplit
+from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.texts import cut, listed
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -31,22 +36,24 @@ def open_parquet_folder(path: Path, config: DataConfig) -> Source:
     Raises:
         DataError: no training file, a shard that is missing, or a file that cannot be used.
     """
-    validation = config.validation_split or "validation"
-    names = {"train": config.train_split, "validation": validation, "test": config.test_split}
-    if config.validation_split is None and validation in (config.train_split, config.test_split):
-        del names["validation"]
     splits = {}
-    unused = {file for folder in (path, path / "data") for file in folder.glob("*.parquet")}
-    for split, name in names.items():
+    notes: list[str] = []
+    have = {file: _split_of(file) for folder in (path, path / "data") for file in sorted(folder.glob("*.parquet"))}
+    unused = set(have)
+    for split, name in split_names(config).items():
         files = [file for folder in (path, path / "data") for file in _shards(folder, name)]
         if files:
             _check_shards(files)
-            splits[split] = open_split(files, config)
+            others = list(dict.fromkeys(have.values()))
+            opened = open_usable(split, name, partial(open_split, files, config), config, others, notes)
+            if opened is not None:
+                splits[split] = opened
             unused -= set(files)
     if "train" not in splits:
-        have = ", ".join(sorted(file.name for file in path.glob("**/*.parquet"))[:8])
-        raise DataError(f"folder {path} has no {config.train_split}.parquet; it has: {have}; set train_split")
-    notes = [f"parquet files that are not used: {', '.join(sorted(file.name for file in unused))}"] if unused else []
+        found = listed(sorted(file.name for file in path.glob("**/*.parquet")), 8)
+        raise DataError(f"folder {path} has no {config.train_split}.parquet; it has: {found}; set train_split")
+    if unused:
+        notes.append(f"parquet files that are not used: {listed(sorted(file.name for file in unused))}")
     return Source(splits, notes=notes)
 
 
@@ -60,7 +67,8 @@ def open_parquet_files(pattern: str, config: DataConfig) -> Source:
     files = [Path(expanded)] if Path(expanded).is_file() else [Path(name) for name in sorted(glob.glob(expanded))]
     if not files:
         raise DataError(f"no file matches {pattern!r}; give the path of a parquet file, or a glob of several")
-    return Source({"train": open_split(files, config)})
+    opened = open_usable("train", config.train_split, lambda: open_split(files, config), config, (), [])
+    return Source({"train": opened} if opened else {})
 
 
 def open_split(files: Sequence[Path], config: DataConfig) -> SourceSplit:
@@ -86,19 +94,20 @@ def open_split(files: Sequence[Path], config: DataConfig) -> SourceSplit:
     return SourceSplit(where, column(config.label_column), groups, read)
 
 
-def image_value(value: Any, folder: Path | None) -> tuple[ImageLike | None, str]:
-    """What to decode and the stored path (or ""), from a cell: {bytes, path}, bytes, a path, or nested lists."""
+def image_value(value: Any, folder: Path | None) -> tuple[Any, str]:
+    """What to decode and the stored path as a message shows it (or ""), from a cell: {bytes, path}, bytes, a path, or nested lists."""
     if isinstance(value, dict):
         path = value.get("path") or ""
         if value.get("bytes") is not None:
-            return value["bytes"], path
+            return value["bytes"], f" ({cut(str(path))})" if path else ""
+        if not path and any(each is not None for each in value.values()):
+            return value, ""  # fields of other names: an error that shows them
         value = path or None
     if isinstance(value, str):
-        return (folder / value if folder is not None else Path(value)), value
-    if isinstance(value, list):
-        # Pixels as nested lists carry no type of their own, so 8 bits is the only reading that is not a guess.
-        array = np.asarray(value)
-        return (array.astype(np.uint8) if array.dtype.kind == "i" and array.max(initial=0) < 256 else array), ""
+        stored = f" ({cut(value)})"
+        if looks_like(value) and not (folder and os.path.isfile(folder / value)):
+            return value, stored
+        return (folder / value if folder is not None else Path(value)), stored
     return value, ""
 
 
@@ -116,9 +125,9 @@ def _read_images(file: Path, rows: NDArray[np.int64], column: str) -> Iterator[E
                 continue
             for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=[column]):
                 here = rows[(rows >= start) & (rows < start + batch.num_rows)]
-                for row, value in zip(here, batch.column(0).take(pa.array(here - start)).to_pylist(), strict=True):
-                    data, path = image_value(value, file.parent)
-                    stored = f" ({path})" if path else ""
+                values = batch.column(0)  # one by one: Arrow cannot take rows of views
+                for row in here:
+                    data, stored = image_value(values[int(row) - start].as_py(), file.parent)
                     yield EncodedImage(int(row), data, f"{file}, row {row}{stored}")
                 start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -149,6 +158,11 @@ def _open(file: Path, wanted: Sequence[str]) -> pq.ParquetFile:
 
 def _shards(folder: Path, name: str) -> list[Path]:
     return sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*.parquet")])
+
+
+def _split_of(file: Path) -> str:
+    """The name of the split that a file belongs to by its own: ``train`` of ``train-00000-of-00002.parquet``."""
+    return re.sub(r"-\d+-of-\d+$", "", file.stem)
 
 
 def _check_shards(files: Sequence[Path]) -> None:

@@ -35,6 +35,7 @@ from snugnet.training.checkpoint import (
     save_checkpoint,
     split_prefix,
 )
+from snugnet.training.inputs import faults
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.optimizer import make_optimizer
 
@@ -210,6 +211,7 @@ class CellSearch:
                 log_every=self.config.log_every,
                 checkpoint_seconds=self.config.checkpoint_seconds,
                 progress=self.progress,
+                inputs=lambda step: faults(self._train.batch(step)[0], self.images.mean, self.images.std),
             )
         scores = np.array(self.history[-1]["scores"])
         return Found(scores, tuple(self.history), time.monotonic() - since, self._ended)

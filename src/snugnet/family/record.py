@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import SearchSpace
 from snugnet.supernets import Supernet
+from snugnet.texts import listed, one_form, quoted, shown
 from snugnet.training.calibration import calibrate, network_batches
 
 CALIBRATION_BATCH = 64
@@ -80,23 +82,35 @@ class FamilyRecord:
             FamilyError: the group or a class is unknown, named twice, or fewer than two classes are left.
         """
         if isinstance(group, str):
-            if group not in self.groups:
+            found = next((name for name in (group, one_form(group)) if name in self.groups), None)
+            if found is None:
                 raise FamilyError(
-                    f"{self.name} has no group {group!r}; groups: {', '.join(self.groups)} (or give a list of classes)"
+                    f"{self.name} has no group {shown(group)}; groups: {listed(self.groups)} (or give a list of classes)"
                 )
-            names: Sequence[str] = self.groups[group]
+            names: Sequence[str] = self.groups[found]
         elif isinstance(group, (list, tuple)) and all(isinstance(name, str) for name in group):
-            names = group
+            names = [name if name in self._class_index else one_form(name) for name in group]
         else:
-            raise FamilyError(f"a group is the name of a superclass or a list of class names, got {group!r}")
+            raise FamilyError(f"a group is the name of a superclass or a list of class names, got {shown(group)}")
         unknown = [name for name in names if name not in self._class_index]
         if unknown:
-            raise FamilyError(f"{self.name} has no class {unknown[0]!r}; classes: {', '.join(self.classes)}")
+            raise FamilyError(
+                f"{self.name} has no class {shown(unknown[0])}{self._meant(unknown[0])}; classes: {listed(self.classes)}"
+            )
         if len(set(names)) != len(names):
-            raise FamilyError(f"a class is named twice: {', '.join(names)}")
+            raise FamilyError(f"a class is named twice: {listed(names)}")
         if len(names) < 2:
-            raise FamilyError(f"a network tells at least two classes apart, got {', '.join(names) or 'none'}")
+            raise FamilyError(f"a network tells at least two classes apart, got {listed(names) or 'none'}")
         return tuple(self._class_index[name] for name in names)
+
+    def _meant(self, name: str) -> str:
+        """A class with a comma in it of which ``name`` is a part, or one that is written nearly so, as a question."""
+        part = name.strip().casefold()
+        of = [known for known in self.classes if part in (each.strip().casefold() for each in known.split(","))]
+        if of:
+            return f" (did you mean {quoted(of[0])}, in double quotes for its comma?)"
+        close = difflib.get_close_matches(name, self.classes, 1)
+        return f" (did you mean {quoted(close[0])}?)" if close else ""
 
     @cached_property
     def _class_index(self) -> dict[str, int]:

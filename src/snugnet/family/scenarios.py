@@ -14,6 +14,7 @@ from snugnet.costs import decode, exact_amount, parse_budget, resolve_budget
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family.record import FamilyRecord, Group
 from snugnet.generator.conditions import Batch
+from snugnet.texts import joined
 
 Scenario = tuple[Group, Mapping[str, float | str]]
 """A group, and a budget for each cost that is bounded: an amount, or a share of the group's own range such as ``"40%"``."""
@@ -67,7 +68,7 @@ class Asked:
             place = places.get(key)
             if place is None:
                 indices.append(family.class_indices(of))
-                texts.append(of if isinstance(of, str) else ",".join(of))
+                texts.append(of if isinstance(of, str) else joined(of))
                 place = places[key] = len(indices) - 1
             group[i] = place
             for name, value in budgets.items():

@@ -27,6 +27,7 @@ from snugnet.search.method import Method, make_method
 from snugnet.search.problem import Problem
 from snugnet.search.result import SearchResult
 from snugnet.spaces import Population
+from snugnet.texts import joined
 from snugnet.training.memory import keep_freed_memory
 
 EVALUATED = "evaluated.csv"
@@ -80,7 +81,7 @@ class FamilySearch:
             family.supernet.eval(), family.calibration_batches, family.validation, indices, family.mean, family.std
         )
         keep_freed_memory()
-        columns = tuple(each if isinstance(each, str) else ",".join(each) for each in wanted)
+        columns = tuple(each if isinstance(each, str) else joined(each) for each in wanted)
         proposer = GeneratorProposer(family, group)
         return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer))  # type: ignore[arg-type]
 
@@ -216,7 +217,7 @@ class Searched:
         search = self.search
         if search.group is None:
             raise SearchError("a search for all superclasses has no single network; search for one group to export it")
-        group = search.group if isinstance(search.group, str) else ",".join(search.group)
+        group = search.group if isinstance(search.group, str) else joined(search.group)
         indices = search.family.class_indices(search.group)
         costs = self.winners()[winner]["costs"]
         return Specialized(search.family, group, indices, self.rows[winner], costs, dict(search.problem.limits))

@@ -30,6 +30,7 @@ from snugnet.training.checkpoint import (
     split_prefix,
 )
 from snugnet.training.dropout import cross_entropy
+from snugnet.training.inputs import faults
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.supernet import made_with
 
@@ -130,6 +131,7 @@ class GeneratorTraining:
                 log_every=self.recipe.training.log_every,
                 checkpoint_seconds=self.recipe.training.checkpoint_seconds,
                 progress=self.progress,
+                inputs=lambda step: faults(self.images[:512], self.data.mean, self.data.std),
             )
         finally:
             for parameter, needed in zip(self.supernet.parameters(), frozen, strict=True):

@@ -177,6 +177,7 @@ def run_phase(
     log_every: int,
     checkpoint_seconds: float,
     progress: bool = True,
+    inputs: Callable[[int], str] | None = None,
 ) -> None:
     """Run steps ``start`` to ``total`` of one phase.
 
@@ -192,6 +193,8 @@ def run_phase(
         log_every: steps between two lines.
         checkpoint_seconds: time between two checkpoints; one is also written at the end.
         progress: whether to show a bar.
+        inputs: what is wrong with the images of a step, in words, or "" (see :func:`snugnet.training.inputs.faults`); asked when the
+            loss is not finite, before the learning rate is blamed.
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint is as it was.
@@ -214,9 +217,15 @@ def run_phase(
             stopped = stop.asked  # asked once: what comes later stops the next step
             due = last or stopped or time.monotonic() - saved > checkpoint_seconds
             if (logged or due or loss.device.type == "cpu") and bad.item() >= 0:
+                found = inputs(int(bad.item())) if inputs is not None else ""
+                advice = (
+                    f"Look at the images: {found}"
+                    if found
+                    else f"{'Its images are in order: lower' if inputs is not None else 'Lower'} the learning rate and start "
+                    "anew with --fresh"
+                )
                 raise TrainingError(
-                    f"{name}: the loss is not finite at step {bad.item()}; the last checkpoint is as it was. Lower the "
-                    "learning rate and start anew with --fresh"
+                    f"{name}: the loss is not finite at step {bad.item()}; the last checkpoint is as it was. {advice}"
                 )
             if logged:
                 values = {key: float(value) for key, value in metrics.items()}

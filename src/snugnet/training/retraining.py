@@ -27,6 +27,7 @@ from snugnet.training.checkpoint import (
     split_prefix,
 )
 from snugnet.training.dropout import cross_entropy, distillation_loss
+from snugnet.training.inputs import faults
 from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
 from snugnet.training.optimizer import make_optimizer
 
@@ -178,6 +179,7 @@ class NetworkTraining:
             log_every=config.log_every,
             checkpoint_seconds=config.checkpoint_seconds,
             progress=self.progress,
+            inputs=lambda step: faults(self.batches.batch(step)[0], self.images.mean, self.images.std),
         )
         return self.network.eval().requires_grad_(False)
 

@@ -38,6 +38,7 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
+from snugnet.training.inputs import faults
 from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
 from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, Uniform, make_policy
@@ -204,6 +205,7 @@ class SupernetTraining:
             log_every=config.log_every,
             checkpoint_seconds=config.checkpoint_seconds,
             progress=self.progress,
+            inputs=lambda step: faults(self.batches.batch(before + step)[0], self.data.mean, self.data.std),
         )
 
     def _taught(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
