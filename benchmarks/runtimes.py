@@ -57,7 +57,7 @@ INSTALLS: dict[str, list[str]] = {
 }
 """What each environment holds; onnxruntime 1.16.3 is of November 2023."""
 SLOW = ("tvm", "litert")
-"""Compilers, half a minute a file: of each space they get one file, of each kind of numbers."""
+"""Compilers, half a minute a file: of each space they get one file, in float32."""
 INSTALL_SECONDS, FILE_SECONDS = 180, 120
 KINDS = ("float32", "float16", "int8")
 
@@ -81,8 +81,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "spos-shufflenet-v2": {"stem_stride": 1, "channels": (20, 32, 48, 64), "blocks": (1, 2, 1, 1), "last": 96},
 }
 """Options that make a space's networks small; one that is not named is tried as it is."""
-SIZES = (16, 19)
-"""Of images: halved again and again, they are odd at different depths."""
+SIZES = (16, 19, 22)
+SEED = 16
+"""Of images: halved again and again, they are odd at different depths. Networks are trained at the first one."""
 
 
 def make_space(name: str, size: int) -> Any:
@@ -117,8 +118,8 @@ def networks(family: Path) -> Iterator[tuple[str, Network, GroupedImages, tuple[
         data = load_data(DataConfig(source="digits", groups="digits", resolution=size, validation=0.15), progress=False)
         for name in list_spaces():
             space = make_space(name, size)
-            arch = space.sample(1, np.random.default_rng(size)) if size != SIZES[-1] else space.largest
-            kept = FILES / f"{name}-{size}.pt"
+            arch = space.sample(1, np.random.default_rng(SEED))
+            kept = FILES / f"{name}.pt"
             if kept.is_file():
                 network = build(space.blueprint(arch), torch.load(kept)).eval().requires_grad_(False)
             else:
@@ -302,7 +303,7 @@ def main() -> None:
     for runtime in asked.only.split(","):
         files = [name for name, about in made.items() if about["status"] == "written"]
         if runtime in SLOW:
-            files = [name for name in files if f"-{SIZES[1]}." in name]
+            files = [name for name in files if name.endswith(f"-{SIZES[1]}.float32")]
         if problem := install(runtime):
             report["runtimes"][runtime] = problem
             continue

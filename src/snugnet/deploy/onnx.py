@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from snugnet.deploy.packing import packed
+from snugnet.deploy.traps import check_graph
 from snugnet.errors import ConfigError
 from snugnet.nn.network import module_name
 from snugnet.nn.quantise import activation_scale, weight_codes
@@ -315,6 +316,7 @@ def onnx_model(
 
     Raises:
         ConfigError: the opset is another one.
+        ExportError: the graph holds something that runtimes are known to get wrong (:mod:`snugnet.deploy.traps`).
     """
     if opset not in IR_VERSIONS:
         raise ConfigError(f"ONNX files are written with opset {' or '.join(map(str, IR_VERSIONS))}, got {opset!r}")
@@ -334,4 +336,5 @@ def onnx_model(
     )
     helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model)
+    check_graph(model)
     return model
