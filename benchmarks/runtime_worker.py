@@ -105,7 +105,9 @@ def litert(path: Path, images: np.ndarray) -> Run:
 
     folder = Path(tempfile.mkdtemp())
     command = [Path(sys.executable).parent / "onnx2tf", "-i", path, "-o", folder, "-b", str(len(images)), "-n"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    )
     made = sorted(folder.glob("*float32.tflite"))
     if not made:
         raise RuntimeError("onnx2tf: " + (done.stdout + done.stderr).strip()[-200:])
@@ -159,7 +161,9 @@ def main(name: str, folder: Path) -> None:
         for batch, count in BATCHES.items():
             say(out, file=file, batch=batch, status="begun")
             try:
-                np.save(folder / f"{file}.{name}.{batch}.npy", logits(load, folder / f"{file}.onnx", images[:count], batch))
+                np.save(
+                    folder / f"{file}.{name}.{batch}.npy", logits(load, folder / f"{file}.onnx", images[:count], batch)
+                )
                 status = "ran"
             except Exception as error:
                 words = " ".join(str(error).split())

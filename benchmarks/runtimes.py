@@ -77,7 +77,12 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "nas-bench-201": {"channels": 8, "cells": 1},
     "ofa-mobilenet-v3": {"width_mult": 0.35, "stem_stride": 1, "stage_strides": (2, 2, 1, 1, 1), "depths": (1, 2)},
-    "resnet-mixed-precision": {"widths": (16, 16, 24, 32), "stem_kernel": 3, "stem_stride": 1, "stage_strides": (1, 2, 2, 1)},
+    "resnet-mixed-precision": {
+        "widths": (16, 16, 24, 32),
+        "stem_kernel": 3,
+        "stem_stride": 1,
+        "stage_strides": (1, 2, 2, 1),
+    },
     "spos-shufflenet-v2": {"stem_stride": 1, "channels": (20, 32, 48, 64), "blocks": (1, 2, 1, 1), "last": 96},
 }
 """Options that make a space's networks small; one that is not named is tried as it is."""
@@ -189,7 +194,12 @@ def make_files(family: Path) -> dict[str, dict[str, Any]]:
             about = {"name": name, "kind": kind, "inputs": f"{name}.in.npy", "status": status}
             (FILES / f"{name}.{kind}.json").write_text(json.dumps(about))
             made[f"{name}.{kind}"] = {**about, "logits": logits, "labels": test.labels.numpy()}
-        print(time.strftime("%H:%M:%S"), name, f"{100 * (logits.argmax(1) == test.labels.numpy()).mean():.1f}%", flush=True)
+        print(
+            time.strftime("%H:%M:%S"),
+            name,
+            f"{100 * (logits.argmax(1) == test.labels.numpy()).mean():.1f}%",
+            flush=True,
+        )
     return made
 
 
@@ -202,7 +212,9 @@ def install(name: str) -> str:
     venv.create(folder, with_pip=True)
     command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
-        subprocess.run([*command, "numpy", *INSTALLS[name]], capture_output=True, text=True, check=True, timeout=INSTALL_SECONDS)
+        subprocess.run(
+            [*command, "numpy", *INSTALLS[name]], capture_output=True, text=True, check=True, timeout=INSTALL_SECONDS
+        )
     except subprocess.TimeoutExpired:
         return f"not installed in {INSTALL_SECONDS} s"
     except subprocess.CalledProcessError as error:
@@ -283,7 +295,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         lost = max((row["torch_top1"] - row["top1"] for row in ran if row["batch"] > 1), default=float("nan"))
         failed = [sum(row["outcome"].startswith(words) for row in own) for words in (("refused",), ("crashed", "hung"))]
         where = f"{worst['difference']:.0e} ({worst['file']})" if worst else "-"
-        lines.append(f"| {runtime} | {numbers} | {len(ran)} of {len(own)} | {failed[0]} | {failed[1]} | {where} | {lost:.1f} |")
+        lines.append(
+            f"| {runtime} | {numbers} | {len(ran)} of {len(own)} | {failed[0]} | {failed[1]} | {where} | {lost:.1f} |"
+        )
     return "\n".join(lines)
 
 
@@ -296,7 +310,12 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    report: dict[str, Any] = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "seed": 0, "runtimes": {}}
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "command": " ".join(["python", *sys.argv]),
+        "seed": 0,
+        "runtimes": {},
+    }
     made = make_files(asked.family)
     report["files"] = {name: about["status"] for name, about in made.items()}
     rows = []

@@ -90,7 +90,9 @@ def _pad(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], arrays: Array
 
 
 def _later(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], arrays: Arrays) -> str:
-    return "OpenCV 4 and 5 do not take sizes that are only known when it runs; write constants, and add them to something"
+    return (
+        "OpenCV 4 and 5 do not take sizes that are only known when it runs; write constants, and add them to something"
+    )
 
 
 Check = Callable[[onnx.NodeProto, Mapping[str, onnx.NodeProto], Arrays], str]
