@@ -6,7 +6,8 @@ its own, so that one that does not install, or crashes, is written down as such 
 Files are of every registered space at two sizes of image, each trained for a few seconds on the digits and judged on their test images,
 and the networks of a family (default runs/digits, made by `make quickstart`). Each is tried as float32, as float16
 (`onnxruntime.transformers.float16`, inputs and outputs float32) and as static int8 (`onnxruntime.quantization`, calibrated on
-training images), in batches of 1 and of 4. Writes docs/results/runtimes.json.
+training images), in batches of
+1 and of 4. Writes docs/results/runtimes.json.
 """
 
 from __future__ import annotations
@@ -282,22 +283,26 @@ def compared(runtime: str, made: dict[str, dict[str, Any]], status: dict[str, st
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each runtime and kind of numbers."""
+def table(report: dict[str, Any]) -> str:
+    """Markdown: a line for each runtime and kind of numbers; networks with layers at a few bits apart."""
+    few = {file.partition(".")[0] for file, status in report["files"].items() if status.endswith("a few bits already")}
+    rows = [row | ({"numbers": "few bits"} if row["file"] in few else {}) for row in report["rows"]]
     lines = [
-        "| runtime | numbers | right | refused | crashed or hung | largest difference (where) | top-1 lost at most, points |",
+        "| runtime | numbers | ran | refused | crashed or hung | largest difference (where) | top-1 lost at most, points |",
         "| --- | --- | --: | --: | --: | --: | --: |",
     ]
     for runtime, numbers in dict.fromkeys((row["runtime"], row["numbers"]) for row in rows):
         own = [row for row in rows if (row["runtime"], row["numbers"]) == (runtime, numbers)]
         ran = [row for row in own if "difference" in row]
         worst = max(ran, key=lambda row: row["difference"], default=None)
-        lost = max((row["torch_top1"] - row["top1"] for row in ran if row["batch"] > 1), default=float("nan"))
+        lost = max((row["torch_top1"] - row["top1"] for row in ran if row["batch"] > 1), default=None)
         failed = [sum(row["outcome"].startswith(words) for row in own) for words in (("refused",), ("crashed", "hung"))]
-        where = f"{worst['difference']:.0e} ({worst['file']})" if worst else "-"
-        lines.append(
-            f"| {runtime} | {numbers} | {len(ran)} of {len(own)} | {failed[0]} | {failed[1]} | {where} | {lost:.1f} |"
-        )
+        cells = [runtime, numbers, f"{len(ran)} of {len(own)}", *map(str, failed)]
+        cells += [
+            f"{worst['difference']:.0e} ({worst['file']})" if worst else "-",
+            "-" if lost is None else f"{lost:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -333,7 +338,7 @@ def main() -> None:
         report["rows"], report["machine_after"] = rows, machine()
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(rows))
+    print(table(report))
 
 
 if __name__ == "__main__":
