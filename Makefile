@@ -1,5 +1,6 @@
 # make quickstart   environment, then the whole way on handwritten digits
 # make test         environment, then the whole test suite
+# make test-runtimes  exported files in the runtimes that people have (each in an environment below build/; about half an hour)
 # make lint         ruff and mypy
 # make clean        throw the environment and caches away (runs/ stays)
 #
@@ -15,7 +16,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test test-runtimes lint clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -26,6 +27,9 @@ quickstart: $(USER_STAMP)
 # Each worker has one torch thread: two workers with two threads each get in one another's way.
 test: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+test-runtimes: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/runtimes.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from snugnet.deploy.packing import packed
+from snugnet.deploy.traps import check_graph
 from snugnet.errors import ConfigError
 from snugnet.nn.network import module_name
 from snugnet.nn.quantise import activation_scale, weight_codes
@@ -191,8 +192,7 @@ class _Graph:
             case "relu":
                 self.node("Relu", f"{name}.relu")
             case "relu6":
-                limits = (self.weight(f"{name}.relu6.{value}", np.array(value, np.float32)) for value in (0, 6))
-                self.node("Clip", f"{name}.relu6", *limits)
+                self._clip(f"{name}.relu6", 6)
             case "h_swish":
                 self.node("HardSwish", f"{name}.h_swish")
             case "swish":
@@ -201,18 +201,24 @@ class _Graph:
                 self.node("Mul", f"{name}.swish", entry)
 
     def _se(self, layer: Layer, name: str) -> None:
+        """The gate is a Clip behind a convolution that scales and shifts: OpenCV takes HardSigmoid, then Mul, for HardSwish."""
         entry = self.at
         self.node("GlobalAveragePool", f"{name}.pool")
-        steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
-            ("reduce", "Relu", {}),
-            ("expand", "HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
-        )
-        for step, op, attributes in steps:
-            weight = self.weight(f"{name}.{step}.weight", self.state[f"{name}.{step}.weight"])
-            bias = self.weight(f"{name}.{step}.bias", self.state[f"{name}.{step}.bias"])
-            self.node("Conv", f"{name}.{step}", weight, bias, kernel_shape=[1, 1])
-            self.node(op, f"{name}.{step}.{op}", **attributes)
+        for step in ("reduce", "expand"):
+            weight, bias = (self.state[f"{name}.{step}.{key}"] for key in ("weight", "bias"))
+            if step == "expand":
+                weight, bias = _of_a_hard_sigmoid(weight, 0), _of_a_hard_sigmoid(bias, 0.5)
+            inputs = self.weight(f"{name}.{step}.weight", weight), self.weight(f"{name}.{step}.bias", bias)
+            self.node("Conv", f"{name}.{step}", *inputs, kernel_shape=[1, 1])
+            if step == "reduce":
+                self.node("Relu", f"{name}.{step}.relu")
+            else:
+                self._clip(f"{name}.{step}.gate", 1)
         self.node("Mul", f"{name}.scale", entry)
+
+    def _clip(self, name: str, highest: int) -> None:
+        limits = (self.weight(f"{name}.{value}", np.array(value, np.float32)) for value in (0, highest))
+        self.node("Clip", name, *limits)
 
     def _max_pool(self, layer: Layer, name: str) -> None:
         self.node(
@@ -224,13 +230,18 @@ class _Graph:
         )
 
     def _avg_pool(self, layer: Layer, name: str) -> None:
+        """Zeros that count are a Pad of their own: OpenCV 4 leaves out what a pool pads, whatever ``count_include_pad`` says."""
+        zeros = layer.padding if layer.kernel % 2 == 0 else 0
+        if zeros:  # in front, and behind as far as the last window reaches
+            reach = (layer.out_resolution - 1) * layer.stride + layer.kernel
+            behind = max(0, reach - zeros - layer.resolution)
+            self.node("Pad", f"{name}.pad", self.integers(f"{name}.pads", [0, 0, zeros, zeros, 0, 0, behind, behind]))
         self.node(
             "AveragePool",
             name,
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
-            count_include_pad=1 - layer.kernel % 2,
+            pads=[0 if zeros else layer.padding] * 4,
         )
 
     def _pool(self, layer: Layer, name: str) -> None:
@@ -240,14 +251,18 @@ class _Graph:
         """Nothing to write."""
 
     def _zero(self, layer: Layer, name: str) -> None:
-        """Zeros for as many images as there are."""
-        self.node("Shape", f"{name}.images", end=1)
-        size = self.integers(f"{name}.size", [layer.out_channels, *[layer.out_resolution] * 2])
-        self.node("Concat", f"{name}.shape", size, axis=0)
-        self.node("ConstantOfShape", name)
+        """Zeros for as many images as there are: one number of each times 0, plus zeros. Few runtimes take a ConstantOfShape of a size that is not known."""
+        ends = (self.integers(f"{name}.{end}", [value] * 3) for end, value in (("first", 0), ("last", 1)))
+        self.node("Slice", f"{name}.pixel", *ends, self.integers(f"{name}.axes", [1, 2, 3]))
+        self.node("Mul", f"{name}.nothing", self.weight(f"{name}.factor", np.zeros((), np.float32)))
+        zeros = np.zeros((1, layer.out_channels, *[layer.out_resolution] * 2), np.float32)
+        self.node("Add", name, self.weight(f"{name}.zeros", zeros))
 
     def _shift(self, layer: Layer, name: str) -> None:
-        self.node("Pad", name, self.integers(f"{name}.pads", [0, 0, -1, -1, 0, 0, 1, 1]))
+        """Pad, then cut off: a Pad by less than nothing is not taken everywhere, and of one pixel nothing would be left between."""
+        self.node("Pad", f"{name}.pad", self.integers(f"{name}.pads", [0, 0, 0, 0, 0, 0, 1, 1]))
+        ends = (self.integers(f"{name}.first", [1, 1]), self.integers(f"{name}.last", [layer.resolution + 1] * 2))
+        self.node("Slice", name, *ends, self.integers(f"{name}.axes", [2, 3]))
 
     def _flatten(self, layer: Layer, name: str) -> None:
         self.node("Flatten", name, axis=1)
@@ -258,6 +273,11 @@ class _Graph:
             for key in ("weight", "bias")[: 1 + layer.bias]
         ]
         self.node("Gemm", name, *inputs, transB=1)
+
+
+def _of_a_hard_sigmoid(array: Array, shift: float) -> Array:
+    """A sixth and a half of it, as in relu6(x + 3) / 6, before it is clipped to [0, 1] (in float64, then rounded once)."""
+    return (array.astype(np.float64) / 6 + shift).astype(np.float32)
 
 
 def folded(state: Mapping[str, Array], layer: Layer, name: str) -> tuple[Array, Array | None]:
@@ -296,6 +316,7 @@ def onnx_model(
 
     Raises:
         ConfigError: the opset is another one.
+        ExportError: the graph holds something that runtimes are known to get wrong (:mod:`snugnet.deploy.traps`).
     """
     if opset not in IR_VERSIONS:
         raise ConfigError(f"ONNX files are written with opset {' or '.join(map(str, IR_VERSIONS))}, got {opset!r}")
@@ -315,4 +336,5 @@ def onnx_model(
     )
     helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model)
+    check_graph(model)
     return model
