@@ -85,7 +85,7 @@ def _pad(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], arrays: Array
     if node.input[1] not in arrays:
         return "how much is padded must be a constant"
     if (numpy_helper.to_array(arrays[node.input[1]]) < 0).any():
-        return "OpenCV 4 refuses negative pads, and tract stops; write a Slice"
+        return "OpenCV 4 refuses negative pads; write a Slice"
     return ""
 
 
