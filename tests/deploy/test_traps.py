@@ -46,6 +46,7 @@ BAD: dict[str, tuple[onnx.ModelProto, str]] = {
     "pads left open": (graph([node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER")]), "auto_pad"),
     "negative pads": (graph([node("Pad", ["x", "p"], ["y"])], p=np.array([0, 0, -1, -1, 0, 0, 1, 1])), "a Slice"),
     "pads of later": (graph([node("Pad", ["x", "p"], ["y"])]), "a constant"),
+    "no zero point": (graph([node("DequantizeLinear", ["x", "s"], ["y"])], s=np.float32(1)), "give it one of 0"),
     "shapes of later": (graph([node("ConstantOfShape", ["s"], ["y"])]), "OpenCV 4 and 5"),
 }
 GOOD = {

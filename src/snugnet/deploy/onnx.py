@@ -53,7 +53,7 @@ class _Graph:
 
     def weight(self, name: str, array: Array) -> str:
         """Add a weight."""
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name))
+        self.weights.append(numpy_helper.from_array(np.asarray(array, dtype=np.float32, order="C"), name))
         return name
 
     def integers(self, name: str, values: list[int]) -> str:
@@ -156,7 +156,7 @@ class _Graph:
     def _quantised_input(self, layer: Layer, name: str) -> None:
         """Clip at the highest level, which lies below what eight bits would hold, then to whole numbers and back."""
         step = activation_scale(torch.tensor(self.state[f"{name}.clip"]), layer.activation_bits)
-        scale, highest = step.numpy(), (step * (2**layer.activation_bits - 1)).numpy()
+        scale, highest = (each.numpy().reshape(()) for each in (step, step * (2**layer.activation_bits - 1)))
         limits = (
             self.weight(f"{name}.clip.{end}", value)
             for end, value in (("low", np.zeros((), np.float32)), ("high", highest))
@@ -170,11 +170,15 @@ class _Graph:
         self.node("DequantizeLinear", f"{name}.input", *level)
 
     def _quantised_weight(self, layer: Layer, name: str) -> str:
-        """The codes, times their step, minus the offset: the very steps of :class:`snugnet.nn.quantise.Codes`."""
+        """The codes, times their step, minus the offset: the very steps of :class:`snugnet.nn.quantise.Codes`.
+
+        A zero point of 0 is the default, and is written all the same: without it OpenCV 4 reads other codes.
+        """
         made = weight_codes(torch.tensor(self.state[f"{name}.conv.weight"]), layer.weight_bits)
         codes = self._codes(f"{name}.weight.codes", made.codes.numpy().astype(np.uint8), layer.weight_bits)
         step = self.weight(f"{name}.weight.step", made.step.numpy())
-        self.node("DequantizeLinear", f"{name}.weight.scaled", step, source=codes)
+        zero = self._codes(f"{name}.weight.zero", np.zeros((), np.uint8), layer.weight_bits)
+        self.node("DequantizeLinear", f"{name}.weight.scaled", step, zero, source=codes)
         return self.node("Sub", f"{name}.weight", self.weight(f"{name}.weight.offset", made.offset.numpy()))
 
     def _codes(self, name: str, codes: NDArray[np.uint8], bits: int) -> str:

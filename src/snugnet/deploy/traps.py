@@ -95,6 +95,13 @@ def _later(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], arrays: Arr
     )
 
 
+def _dequantised(node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], arrays: Arrays) -> str:
+    """Whole numbers without a zero point."""
+    if len(node.input) < 3 or not node.input[2]:
+        return "OpenCV 4 reads unsigned numbers without a zero point as others; give it one of 0"
+    return ""
+
+
 Check = Callable[[onnx.NodeProto, Mapping[str, onnx.NodeProto], Arrays], str]
 _CHECKS: dict[str, Check] = {
     "Mul": _mul,
@@ -102,5 +109,6 @@ _CHECKS: dict[str, Check] = {
     "MaxPool": _window,
     "Conv": _window,
     "Pad": _pad,
+    "DequantizeLinear": _dequantised,
     "ConstantOfShape": _later,
 }
