@@ -66,15 +66,19 @@ def test_bounds_of_what_is_half_chosen(space, every):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.3), (0.4, 0.6)])
-def test_samples_are_uniform(space, every, low, high):
+@pytest.mark.parametrize("over", ["choices", "architectures"])
+def test_samples_are_uniform(space, every, low, high, over):
     table = counted_table(space, "madds")
     costs = table(every)
     least, most = np.quantile(costs, [low, high])
     inside = every[(costs >= least) & (costs <= most)]
-    drawn = sample(table, 30 * len(inside), np.random.default_rng(1), most, least)
-    rows, counts = np.unique(drawn, axis=0, return_counts=True)
+    ways = space.ways(inside) if over == "choices" else np.ones(len(inside))
+    n = int(30 * ways.sum() / ways.min())
+    rows, counts = np.unique(
+        sample(table, n, np.random.default_rng(1), most, least, over=over), axis=0, return_counts=True
+    )
     assert np.array_equal(rows, inside)
-    assert chisquare(counts).pvalue > 1e-4
+    assert chisquare(counts, ways * (n / ways.sum())).pvalue > 1e-4
 
 
 def test_decoding_under_two_budgets(space, every):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -181,7 +181,10 @@ def test_tables(tmp_path_factory: pytest.TempPathFactory, train: Any, test: Any,
     folder = tmp_path_factory.mktemp("tables")
     for name, labels in (("train", train), ("test", test)):
         table = pa.table({"image": [FILES[row % 2] for row in range(len(labels))], "label": labels})
-        pq.write_table(table, folder / f"{name}.parquet")
+        try:
+            pq.write_table(table, folder / f"{name}.parquet")
+        except pa.ArrowNotImplementedError:  # some layouts of text are no parquet
+            assume(False)
     try:
         data = load_data(DataConfig(source=str(folder), resolution=8, on_leak="error", **values), progress=False)
     except SnugnetError as error:

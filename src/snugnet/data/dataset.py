@@ -402,7 +402,8 @@ def _duplicates(
             f"(first: {found} is {known}); results on them are no test: "
             + (
                 "the test split is the training rows again, so set test_split to another, or remove it and set test=0.2"
-                if leak["count"] == len(sets["test"])
+                if leak["count"] + (report["validation and test"]["count"] if config.validation else 0)
+                >= len(sets["test"])
                 else "remove them from one of the two"
             )
         )
