@@ -110,7 +110,7 @@ def test_torch_export_file(snugnet: Any, family: Path, tmp_path: Path) -> None:
         (["--madds", "100k"], "neither is given"),
         (["--group", "round", "--classes", "0,1"], "both are given"),
         (["--group", "square"], "no group 'square'; groups: "),
-        (["--classes", "0,12"], "no class '12'; classes: 0, 1"),
+        (["--classes", "0,12"], "no class '12' (did you mean 2?); classes: 0, 1"),
         (["--classes", "0,0"], "named twice"),
         (["--classes", "0"], "at least two classes"),
         (["--classes", "0,,1"], "names have commas between them"),
