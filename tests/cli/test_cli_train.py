@@ -202,7 +202,7 @@ def test_budgets_of_a_measured_cost(snugnet: Any, recipe: Path, tmp_path: Path) 
         ("{latency_ms: none.npz}", "cannot read the cost table none.npz"),
         ("{energy_mj: device.npz}", "costs.energy_mj: device.npz is a table of latency_ms; name it so"),
         ("{madds: device.npz}", "madds is counted from the architecture; a measured cost has another name"),
-        ("{latency_ms: tiny.yaml}", "tiny.yaml is no cost table"),
+        ("{latency_ms: tiny.yaml}", "tiny.yaml is no latency table of once-for-all"),
     ],
 )
 def test_measured_costs_that_are_none(snugnet: Any, recipe: Path, tmp_path: Path, costs: str, says: str) -> None:

@@ -138,7 +138,7 @@ def _csv_row(path: Path, where: str, cells: Sequence[str], places: Sequence[int]
 def _lookup_rows(path: Path) -> Iterator[_Row]:
     text = read_text(path, DataError, "the latency table ")
     content = _parsed(path, text)
-    if not isinstance(content, dict) or not all(isinstance(layer, str) for layer in content):
+    if not isinstance(content, dict) or not all(isinstance(layer, str) for layer in content) or not _measures(content):
         raise DataError(f"{path} is no latency table of once-for-all, which is {{layer: {{count, mean, std}}}}")
     resolution = _resolution(path, content)
     for layer, value in content.items():
@@ -147,6 +147,13 @@ def _lookup_rows(path: Path) -> Iterator[_Row]:
         if isinstance(value, dict) and "mean" not in value:
             raise DataError(f"{path}, {where}: {_short(layer)} has no 'mean'; an entry is {{count, mean, std}}")
         yield _Row(resolution, layer, mean, where)
+
+
+def _measures(content: Mapping[str, Any]) -> bool:
+    """Whether a mapping has entries of measurements at all, and is not about something else."""
+    values = content.values()
+    measured = any(isinstance(value, dict) and {"count", "mean", "std"} & value.keys() for value in values)
+    return measured or not any(isinstance(value, (dict, list)) for value in values)
 
 
 def _parsed(path: Path, text: str) -> Any:
