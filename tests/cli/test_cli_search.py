@@ -180,7 +180,13 @@ def test_settings_are_fields_and_budgets_may_be_shares(snugnet: Any, family: Pat
         "search", family, "--method", "nsga2", "--set", "population=16", "--set", "generations=2", "--set", "costs=[madds, params]",
         "--group", "round", "--budget", "params=60%", "--budget", "madds=100%", "--json",
     ).json  # fmt: skip
-    expected = {"method": "nsga2", "costs": ["madds", "params"], "population": 16, "generations": 2, "probability": 0.05}
+    expected = {
+        "method": "nsga2",
+        "costs": ["madds", "params"],
+        "population": 16,
+        "generations": 2,
+        "probability": 0.05,
+    }
     assert result["settings"] == expected
     assert result["budgets"]["params"] == pytest.approx(low + 0.6 * (high - low))
     assert all(winner["costs"]["params"] <= result["budgets"]["params"] for winner in result["winners"])

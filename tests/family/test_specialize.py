@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snugnet.costs import COSTS, Cost, format_amount, register_cost
+from snugnet.costs import COSTS, Cost, exact_amount, register_cost
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family import Family
 from snugnet.family.report import spread_budgets
@@ -170,7 +172,7 @@ def test_budgets_that_no_network_meets_together_are_named_as_they_were_given(
             family.specialize_many(some)
         said = str(caught.value)
         assert said.startswith("round: no architecture of ")
-        assert all(f"{name} <= {format_amount(limit)}" in said for name, limit in asked.items())
+        assert all(f"{name} <= {exact_amount(limit, math.floor)}" in said for name, limit in asked.items())
 
 
 def test_scenarios_may_be_drawn_one_by_one(family: Family) -> None:

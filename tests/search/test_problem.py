@@ -14,10 +14,13 @@ from snugnet.errors import BudgetError
 
 def test_samples_under_one_limit_are_uniform() -> None:
     case = problem(SPACES[0], shares=(0.3,))
-    rows = case.sample(40 * len(within(case)), np.random.default_rng(0))
-    _, counts = np.unique(rows, axis=0, return_counts=True)
-    assert len(counts) == len(within(case))
-    assert ((counts - 40) ** 2 / 40).sum() < 1.3 * len(counts)  # chi-square: mean 1 a degree of freedom
+    inside = np.unique(within(case), axis=0)
+    ways = case.space.ways(inside)
+    n = int(40 * ways.sum() / ways.min())
+    rows, counts = np.unique(case.sample(n, np.random.default_rng(0)), axis=0, return_counts=True)
+    assert np.array_equal(rows, inside)
+    expected = ways * (n / ways.sum())
+    assert ((counts - expected) ** 2 / expected).sum() < 1.3 * len(counts)  # chi-square: mean 1 a degree of freedom
 
 
 def test_limits_that_cannot_be_met_are_refused_with_the_range() -> None:
