@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ from lightning_fabric import Fabric
 from snugnet.bundles import NETWORK
 from snugnet.costs import COSTS, CostTable, resolve_budget
 from snugnet.costs.hardware import DEVICES, UNITS, costs_of, disconnected, measured_cost
-from snugnet.data import AugmentConfig, load_split, mean_std
+from snugnet.data import AugmentConfig, ImageSet, load_split, mean_std
 from snugnet.differentiable.config import CellRecipe, CellSearchConfig
 from snugnet.differentiable.lookup import LookupGraph, bounds_to_try
 from snugnet.differentiable.relaxed import Limit, RelaxedCells, check_limits, derive, operations_of_first_cell
@@ -322,8 +321,7 @@ class Search:
         workers = min(lookup.workers or (os.cpu_count() or 1 if self.fabric.device.type == "cpu" else 1), len(bounds))
         threads = {"threads": None} if workers > 1 else {}  # a worker has its share
         recipe = {**self.recipe.model_dump(mode="json"), **alone, **threads}
-        # As bytes: tensors would go through shared memory, of which containers have little.
-        loaded = pickle.dumps((self.images, self.classes))
+        loaded = (_arrays(self.images), self.classes)
         jobs = [(recipe, loaded, each, str(folder / f"{path.stem}-{i}")) for i, each in enumerate(bounds)]
         derived = _in_processes(_point, jobs, workers)
         graph = LookupGraph(name, bounds, tuple(derived), limit.at_least)
@@ -401,9 +399,18 @@ def _read_images(recipe: CellRecipe, config: CellSearchConfig, progress: bool) -
     return SearchImages.of(images, config.architecture_share, mean, std, recipe.seed), tuple(classes)
 
 
-def _point(recipe: dict[str, Any], loaded: bytes, bound: float, folder: str) -> float:
+def _arrays(images: SearchImages) -> tuple[Any, ...]:
+    """Images for another process: tensors would go there through shared memory, of which containers have little."""
+    parts = (images.weights, images.architecture)
+    return *((each.images.numpy(), each.labels.numpy()) for each in parts), images.mean, images.std
+
+
+def _point(recipe: dict[str, Any], loaded: tuple[tuple[Any, ...], tuple[str, ...]], bound: float, folder: str) -> float:
     """What the network costs that is derived, without limits, from a search that was given a bound on the recipe's only cost."""
-    search = Search.of(CellRecipe.model_validate(recipe), progress=False, loaded=pickle.loads(loaded))
+    (*parts, mean, std), classes = loaded
+    weights, architecture = (ImageSet(*map(torch.from_numpy, each)) for each in parts)
+    images = SearchImages(weights, architecture, mean, std)
+    search = Search.of(CellRecipe.model_validate(recipe), progress=False, loaded=(images, classes))
     with RunLog(Path(folder)) as log:
         found = search.search(Path(folder), log, search.limits, [bound], search.point_config()).run()
     return float(search.limits[0].table(derive(search.target, found.scores, never=exclusions(search.target)))[0])
