@@ -45,7 +45,7 @@ def test_a_second_stage_of_the_largest_alone_is_not_the_first_in_a_study_either(
     assert training.teacher is not None
     taught, now = training.teacher.state_dict(), training.supernet.extract(training.supernet.space.largest).state_dict()
     first = training_of(alone, data, RunLog(tmp_path / "other"))
-    first._take(training_of_supernets.load_checkpoint(start)[0])
+    first._take(*training_of_supernets.load_checkpoint(start))
     expected = first.supernet.extract(first.supernet.space.largest).state_dict()
     assert all(torch.equal(taught[name], tensor) for name, tensor in expected.items())
     assert not all(torch.equal(taught[name], tensor) for name, tensor in now.items())
