@@ -196,7 +196,9 @@ def test_a_training_starts_from_a_checkpoint_whose_largest_network_teaches(data:
     with RunLog(tmp_path / "teacher") as log:
         teacher = run(first, data, log)
     start = str(tmp_path / "teacher" / "supernet.ckpt.safetensors")
-    made = recipe(tmp_path / "next", {**ALL, "learning_rate": 1e-12}, start=start, weight_decay=0.0, sort_channels=False)
+    made = recipe(
+        tmp_path / "next", {**ALL, "learning_rate": 1e-12}, start=start, weight_decay=0.0, sort_channels=False
+    )
     with RunLog(tmp_path / "next") as log:
         training = SupernetTraining(
             made, Supernet(make_space(made, data), seed=5), data, make_fabric(made), log.folder, log, progress=False
