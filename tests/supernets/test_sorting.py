@@ -24,6 +24,15 @@ SPACES = {
     "ofa-mobilenet-v3": OFA,
     "mobilenet-v2": OFA,
     "attentive-nas": {"resolution": 32, "num_classes": 5},
+    "attentive-nas, shortcuts of some widths": {
+        "resolutions": [8],
+        "num_classes": 5,
+        "stem_stride": 1,
+        "stage_strides": [1, 2, 1, 1, 2, 1, 1],
+        "widths": [[4, 8], [4, 8], [8], [8], [8, 12], [12], [12], [12, 16], [24, 40]],
+        "depths": [[1], [1, 2], [1], [1, 2], [1], [1], [1]],
+        "expand_ratios": [[1], [2, 3], [2], [2, 3], [2], [2], [2]],
+    },
     "spos-shufflenet-v2": {"resolution": 32, "num_classes": 5},
     "resnet-mixed-precision": {"resolution": 16, "num_classes": 5},
 }
@@ -31,7 +40,7 @@ SPACES = {
 
 @cache
 def space_of(name: str) -> SearchSpace:
-    return get_space(name, **SPACES[name])
+    return get_space(name.partition(",")[0], **SPACES[name])
 
 
 @cache

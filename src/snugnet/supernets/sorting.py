@@ -54,7 +54,8 @@ class ChannelAxis:
 def channel_axes(space: SearchSpace) -> tuple[ChannelAxis, ...]:
     """The elastic rows of channels of a space that can be put into another order.
 
-    One that only partly reaches some tensor, or reaches it in another order, is left out, and so are the image's channels and the classes.
+    What is only there where its input or output is narrower than its largest, such as a shortcut that other widths need, is no part of the
+    largest network, and begins with the leading channels as they come. One that only partly reaches some other tensor, or reaches it in another order, is left out, and so are the image's channels and the classes.
     """
     return _Follow(effects(space)).axes()
 
@@ -158,12 +159,15 @@ class _Follow:
         out = self._new(position.width)
         for row in position.rows:
             y = x[row.first :: row.step]
-            if not row.layers and row.channels == 0 and len(y) != position.width - row.at:
-                continue  # handed on as it is only where one of the two is narrower than its largest
+            if row.layers and row.layers[0].layer.in_channels < len(y):
+                y = self._new(
+                    row.layers[0].layer.in_channels
+                )  # only there where its input is narrower than its largest
             for sized in row.layers:
                 y = self._layer(f"{row.key.replace('.', '_')}.{sized.layer.name}", row, sized, y)
             y = y[: row.channels or None]
-            self._unite(out[row.at : row.at + len(y)], y)
+            if row.channels or len(y) == position.width - row.at:  # otherwise only where one of the two is narrower
+                self._unite(out[row.at : row.at + len(y)], y)
         return out
 
     def _layer(self, name: str, row: Row, sized: SizedLayer, x: Ids) -> Ids:
