@@ -24,7 +24,8 @@ def report() -> None:
         "graphs": graphs(found), "limits": under_limits(found), "seconds": seconds(found), "ablation": ablation(found), "collapse": collapse(found),
     }  # fmt: skip
     print(json.dumps({key: value for key, value in content.items() if key != "jobs"}, indent=1))
-    OUT.with_suffix(".json").write_text(json.dumps({**content, "jobs": found}, indent=1) + "\n")
+    each = ",\n".join(f"  {json.dumps(name)}: {json.dumps(result)}" for name, result in found.items())  # a line a job
+    OUT.with_suffix(".json").write_text(f'{json.dumps(content, indent=1)[:-2]},\n "jobs": {{\n{each}\n }}\n}}\n')
     OUT.with_suffix(".png").write_bytes(figure(content))
 
 

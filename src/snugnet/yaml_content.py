@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,28 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, _UniqueKeys)
     except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:  # of keys and tags that are none
         raise ValueError(str(error)) from error
+
+
+def parse_json(text: str) -> Any:
+    """The content of a text in JSON, in which no key stands twice and every number is one (NaN and infinity are not).
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return content
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -1,7 +1,6 @@
 """Small images and sources that the data tests share."""
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,23 +12,9 @@ from PIL import Image
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The real data beside the project; the test is skipped where it is absent."""
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    path = Path(os.environ.get("SNUGNET_SHARED", beside)) / "data"
-    if not path.is_dir():
-        pytest.skip(f"no real data at {path}; set SNUGNET_SHARED to the folder that holds data/")
-    return path
-
-
-@pytest.fixture(scope="session")
-def shared_cases() -> Path:
-    """The inputs beside the project that were once read wrongly; the test is skipped where they are absent."""
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    path = Path(os.environ.get("SNUGNET_SHARED", beside)) / "cases"
-    if not path.is_dir():
-        pytest.skip(f"no cases at {path}; set SNUGNET_SHARED to the folder that holds cases/")
-    return path
+def shared_data(shared_folder: Path) -> Path:
+    """The real data beside the project."""
+    return shared_folder / "data"
 
 
 @pytest.fixture

@@ -205,16 +205,16 @@ def test_what_it_looks_like(data: str | bytes, says: str) -> None:
     assert len(str(error.value)) < 200
 
 
-def test_cases(shared_cases: Path) -> None:
+def test_cases(cases: Path) -> None:
     with pytest.raises(DataError, match=r"16-bit values are 0 to 200 of 0 to 65535.*value_range=\[0, 255\]"):
-        decode_image(shared_cases / "16-bit-values-below-256.png", 24)
-    assert decode_image(shared_cases / "16-bit-values-below-256.png", 24, (0, 255)).max() == 200
+        decode_image(cases / "16-bit-values-below-256.png", 24)
+    assert decode_image(cases / "16-bit-values-below-256.png", 24, (0, 255)).max() == 200
 
     def says(match: str, case: str, **settings: object) -> None:
-        config = DataConfig(source=str(shared_cases / case), resolution=16, validation=0.2, **settings)
+        config = DataConfig(source=str(cases / case), resolution=16, validation=0.2, **settings)
         with pytest.raises(DataError, match=match) as error:
             load_data(config, progress=False)
-        assert len(str(error.value)) < 300 + len(str(shared_cases))
+        assert len(str(error.value)) < 300 + len(str(cases))
 
     says(r"base64/train\.parquet, row 0 .*it looks like base64 of a PNG: decode it", "base64")
     says(r"ragged/train\.parquet, row 0.*row 1 has 2 values, row 0 has 3 values", "ragged")

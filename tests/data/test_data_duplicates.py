@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loading import load
 from PIL import Image
 
-from snugnet.data import DataConfig, GroupedImages, load_data
+from snugnet.data import GroupedImages
 from snugnet.data.duplicates import equal_pairs, pixel_hashes, report_duplicates
 from snugnet.errors import DataError
 
 few = st.lists(st.integers(0, 5), max_size=12)
-
-
-def load(source: object, **settings: object) -> GroupedImages:
-    return load_data(DataConfig(source=str(source), **{"resolution": 8, **settings}), progress=False)
 
 
 def counts(data: GroupedImages) -> dict[str, int]:

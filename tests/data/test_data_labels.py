@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from loading import load, says
 
-from snugnet.data import DataConfig, GroupedImages, load_data, read_grouping, select_groups
+from snugnet.data import read_grouping, select_groups
 from snugnet.data.columns import UnlabelledError, label_column
 from snugnet.errors import ConfigError, DataError
 from snugnet.texts import cut, joined, listed, one_form, quoted, shown
@@ -18,16 +19,6 @@ from snugnet.texts import cut, joined, listed, one_form, quoted, shown
 NAMES = ["ant", "bee", "cow, calf"]
 COMPOSED = "caf\u00e9"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
-
-
-def load(source: object, **settings: object) -> GroupedImages:
-    return load_data(DataConfig(source=str(source), **{"resolution": 8, **settings}), progress=False)
-
-
-def says(match: str, source: object, kind: type[Exception] = DataError, **settings: object) -> None:
-    with pytest.raises(kind, match=match) as error:
-        load(source, **settings)
-    assert "\n" not in str(error.value)
 
 
 @pytest.fixture
@@ -218,16 +209,14 @@ def test_what_was_passed_over_is_counted(folder: Path, jpeg: Callable[..., bytes
 # --- the cases beside the project
 
 
-def test_cases(shared_cases: Path) -> None:
+def test_cases(cases: Path) -> None:
     values = {"resolution": 16, "validation": 0.2}
     with pytest.warns(UserWarning, match="the test split is the training rows again"):
-        data = load(shared_cases / "string-view", **values)
+        data = load(cases / "string-view", **values)
     assert data.classes == ("k0", "k1", "k2", "k3")
     assert np.bincount(data.test.labels.numpy()).tolist() == [10] * 4
-    says("class name 'ant' of column 'label' stands twice, for 0 and 1", shared_cases / "two-equal-names", **values)
-    says(r"has no labels: all 40 values of 'label' are -1; set test_split=", shared_cases / "unlabelled-test", **values)
-    says(r"test\.parquet has no rows; set test_split=", shared_cases / "empty-test", **values)
+    says("class name 'ant' of column 'label' stands twice, for 0 and 1", cases / "two-equal-names", **values)
+    says(r"has no labels: all 40 values of 'label' are -1; set test_split=", cases / "unlabelled-test", **values)
+    says(r"test\.parquet has no rows; set test_split=", cases / "empty-test", **values)
     with pytest.raises(UnlabelledError):
-        label_column(
-            pq.read_table(shared_cases / "unlabelled-test" / "test.parquet").column("label"), None, "label", "file"
-        )
+        label_column(pq.read_table(cases / "unlabelled-test" / "test.parquet").column("label"), None, "label", "file")

@@ -7,17 +7,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loading import load
 
-from snugnet.data import DataConfig, GroupedImages, ImageSet, load_data, load_split, mean_std
+from snugnet.data import DataConfig, ImageSet, load_data, load_split, mean_std
 from snugnet.data.columns import LabelColumn
 from snugnet.data.dataset import _choose_rows
 from snugnet.data.groups import Groups
 from snugnet.data.source import Source, SourceSplit
 from snugnet.errors import DataError
-
-
-def load(source: object = "digits", **values: object) -> GroupedImages:
-    return load_data(DataConfig(source=str(source), **{"resolution": 8, **values}), progress=False)
 
 
 @given(

@@ -6,22 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loading import load, says
 
-from snugnet.data import DataConfig, GroupedImages, load_data
-from snugnet.errors import ConfigError, DataError
+from snugnet.errors import ConfigError
 
 NAMES = ["pear", "apple", "nut"]
 MEMBERS = {"fruit": ["apple", "pear"], "hard": ["nut"]}
-
-
-def load(source: object, **settings: object) -> GroupedImages:
-    return load_data(DataConfig(source=str(source), **{"resolution": 8, **settings}), progress=False)
-
-
-def says(match: str, source: object, kind: type[Exception] = DataError, **settings: object) -> None:
-    with pytest.raises(kind, match=match) as error:
-        load(source, **settings)
-    assert "\n" not in str(error.value)
 
 
 # --- digits

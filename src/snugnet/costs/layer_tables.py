@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +12,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from snugnet.errors import ConfigError, DataError
+from snugnet.errors import DataError
 from snugnet.files import read_text
-from snugnet.yaml_content import parse_yaml
+from snugnet.texts import cut, shown
+from snugnet.yaml_content import parse_json, parse_yaml
 
 COLUMNS = ("resolution", "layer", "mean_ms")
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -26,7 +26,6 @@ Latencies = Mapping[tuple[int, str], float]
 
 _IMAGE = re.compile(r"Conv-input:(\d{1,5})x\1x\d{1,5}-")
 """A first convolution takes the image itself, so its key tells the resolution."""
-_SHOWN = 60  # characters of a value in a message
 
 
 class _Row(NamedTuple):
@@ -80,20 +79,15 @@ def _checked(path: Path, rows: Iterator[_Row]) -> dict[tuple[int, str], float]:
     measured: dict[tuple[int, str], float] = {}
     for resolution, layer, given, where in rows:
         if (mean := _number(given)) is None or mean < 0:
-            shown = given if given is None or isinstance(given, (str, int, float)) else type(given).__name__
             raise DataError(
-                f"{path}, {where}: the mean is a number of milliseconds, got {_short(repr(shown))} for {_short(layer)}"
+                f"{path}, {where}: the mean is a number of milliseconds, got {shown(given)} for {cut(layer)}"
             )
         if (resolution, layer) in measured:
-            raise DataError(f"{path}, {where}: {_short(layer)} at resolution {resolution} stands there twice")
+            raise DataError(f"{path}, {where}: {cut(layer)} at resolution {resolution} stands there twice")
         measured[resolution, layer] = mean
     if not measured:
         raise DataError(f"{path} is empty; a latency table has a row for each layer")
     return measured
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _number(value: object) -> float | None:
@@ -130,7 +124,7 @@ def _csv_row(path: Path, where: str, cells: Sequence[str], places: Sequence[int]
     resolution, layer, mean = (cells[place].strip() for place in places)
     if not re.fullmatch(r"[0-9]{1,5}", resolution) or int(resolution) < 1 or not layer or _number(layer) is not None:
         raise DataError(
-            f"{path}, {where}: a layer's key at a resolution in pixels, got {_short(layer)!r} at {_short(resolution)!r}"
+            f"{path}, {where}: a layer's key at a resolution in pixels, got {cut(layer)!r} at {cut(resolution)!r}"
         )
     return _Row(int(resolution), layer, mean, where)
 
@@ -145,7 +139,7 @@ def _lookup_rows(path: Path) -> Iterator[_Row]:
         where = f"line {text.count(chr(10), 0, max(text.find(layer), 0)) + 1}"
         mean = value.get("mean") if isinstance(value, dict) else value
         if isinstance(value, dict) and "mean" not in value:
-            raise DataError(f"{path}, {where}: {_short(layer)} has no 'mean'; an entry is {{count, mean, std}}")
+            raise DataError(f"{path}, {where}: {cut(layer)} has no 'mean'; an entry is {{count, mean, std}}")
         yield _Row(resolution, layer, mean, where)
 
 
@@ -159,19 +153,11 @@ def _measures(content: Mapping[str, Any]) -> bool:
 def _parsed(path: Path, text: str) -> Any:
     try:
         if path.name.removesuffix(".gz").endswith(".json"):
-            return json.loads(text, object_pairs_hook=_unique)
+            return parse_json(text)
         return parse_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         kind = "JSON" if path.name.removesuffix(".gz").endswith(".json") else "YAML"
         raise DataError(f"{path} is not {kind}: {' '.join(str(error).split())}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ConfigError(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return content
 
 
 def _resolution(path: Path, layers: Mapping[str, Any]) -> int:

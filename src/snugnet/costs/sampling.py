@@ -172,8 +172,6 @@ class Sampler:
             BudgetError: the window is so narrow that nothing in it is found.
         """
         if self._list is not None:
-            if self.over == "architectures":
-                return self._list[rng.integers(len(self._list), size=n)]
             drawn = np.searchsorted(self._listed, rng.random(n) * self._listed[-1], side="right")
             return self._list[np.minimum(drawn, len(self._list) - 1)]
         found: list[Population] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ import yaml
 from snugnet.errors import ConfigError, SpaceError
 from snugnet.files import read_text
 from snugnet.spaces.space import Population, SearchSpace
-from snugnet.yaml_content import parse_yaml
+from snugnet.texts import cut, shown
+from snugnet.yaml_content import parse_json, parse_yaml
 
 _REMARK = re.compile(
     r"name|id|model|net_id|comments?|notes?|description|source|url|date|author|license|file|seed|seconds|family|group|groups"
@@ -53,9 +53,9 @@ def read_architecture(space: SearchSpace, arch: Mapping[str, Any]) -> Population
         if key not in space.options:
             close = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise SpaceError(f"no key {_short(key)} in an architecture; {hint}allowed: {', '.join(known)}")
+            raise SpaceError(f"no key {shown(key)} in an architecture; {hint}allowed: {', '.join(known)}")
         if value != space.options[key]:
-            raise SpaceError(f"the architecture has {key} {_short(value)}, this space {space.options[key]!r}")
+            raise SpaceError(f"the architecture has {key} {shown(value)}, this space {space.options[key]!r}")
     return space.from_dict(form)
 
 
@@ -69,11 +69,6 @@ def _fields(space: SearchSpace) -> list[str]:
 def stated_options(kind: type[SearchSpace], form: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a space that an architecture in its form states: those of ``json_options``, and the number of classes."""
     return {key: form[key] for key in (*kind.json_options, "num_classes") if key in form}
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -120,15 +115,11 @@ def _content(path: Path) -> Any:
         try:
             return _plain(parse_yaml(text))
         except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} is not YAML: {_reason(error)}") from error
+            raise ConfigError(f"{path} is not YAML: {cut(str(error), _SHOWN)}") from error
     try:
         return parse_object(text)
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:_SHOWN]
+        raise ConfigError(f"{path} is not JSON: {cut(str(error), _SHOWN)}") from error
 
 
 def parse_object(text: str) -> Any:
@@ -138,7 +129,7 @@ def parse_object(text: str) -> Any:
         ValueError: it is neither.
     """
     try:
-        return _plain(json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique))
+        return _plain(parse_json(text))
     except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("{") or len(text) > _MOST or "'" not in text:
             raise ValueError(str(error)) from error
@@ -149,18 +140,6 @@ def parse_object(text: str) -> Any:
             return _plain(ast.literal_eval(text.strip()))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(str(reason)) from error
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is not a number")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return content
 
 
 def _plain(content: Any) -> Any:

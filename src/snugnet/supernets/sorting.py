@@ -121,30 +121,32 @@ class _Follow:
 
     def axes(self) -> tuple[ChannelAxis, ...]:
         """What has been found."""
-        dims = {dim: self._roots(ids) for dim, ids in self._dims.items()}
-        fixed = {int(root) for ids in self._fixed for root in self._roots(ids)}
-        rows: dict[tuple[int, ...], set[int]] = {}
+        root = np.array([self._root(channel) for channel in range(len(self._parent))], dtype=np.int64)
+        columns: dict[tuple[int, ...], set[int]] = {}
         for dim, decided in self._decided.items():
-            if columns := _columns(decided):
-                rows.setdefault(tuple(dims[dim].tolist()), set()).update(columns)
-        found = []
-        for row, columns in rows.items():
-            places = self._places(row, dims) if len(set(row)) == len(row) and not fixed.intersection(row) else None
-            if places:
-                readers = tuple(dim for dim in places if dim in self._readers)
-                found.append(ChannelAxis(places, readers, tuple(sorted(columns))))
-        return tuple(found)
-
-    def _places(self, row: tuple[int, ...], dims: Mapping[Dim, Ids]) -> dict[Dim, Ids] | None:
-        """Where a row stands in each axis that has it; None where it stands in some only in part or in another order."""
-        wanted, places = np.array(row), {}
-        for dim, roots in dims.items():
-            at = np.flatnonzero(np.isin(roots, wanted))
-            if len(at):
-                if not np.array_equal(roots[at], wanted):
-                    return None
-                places[dim] = at
-        return places
+            if by := _columns(decided):
+                columns.setdefault(tuple(root[self._dims[dim]].tolist()), set()).update(by)
+        rows = [np.array(row) for row in columns]
+        owner, spoilt = np.full(len(root), -1), set[int]()
+        for i, row in enumerate(rows):
+            others = set(owner[row].tolist()) - {-1}
+            owner[row] = i
+            if others or len(set(row.tolist())) < len(row):
+                spoilt |= {i, *others}
+        spoilt |= {int(owner[channel]) for ids in self._fixed for channel in root[ids]}
+        places: list[dict[Dim, Ids]] = [{} for _ in rows]
+        for dim, ids in self._dims.items():
+            own = owner[root[ids]]
+            for i in set(own.tolist()) - {-1}:
+                at = np.flatnonzero(own == i)
+                places[i][dim] = at
+                if not np.array_equal(root[ids][at], rows[i]):
+                    spoilt.add(i)
+        return tuple(
+            ChannelAxis(own, tuple(dim for dim in own if dim in self._readers), tuple(sorted(by)))
+            for i, (own, by) in enumerate(zip(places, columns.values(), strict=True))
+            if i not in spoilt
+        )
 
     # -- the walk ------------------------------------------------------------------------------------------------------
 
@@ -242,9 +244,6 @@ class _Follow:
             self._parent[channel] = self._parent[self._parent[channel]]
             channel = self._parent[channel]
         return channel
-
-    def _roots(self, ids: Ids) -> Ids:
-        return np.array([self._root(channel) for channel in ids.tolist()], dtype=np.int64)
 
 
 def _columns(decided: Sequence[tuple[Row, Effect]]) -> set[int]:
