@@ -234,7 +234,7 @@ def tried(runtime: str, files: list[str]) -> tuple[str, dict[str, str]]:
     while left:
         python = HOME / "environments" / runtime / "bin" / "python"
         process = subprocess.Popen(
-            [python, WORKER, runtime, FILES],
+            [python, WORKER, runtime, FILES], cwd=HOME,  # some leave files where they run
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
         )  # fmt: skip
