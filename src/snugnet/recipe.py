@@ -50,12 +50,16 @@ class StageConfig(Config):
         name: shown in logs.
         epochs: passes over the training images.
         learning_rate: at the start.
-        schedule: how the learning rate falls to 0: by a ``cosine``, or ``linear`` (SPOS).
+        schedule: how the learning rate falls: by a ``cosine``, or ``linear`` (SPOS).
+        floor: the share of the learning rate that it falls to (BigNAS, section 3.1: 0.05). A stage that ends where the next begins
+            makes one fall of both.
+        average: decay a step of an exponential moving average of weights and batch-norm statistics, in whose place it is at the
+            stage's end; 0 for none.
         elastic: for each kind of choice, how many options are in use, counted from the largest; ``all`` for every option
             of every choice. Empty: the largest network alone.
         sampling: how architectures are drawn: ``uniform`` over options (SPOS, OFA), ``cost`` (uniform over the cost),
             ``best-up`` or ``worst-up`` (AttentiveNAS: the best or worst of several candidates of a drawn cost).
-        subnets: sub-networks drawn a step; all gradients of a step are averaged to one update.
+        subnets: sub-networks drawn a step; their gradients make one update (``training.gradients``).
         candidates: k of BestUp-k and WorstUp-k.
         windows: into how many the range of costs is cut where a cost is drawn.
         sandwich: run the largest and the smallest as well; all others learn from the largest, in place.
@@ -66,6 +70,8 @@ class StageConfig(Config):
     epochs: float = Field(gt=0, le=1e5)
     learning_rate: float = Field(gt=0)
     schedule: Schedule = "cosine"
+    floor: float = Field(default=0.0, ge=0, le=1)
+    average: float = Field(default=0.0, ge=0, lt=1)
     elastic: dict[str, int] | Literal["all"] = Field(default_factory=dict)
     sampling: Literal["uniform", "cost", "best-up", "worst-up"] = "uniform"
     subnets: int = Field(default=1, ge=1)
@@ -104,11 +110,20 @@ class TrainingConfig(Config):
         superclass_dropout: the rate p of EAS section 3.1: 0 is plain training, 1 the target superclass only.
         distillation: weight of the loss against the teacher, beside the loss against the labels. (Under the sandwich rule
             the largest learns from labels, all others from the largest alone.)
+        distillation_dropout: rate of superclass dropout in the loss against a teacher, frozen or in place; without it that loss
+            has the very logits that stay in the loss against the labels.
+        temperature: of both softmaxes in that loss, which is multiplied by its square (Hinton et al., arXiv 1503.02531, section 2).
+        gradients: whether those of a step's sub-networks are averaged (``mean``) or added up (``sum``: OFA, AttentiveNAS); k of
+            them added up are a k times higher learning rate under a k times lower weight decay.
+        clip: largest norm of a step's whole gradient, to which a larger one is scaled down (AttentiveNAS: 1).
+        zero_init_residual: begin with the last batch norm of every block around an identity at 0, so that all of them are
+            identities at first (AttentiveNAS; Goyal et al., arXiv 1706.02677, section 5.1).
         label_smoothing: share of the target spread over the classes.
         momentum: of SGD.
         weight_decay: of SGD, on every parameter but biases and batch norm.
         dropout, drop_connect: on the largest network alone, under the sandwich rule: share of the classifier's inputs, and
             of the last block's samples (rising from 0 at the first), that are dropped.
+        drop_connect_stages: at the end of the network, the only ones with drop-connect (AttentiveNAS: 2); all without it.
         cost: that costs are drawn of: madds, params, activations, one that an installed package brings, or a measured one of
             the recipe's ``costs``.
         predictor: folder of an accuracy predictor that BestUp and WorstUp ask; without it, they compare the losses on the
@@ -123,11 +138,17 @@ class TrainingConfig(Config):
     sort_channels: bool = True
     superclass_dropout: float = Field(default=0.6, ge=0, le=1)
     distillation: float = Field(default=1.0, ge=0)
+    distillation_dropout: float | None = Field(default=None, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+    gradients: Literal["mean", "sum"] = "mean"
+    clip: float | None = Field(default=None, gt=0)
+    zero_init_residual: bool = False
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=3e-5, ge=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     drop_connect: float = Field(default=0.0, ge=0, lt=1)
+    drop_connect_stages: int | None = Field(default=None, ge=1)
     cost: str = "madds"
     predictor: str | None = None
     checkpoint_seconds: float = Field(default=60.0, ge=0)
@@ -147,6 +168,8 @@ class TrainingConfig(Config):
             raise ValueError(
                 "dropout and drop_connect regularise the largest network under the sandwich rule; no stage has it"
             )
+        if self.drop_connect_stages is not None and not self.drop_connect:
+            raise ValueError("drop_connect_stages says where drop_connect acts; its rate is 0")
         if self.predictor is not None and not any(stage.sampling in ("best-up", "worst-up") for stage in self.stages):
             raise ValueError("a predictor is asked by sampling best-up or worst-up; no stage has it")
         return self

@@ -92,18 +92,19 @@ def test_sandwich_the_largest_learns_from_labels_and_teaches_the_others(data: Gr
 
 
 def test_only_the_largest_is_regularised(data: GroupedImages, log: RunLog) -> None:
-    asked: list[tuple[bool, float, float]] = []
-    made = recipe(log.folder, {**ALL, "sandwich": True, "subnets": 2}, dropout=0.2, drop_connect=0.3)
+    asked: list[tuple[bool, dict[str, Any]]] = []
+    rates = {"dropout": 0.2, "drop_connect": 0.3, "drop_connect_stages": 2}
+    made = recipe(log.folder, {**ALL, "sandwich": True, "subnets": 2}, **rates)
     training = training_of(made, data, log)
     supernet, batch = training.supernet, batch_of(training)
     largest = supernet.space.largest
 
-    def spy(x: torch.Tensor, arch: NDArray[np.int16], dropout: float = 0.0, drop_connect: float = 0.0) -> torch.Tensor:
-        asked.append((bool((arch == largest).all()), dropout, drop_connect))
-        return supernet(x, arch, dropout=dropout, drop_connect=drop_connect)
+    def spy(x: torch.Tensor, arch: NDArray[np.int16], **rates: Any) -> torch.Tensor:
+        asked.append((bool((arch == largest).all()), rates))
+        return supernet(x, arch, **rates)
 
     training._sandwich(spy, batch, np.concatenate([largest, supernet.space.smallest]))
-    assert asked == [(True, 0.2, 0.3), (False, 0.0, 0.0)]
+    assert asked == [(True, rates), (False, {})]
 
 
 def test_candidates_are_judged_by_their_loss_on_the_batch(data: GroupedImages, log: RunLog) -> None:

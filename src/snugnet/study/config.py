@@ -129,6 +129,8 @@ class StudyConfig(Config):
         methods: what is compared.
         tables: by title, the methods that are shown side by side.
         baseline: a method that the others of each table are also shown against, seed by seed.
+        sampled: so many random architectures of every supernet, uniform over choices, are measured over all classes, beside its
+            smallest and its largest: how good the supernet is, whatever is searched on it. A study of trainings needs no methods.
         predictor: OFA's pipeline.
     """
 
@@ -140,14 +142,19 @@ class StudyConfig(Config):
     budgets: int | tuple[float | str, ...] = 4
     recipe: dict[str, Any]
     supernets: dict[str, dict[str, Any]] = Field(min_length=1)
-    methods: tuple[Entry, ...] = Field(min_length=1)
-    tables: dict[str, tuple[str, ...]] = Field(min_length=1)
+    methods: tuple[Entry, ...] = ()
+    tables: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     baseline: str | None = None
+    sampled: NonNegativeInt = 0
     predictor: PredictorConfig = PredictorConfig()
 
     @model_validator(mode="after")
     def _check(self) -> StudyConfig:
         names = [method.name for method in self.methods]
+        if not self.methods and not self.sampled:
+            raise ValueError("nothing is compared: give methods, or a number of sampled architectures")
+        if self.methods and not self.tables:
+            raise ValueError("tables is {}: methods are shown in tables, by title")
         _once("method", [slug(name) for name in names])  # files are named after them
         _once("table", [slug(title) for title in self.tables])
         if "similarity" in map(slug, self.tables):

@@ -16,7 +16,8 @@ from snugnet.study.config import Entry, slug
 from snugnet.study.job import Job
 from snugnet.study.kept import keep, kept
 from snugnet.study.predictor import FittedPredictor, make_predictor
-from snugnet.study.results import Outcome
+from snugnet.study.results import Outcome, Sampled
+from snugnet.study.sampled import measure_sampled, read_sampled
 from snugnet.study.searches import Found, search
 from snugnet.study.supernet import TrainedSupernet, train_supernet
 from snugnet.study.teacher import train_teacher
@@ -24,14 +25,18 @@ from snugnet.training.calibration import accuracy
 from snugnet.training.supernet import made_with
 
 
-def find_outcomes(job: Job) -> list[Outcome]:
+def find_outcomes(job: Job) -> tuple[list[Outcome], list[Sampled]]:
     """What every entry gives on a supernet: teacher, supernet, predictor where one is asked, searches, accuracies.
 
     What an earlier run has kept is read. Where nothing is missing, nothing is trained and no supernet is loaded.
+
+    Returns:
+        An outcome for each entry, and how good the supernet's random architectures are, where the study asks for that.
     """
     read = [_read(job, entry) for entry in job.entries]
-    if all(read):
-        return [outcome for outcome in read if outcome is not None]
+    sampled = [read_sampled(job)] if job.config.sampled else []
+    if all(read) and all(sampled):
+        return [each for each in read if each is not None], [each for each in sampled if each is not None]
     trained = train_supernet(job, train_teacher(job))
     asked = any(entry.asks_predictor and _found(job, entry) is None for entry in job.entries)
     predictor = make_predictor(trained) if asked else None
@@ -40,7 +45,7 @@ def find_outcomes(job: Job) -> list[Outcome]:
     for entry in job.entries:
         found = find(trained, entry, predictor)
         result.append(_outcome(job, entry, found, judge.accuracies(entry, found)))
-    return result
+    return result, [measure_sampled(trained)] if job.config.sampled else []
 
 
 def find(trained: TrainedSupernet, entry: Entry, predictor: FittedPredictor | None) -> Found:

@@ -54,6 +54,30 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """How well the networks of one supernet do over all classes.
+
+    Attributes:
+        supernet: its name.
+        seed: of training, and of the draw.
+        seconds: of training the ``teacher``, where it has one, and the ``supernet``.
+        smallest, largest: accuracy of the two ends.
+        random: accuracies of random architectures, uniform over choices.
+    """
+
+    supernet: str
+    seed: int
+    seconds: dict[str, float]
+    smallest: float
+    largest: float
+    random: list[float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Line:
     """One method under one budget, over all seeds.
 
@@ -77,11 +101,13 @@ class Results:
         config: of the study, as plain JSON.
         outcomes: of every method under every seed.
         machine: that this was measured on.
+        sampled: random networks of every supernet under every seed, where the study asks for them.
     """
 
     config: dict[str, Any]
     outcomes: list[Outcome]
     machine: dict[str, Any]
+    sampled: list[Sampled] = field(default_factory=list)
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 
@@ -189,6 +215,7 @@ class Results:
             "tables": tables,
             "seconds": seconds,
             "outcomes": [outcome.to_json() for outcome in self.outcomes],
+            "sampled": [each.to_json() for each in self.sampled],
         }
 
     @classmethod
@@ -205,7 +232,9 @@ class Results:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             StudyConfig(**content["config"])  # raises what is a ValueError
-            return cls(content["config"], [Outcome.from_json(each) for each in content["outcomes"]], content["machine"])
+            outcomes = [Outcome.from_json(each) for each in content["outcomes"]]
+            sampled = [Sampled(**each) for each in content.get("sampled", [])]  # older studies have none
+            return cls(content["config"], outcomes, content["machine"], sampled)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} holds no study's results ({' '.join(str(error).split())[:120]})") from error
 
@@ -227,6 +256,25 @@ class Results:
             if method != baseline
         ]
         return TextTable(f"{title}: points ahead, seed by seed", header, body, self.caption())
+
+    def _sampled_table(self) -> TextTable:
+        count = self.config["sampled"]
+        header = ["supernet", f"{count} random", "smallest", "largest", "teacher", "training"]
+        body = []
+        for name in self.config["supernets"]:
+            own = [each for each in self.sampled if each.supernet == name]
+            seeds = [
+                100 * np.array([values(each) for each in own])
+                for values in (lambda each: np.mean(each.random), lambda each: each.smallest, lambda each: each.largest)
+            ]
+            spent = [float(np.mean([each.seconds.get(key, 0.0) for each in own])) for key in ("teacher", "supernet")]
+            cells = [f"{values.mean():.2f} ± {_deviation(values):.2f}" for values in seeds]
+            body.append([name, *cells, *(f"{seconds:.3g} s" for seconds in spent)])
+        caption = (
+            f"{self.config['report']} accuracy (%) over all classes, mean ± standard deviation over "
+            f"{len(self.config['seeds'])} seeds; the same architectures for all supernets, uniform over choices"
+        )
+        return TextTable("networks of every supernet, over all classes", header, body, caption)
 
     def _time_table(self) -> TextTable:
         scenarios = len(self.groups) * len(self.budgets)
@@ -253,7 +301,9 @@ class Results:
             tables.append(self._table(title))
             if self.config.get("baseline"):
                 tables.append(self._ahead_table(title))
-        return [table.rich() for table in [*tables, self._time_table()]]
+        tables += [self._sampled_table()] if self.sampled else []
+        tables += [self._time_table()] if self.outcomes else []
+        return [table.rich() for table in tables]
 
     def caption(self) -> str:
         """What the numbers are."""
@@ -265,19 +315,27 @@ class Results:
 
     def markdown(self) -> str:
         """All tables as Markdown, the superclasses of the first table's methods included."""
-        parts = [f"# {self.config['name']}", "", self.caption() + ".", ""]
+        parts = [f"# {self.config['name']}", ""]
+        parts += [self.caption() + ".", ""] if self.outcomes else []
         for title in self.config["tables"]:
             parts += [f"## {title}", "", *self._table(title).markdown(), ""]
             if self.config.get("baseline"):
                 parts += ["Points ahead, seed by seed:", "", *self._ahead_table(title).markdown(), ""]
-        parts += ["## Training and search cost", "", *self._time_table().markdown(), ""]
-        groups = self._group_table(next(iter(self.config["tables"])))
-        return "\n".join([*parts, f"## {groups.title}", "", *groups.markdown(), ""])
+        if self.sampled:
+            table = self._sampled_table()
+            parts += ["## Supernets", "", table.caption + ".", "", *table.markdown(), ""]
+        if self.outcomes:
+            parts += ["## Training and search cost", "", *self._time_table().markdown(), ""]
+            groups = self._group_table(next(iter(self.config["tables"])))
+            parts += [f"## {groups.title}", "", *groups.markdown(), ""]
+        return "\n".join(parts)
 
     def figures(self) -> dict[str, bytes]:
         """PNG by name: a front for each table, the similarity of architectures where there are several superclasses, block
         diagrams of the first seed's architectures, and predicted over measured accuracy."""
-        made = {}
+        made: dict[str, bytes] = {}
+        if not self.outcomes:
+            return made
         for title, methods in self.config["tables"].items():
             curves = {
                 method: [(line.cost, line.accuracy, line.deviation) for line in self.lines([method])]

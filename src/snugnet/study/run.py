@@ -46,11 +46,13 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
         if config.workers > 1:
             _side_by_side(config, progress)
             progress = False
-        outcomes = []
+        outcomes, sampled = [], []
         for seed in config.seeds:
             for name in config.supernets:
-                outcomes += find_outcomes(_job(config, name, seed, images, progress))
-    return Results(config.model_dump(mode="json"), outcomes, pipeline.machine())
+                found, measured = find_outcomes(_job(config, name, seed, images, progress))
+                outcomes += found
+                sampled += measured
+    return Results(config.model_dump(mode="json"), outcomes, pipeline.machine(), sampled)
 
 
 def _check(config: StudyConfig, images: StudyImages, fresh: bool) -> None:

@@ -37,8 +37,12 @@ def teacher_recipe(recipe: Recipe) -> Recipe | None:
         stages=stages[:1],
         superclass_dropout=0.0,
         distillation=0.0,
+        distillation_dropout=None,
+        temperature=1.0,
+        gradients="mean",
         dropout=0.0,
         drop_connect=0.0,
+        drop_connect_stages=None,
         predictor=None,
     )
 

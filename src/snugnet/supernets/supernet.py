@@ -44,6 +44,33 @@ def _begin_alike(network: Network) -> None:
                 cropped(ours, *sizes).copy_(cropped(theirs, *sizes))
 
 
+@torch.no_grad()
+def begin_as_identities(network: Network) -> None:
+    """Set the last batch norm of every block around an identity to 0, so that the block is that identity at first.
+
+    So AttentiveNAS begins (its published training code; Goyal et al., arXiv 1706.02677, section 5.1). Blocks without such a batch norm
+    stay as they are.
+
+    Args:
+        network: of a space's union; changed in place.
+    """
+    for module in network.block_modules().values():
+        block = module.block
+        last = module.layer_modules()[block.layers[-1].name]
+        if block.shortcut == () and block.join == "add" and isinstance(last, ConvLayer) and last.norm is not None:
+            last.norm.weight.zero_()
+
+
+def _stage(name: str) -> str:
+    """The stage that a block is of: what stands before the first point of its name."""
+    return name.partition(".")[0]
+
+
+def _stages(blueprint: Blueprint) -> list[str]:
+    """The stages, first to last: what has several blocks, or may have; stem and head are none."""
+    return list(dict.fromkeys(_stage(block.name) for block in blueprint.blocks if "." in block.name))
+
+
 class Supernet(nn.Module):
     """One set of weights, large enough for every network of the space; the architecture is an argument.
 
@@ -86,6 +113,7 @@ class Supernet(nn.Module):
         *,
         dropout: float = 0.0,
         drop_connect: float = 0.0,
+        drop_connect_stages: int | None = None,
     ) -> Tensor:
         """Run one sub-network.
 
@@ -97,6 +125,7 @@ class Supernet(nn.Module):
                 AttentiveNAS regularises the largest sub-network with (section 5).
             drop_connect: in training mode, the rate of stochastic depth at the end of the network, rising linearly from 0
                 at its beginning; for blocks around an identity, and for each image on its own.
+            drop_connect_stages: so many stages at the end of the network have it; all without it.
 
         Returns:
             Logits, shape (n, classes).
@@ -111,6 +140,9 @@ class Supernet(nn.Module):
         blueprint = self.space.blueprint(arch)
         *body, head = steps(blueprint)
         rates = {step.node.name: drop_connect * position / len(body) for position, step in enumerate(body)}
+        if drop_connect and drop_connect_stages is not None:
+            last = _stages(blueprint)[-drop_connect_stages:]
+            rates = {name: rate if _stage(name) in last else 0.0 for name, rate in rates.items()}
 
         def run(block: Block, x: Tensor) -> Tensor:
             if block is head.node:

@@ -47,15 +47,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = None, sm
     return -((1 - smoothing) * own + smoothing * log_p.sum(1) / kept).mean()
 
 
-def distillation_loss(logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None) -> Tensor:
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
     """Mean cross-entropy against the teacher's probabilities; both softmaxes are over the kept classes.
 
     Args:
         logits: (n, classes).
         teacher_logits: (n, classes); no gradient flows into them.
         mask: (n, classes), True where kept.
+        temperature: that both logits are divided by. The loss is multiplied by its square, so that gradients stay of one size
+            (Hinton et al., arXiv 1503.02531, section 2).
     """
-    teacher = teacher_logits.detach().float()
+    teacher = teacher_logits.detach().float() / temperature
     if mask is not None:
         teacher = teacher.masked_fill(~mask, -torch.inf)
-    return -(F.softmax(teacher, 1) * masked_log_softmax(logits, mask)).sum(1).mean()
+    log_p = masked_log_softmax(logits / temperature, mask)
+    return -(F.softmax(teacher, 1) * log_p).sum(1).mean() * temperature**2

@@ -36,18 +36,18 @@ def seed_step(seed: int, phase: int, step: int) -> np.random.Generator:
     return rng
 
 
-def cosine(step: int, total: int, warmup: int = 0) -> float:
-    """Factor on the learning rate: a linear rise over ``warmup`` steps, then half a cosine down to 0 (at ``total``)."""
+def cosine(step: int, total: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """Factor on the learning rate: a linear rise over ``warmup`` steps, then half a cosine down to ``floor`` (at ``total``)."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def linear(step: int, total: int, warmup: int = 0) -> float:
-    """Factor on the learning rate: a linear rise over ``warmup`` steps, then a straight line down to 0 (at ``total``)."""
+def linear(step: int, total: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """Factor on the learning rate: a linear rise over ``warmup`` steps, then a straight line down to ``floor`` (at ``total``)."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return 1 - (step - warmup) / max(1, total - warmup)
+    return floor + (1 - floor) * (1 - (step - warmup) / max(1, total - warmup))
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear}

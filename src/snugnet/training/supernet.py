@@ -7,7 +7,7 @@ AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
 from snugnet.spaces import Population
-from snugnet.supernets import Supernet
+from snugnet.supernets import Supernet, begin_as_identities
 from snugnet.supernets.sorting import channel_axes, narrows, sort_channels
+from snugnet.training.average import Average
 from snugnet.training.calibration import calibrate
 from snugnet.training.checkpoint import (
     load_checkpoint,
@@ -148,7 +149,7 @@ class SupernetTraining:
             if step == 0 and not self.narrowed:
                 self._sort(index, stages[index])
             self._run_stage(index, stages[index], step, held)
-            step, held = 0, {}
+            step, held = 0, _Held()
             if self.recipe.training.trains_teacher(index):
                 self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
             if index + 1 < len(stages):
@@ -168,13 +169,14 @@ class SupernetTraining:
     def _steps(self, stage: StageConfig) -> int:
         return max(1, round(stage.epochs * self.batches.steps_per_epoch))
 
-    def _run_stage(self, index: int, stage: StageConfig, start: int, held: dict[str, Tensor]) -> None:
+    def _run_stage(self, index: int, stage: StageConfig, start: int, held: _Held) -> None:
         config = self.recipe.training
         total = self._steps(stage)
         before = sum(self._steps(earlier) for earlier in config.stages[:index])  # batches seen, so that none come twice
         warmup = round(stage.warmup_epochs * self.batches.steps_per_epoch)
         optimizer = make_optimizer(self.supernet, config.momentum, config.weight_decay)
-        load_optimizer(optimizer, self.supernet, held)
+        load_optimizer(optimizer, self.supernet, held.optimizer)
+        average = Average(self.supernet, stage.average, held.average) if stage.average else None
         model, wrapped = self.fabric.setup(self.supernet, optimizer)
         falling = SCHEDULES[stage.schedule]
         policy = make_policy(stage, self.recipe.cost_table(self.supernet.space, config.cost))
@@ -183,20 +185,24 @@ class SupernetTraining:
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * falling(step, total, warmup)
+                group["lr"] = stage.learning_rate * falling(step, total, warmup, stage.floor)
             images, labels = self.batches.batch(before + step)
             x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
             batch = _Batch(x, labels, self.class_to_group, rate)
             archs = policy.sample(step, rng, self.predict or partial(self._minus_losses, model, batch))
             optimizer.zero_grad(set_to_none=True)
             metrics = self._sandwich(model, batch, archs) if stage.sandwich else self._taught(model, batch, archs)
+            if config.clip is not None:  # whether it is finite the loss shows; to ask here would wait for a GPU
+                self.fabric.clip_gradients(model, wrapped, max_norm=config.clip, error_if_nonfinite=False)
             wrapped.step()
+            if average is not None:
+                average.update(step)
             return metrics
 
         run_phase(
             f"supernet: {stage.name}",
             step_of,
-            lambda done: self._save(index, done, optimizer),
+            lambda done: self._save(index, done, optimizer, average),
             phase=index,
             start=start,
             total=total,
@@ -207,6 +213,8 @@ class SupernetTraining:
             progress=self.progress,
             inputs=lambda step: faults(self.batches.batch(before + step)[0], self.data.mean, self.data.std),
         )
+        if average is not None:
+            average.hand_over()
 
     def _taught(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
         """Every sub-network learns from the labels, and from the frozen teacher where there is one."""
@@ -221,10 +229,21 @@ class SupernetTraining:
             logits = model(batch.x, arch)
             loss = cross_entropy(logits, batch.labels, mask, config.label_smoothing)
             if taught is not None:
-                loss = loss + config.distillation * distillation_loss(logits, taught, mask)
-            self.fabric.backward(loss / len(archs))
+                loss = loss + config.distillation * self._distilled(logits, taught, batch, mask)
+            self.fabric.backward(loss / self._share(archs))
             metrics.add(loss, logits)
         return metrics.result()
+
+    def _share(self, archs: Population) -> int:
+        """What the losses of a step's sub-networks are divided by before their gradients are added up."""
+        return len(archs) if self.recipe.training.gradients == "mean" else 1
+
+    def _distilled(self, logits: Tensor, taught: Tensor, batch: _Batch, mask: Tensor | None) -> Tensor:
+        """The loss against a teacher, over the logits that stay in the loss against the labels or over a draw of its own."""
+        config = self.recipe.training
+        if config.distillation_dropout is not None:
+            mask = batch.mask(config.distillation_dropout)
+        return distillation_loss(logits, taught, mask, config.temperature)
 
     def _sandwich(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
         """The largest, first, learns from the labels, with dropout; the others from its logits alone (AttentiveNAS 3.1)."""
@@ -234,13 +253,19 @@ class SupernetTraining:
         for arch in archs:
             mask = batch.mask()
             if taught is None:
-                logits = model(batch.x, arch, dropout=config.dropout, drop_connect=config.drop_connect)
+                logits = model(
+                    batch.x,
+                    arch,
+                    dropout=config.dropout,
+                    drop_connect=config.drop_connect,
+                    drop_connect_stages=config.drop_connect_stages,
+                )
                 loss = cross_entropy(logits, batch.labels, mask, config.label_smoothing)
                 taught = logits.detach()
             else:
                 logits = model(batch.x, arch)
-                loss = distillation_loss(logits, taught, mask)
-            self.fabric.backward(loss / len(archs))
+                loss = self._distilled(logits, taught, batch, mask)
+            self.fabric.backward(loss / self._share(archs))
             metrics.add(loss, logits)
         return metrics.result()
 
@@ -252,18 +277,23 @@ class SupernetTraining:
         before any use.
         """
         mask = batch.mask()
-        losses = [cross_entropy(model(batch.x, arch), batch.labels, mask) for arch in archs]
+        smoothing = self.recipe.training.label_smoothing
+        losses = [cross_entropy(model(batch.x, arch), batch.labels, mask, smoothing) for arch in archs]
         return -torch.stack(losses).double().cpu().numpy()
 
     def _frozen(self, teacher: Network) -> Network:
         return with_layout(teacher.to(self.fabric.device), torch.channels_last).eval().requires_grad_(False)
 
-    def _save(self, stage: int, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+    def _save(
+        self, stage: int, step: int, optimizer: torch.optim.Optimizer | None, average: Average | None = None
+    ) -> None:
         tensors = {f"supernet.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
         if self.teacher is not None:
             tensors |= {f"teacher.{name}": tensor for name, tensor in self.teacher.state_dict().items()}
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.supernet).items()}
+        if average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
         self.spent = time.monotonic() - self._since
         state = {
             "stage": stage,
@@ -278,13 +308,15 @@ class SupernetTraining:
             self.path, tensors, {**state, "start": self.started_from, "largest_only": alone, "log": self.log.mark()}
         )
 
-    def _resume(self) -> tuple[int, int, dict[str, Tensor]]:
-        """Stage and step to go on from, and the optimizer's state."""
+    def _resume(self) -> tuple[int, int, _Held]:
+        """Stage and step to go on from, and what the stage had gathered by then."""
         if not self.path.exists():
             self.log.go_on_from({})
             if self.recipe.training.start is not None:
                 self._start_from(Path(self.recipe.training.start))
-            return 0, 0, {}
+            elif self.recipe.training.zero_init_residual:
+                begin_as_identities(self.supernet.network)
+            return 0, 0, _Held()
         tensors, state = load_checkpoint(self.path)
         self.started_from = state.get("start")
         differ = describe_differences(state.get("made_with"), self.made_with)
@@ -296,7 +328,8 @@ class SupernetTraining:
         self._take(tensors, state)
         self.spent = float(state.get("seconds", 0.0))
         self.log.go_on_from(state.get("log", {}))
-        return state["stage"], state["step"], split_prefix(tensors, "optimizer")
+        held = _Held(split_prefix(tensors, "optimizer"), split_prefix(tensors, "average"))
+        return state["stage"], state["step"], held
 
     def _same_start(self) -> bool:
         """Whether this run began as the recipe says; what it started from may be gone by now."""
@@ -343,6 +376,14 @@ class SupernetTraining:
 
 
 @dataclass(frozen=True)
+class _Held:
+    """What a stage that was stopped had gathered, by name: the optimizer's state, and averages."""
+
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Batch:
     """Images (n, 3, h, w), normalised, their labels (n,), and the rate of superclass dropout."""
 
@@ -351,9 +392,10 @@ class _Batch:
     class_to_group: Tensor
     rate: float
 
-    def mask(self) -> Tensor | None:
-        """A fresh draw of the logits that stay, (n, classes); all of them at rate 0."""
-        return superclass_mask(self.labels, self.class_to_group, self.rate) if self.rate > 0 else None
+    def mask(self, rate: float | None = None) -> Tensor | None:
+        """A fresh draw of the logits that stay, (n, classes), at the batch's rate or another; all of them at rate 0."""
+        rate = self.rate if rate is None else rate
+        return superclass_mask(self.labels, self.class_to_group, rate) if rate > 0 else None
 
 
 class _Mean:
