@@ -64,8 +64,8 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_loads_and_opens_with_the_command_that_runs_it(path: Path) -> None:
     recipe = load_recipe(path)
-    single_path = path.stem.startswith("spos-")  # trains no largest network first
-    assert recipe.training.stages[0].elastic == ("all" if single_path else {})
+    elastic_at_once = path.stem == "attentive-nas" or path.stem.startswith("spos-")  # trains no largest network first
+    assert recipe.training.stages[0].elastic == ("all" if elastic_at_once else {})
     first = path.read_text(encoding="utf-8").split("\n")[0]
     assert first.startswith("# snugnet ")
     assert f"recipes/{path.name}" in first
@@ -86,6 +86,18 @@ def test_single_path_one_shot_at_the_papers_scale() -> None:
     assert (training.batch_size, training.weight_decay, training.label_smoothing) == (1024, 4e-5, 0.1)
     assert training.superclass_dropout == 0
     assert (recipe.data.resolution, recipe.data.validation) == (224, 50_000)
+
+
+def test_attentive_nas_at_the_papers_scale() -> None:
+    recipe = load_recipe(RECIPES[0].parent / "attentive-nas.yaml")
+    (stage,), training = recipe.training.stages, recipe.training
+    assert (stage.epochs, stage.warmup_epochs, stage.learning_rate) == (360, 5, 0.1 * training.batch_size / 256)
+    assert (stage.sampling, stage.candidates, stage.sandwich, stage.subnets + 2) == ("best-up", 3, True, 4)
+    assert (training.batch_size, training.weight_decay, training.label_smoothing) == (2048, 1e-5, 0.1)
+    assert (training.dropout, training.drop_connect, training.drop_connect_stages) == (0.2, 0.2, 2)
+    assert (training.gradients, training.clip_value, training.zero_init_residual) == ("sum", 1.0, True)
+    assert recipe.augment.auto_augment == "imagenet"
+    assert recipe.space.options["resolutions"] == [192, 224, 256, 288]
 
 
 def test_mixed_precision_and_retraining_at_the_papers_scale() -> None:

@@ -115,9 +115,9 @@ class TrainingConfig(Config):
         temperature: of both softmaxes in that loss, which is multiplied by its square (Hinton et al., arXiv 1503.02531, section 2).
         gradients: whether those of a step's sub-networks are averaged (``mean``) or added up (``sum``: OFA, AttentiveNAS); k of
             them added up are a k times higher learning rate under a k times lower weight decay.
-        clip: largest norm of a step's whole gradient, to which a larger one is scaled down (AttentiveNAS: 1).
-        zero_init_residual: begin with the last batch norm of every block around an identity at 0, so that all of them are
-            identities at first (AttentiveNAS; Goyal et al., arXiv 1706.02677, section 5.1).
+        clip_value: to which every component of a step's gradient is cut, either way (AttentiveNAS, in its code: 1).
+        zero_init_residual: begin with the last batch norm of every block that has a shortcut added at 0, so that it is that shortcut
+            at first (AttentiveNAS, in its code; Goyal et al., arXiv 1706.02677, section 5.1).
         label_smoothing: share of the target spread over the classes.
         momentum: of SGD.
         weight_decay: of SGD, on every parameter but biases and batch norm.
@@ -141,7 +141,7 @@ class TrainingConfig(Config):
     distillation_dropout: float | None = Field(default=None, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)
     gradients: Literal["mean", "sum"] = "mean"
-    clip: float | None = Field(default=None, gt=0)
+    clip_value: float | None = Field(default=None, gt=0)
     zero_init_residual: bool = False
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)

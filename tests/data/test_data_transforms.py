@@ -18,6 +18,7 @@ EACH = {
     "jitter": AugmentConfig(color_jitter=0.3),
     "erase": AugmentConfig(erase=0.9),
     "cutout": AugmentConfig(cutout=5),
+    "autoaugment": AugmentConfig(auto_augment="imagenet"),
     "everything": EVERYTHING,
 }
 
@@ -109,6 +110,23 @@ def test_a_flip_mirrors_about_half() -> None:
     kept = [torch.equal(new, old) for new, old in zip(results, images, strict=True)]
     assert sum(flipped) + sum(kept) == 100
     assert 25 < sum(flipped) < 75
+
+
+@pytest.mark.parametrize("policy", ["imagenet", "cifar10", "svhn"])
+def test_autoaugment_draws_a_sub_policy_for_each_image(policy: str) -> None:
+    """Of 256 copies of one image; a draw for the batch would give at most a handful of kinds of changes."""
+    augment = Augment(AugmentConfig(auto_augment=policy), MEAN)
+    (operation,) = augment._operations
+    assert len(operation.policies) == 25  # type: ignore[attr-defined]
+    asked = []
+    for number, each in enumerate(operation.policies):  # type: ignore[attr-defined]
+        each.register_forward_hook(lambda module, given, out, number=number: asked.append((number, len(given[0]))))
+    torch.manual_seed(0)
+    changed = augment(pixels(1).expand(256, 3, 12, 12))
+    assert sum(count for _, count in asked) == 256
+    assert len(asked) > 20
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert len(torch.unique(changed.flatten(1), dim=0)) > 50
 
 
 def test_erasing_makes_black_rectangles() -> None:

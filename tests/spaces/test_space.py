@@ -128,6 +128,30 @@ def test_mutation_draws_every_option_alike(probability):
         assert np.all(np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / len(column)) + 1e-12)
 
 
+@pytest.mark.parametrize("probability", [0.03, 0.3, 1.0])
+def test_mutation_to_another_option_draws_all_others_alike(probability):
+    space = SPACES[0]
+    parents = np.repeat(space.largest, 60_000, 0)
+    roots = space.mutate(parents, probability, np.random.default_rng(0), another=True)[:, [0, 4]]
+    for column, options in zip(roots.T, space.num_options[[0, 4]], strict=True):
+        found = np.bincount(column, minlength=options) / len(column)
+        expected = np.full(options, probability / (options - 1))
+        expected[-1] = 1 - probability
+        assert np.all(np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / len(column)) + 1e-12)
+
+
+@spaces
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_mutation_to_another_option_leaves_none_as_it_was(space, seed):
+    rng = np.random.default_rng(seed)
+    parents = space.sample(20, rng)
+    mutants = space.mutate(parents, 1.0, rng, another=True)
+    assert np.array_equal(space.rows(mutants), mutants)
+    moved = space.active(parents) & space.active(mutants) & (space.num_options > 1)
+    assert (mutants != parents)[moved].all()
+
+
 @spaces
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))

@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from snugnet.data import ImageSet
 from snugnet.errors import BudgetError, ConfigError
+from snugnet.pipeline import make_family, make_generator, make_space
 from snugnet.study import Results, StudyConfig, load_study, run_study
 from snugnet.study.images import StudyImages, halves, unseen
+from snugnet.supernets import Supernet
 
 PNG = b"\x89PNG"
 ROOT = Path(__file__).parents[2]
@@ -184,6 +187,45 @@ def test_another_split_is_reported_without_searching_again(results: Results, fol
         assert [(r.group, r.budget, r.arch) for r in old.rows] == [(r.group, r.budget, r.arch) for r in new.rows]
         assert old.seconds == new.seconds
     assert [o.rows for o in results.outcomes] != [o.rows for o in again.outcomes]
+
+
+def test_random_networks_of_every_supernet_without_any_search(tmp_path: Path) -> None:
+    """What the table says is what the networks do; the second run reads it; another split is measured anew."""
+    config = {**content(tmp_path / "out"), "methods": [], "tables": {}, "baseline": None, "sampled": 3, "seeds": [0, 1]}
+    results = run_study(StudyConfig(**config), progress=False)
+    assert [(each.supernet, each.seed) for each in results.sampled] == [
+        (name, seed) for seed in (0, 1) for name in ("p 0.6", "p 0")
+    ]
+    each = results.sampled[0]
+    assert len(each.random) == 3
+    assert all(0 < accuracy < 1 for accuracy in (each.smallest, each.largest, *each.random))
+    assert each.seconds.keys() == {"teacher", "supernet"}
+
+    recipe = StudyConfig(**config).recipe_of("p 0.6", 0)
+    images = StudyImages(progress=False)
+    data, judged = images.of(recipe), images.judge(recipe)
+    supernet = Supernet(make_space(recipe, data))
+    saved = load_file(tmp_path / "out" / "seed-0" / "p 0.6" / "supernet.ckpt.safetensors")
+    supernet.load_state_dict({name[9:]: tensor for name, tensor in saved.items() if name.startswith("supernet.")})
+    family = make_family(recipe, data, supernet, make_generator(recipe, supernet.space, data), {})
+    network = family.build(supernet.space.largest)
+    x = torch.stack([torch.tensor(family.mean), torch.tensor(family.std)])[:, :, None, None]
+    logits = network((judged.images.float() / 255 - x[0]) / x[1])
+    assert each.largest == pytest.approx(float((logits.argmax(1) == judged.labels).float().mean()), abs=1e-6)
+
+    stamp = (tmp_path / "out" / "seed-0" / "p 0" / "sampled-validation.json").stat().st_mtime_ns
+    assert run_study(StudyConfig(**config), progress=False).sampled == results.sampled
+    assert (tmp_path / "out" / "seed-0" / "p 0" / "sampled-validation.json").stat().st_mtime_ns == stamp
+    assert run_study(StudyConfig(**{**config, "report": "test"}), progress=False).sampled != results.sampled
+
+    paths = results.save(tmp_path / "saved")
+    assert [path.name for path in paths] == ["study.json", "study.md"]
+    assert Results.read(tmp_path / "saved" / "study.json") == results
+    means = [100 * np.mean(own.random) for own in results.sampled if own.supernet == "p 0"]
+    assert (
+        f"| p 0 | {np.mean(means):.2f} ± {np.std(means, ddof=1):.2f} |" in (tmp_path / "saved" / "study.md").read_text()
+    )
+    assert [str(table.title) for table in results.rich_tables()] == ["networks of every supernet, over all classes"]
 
 
 def test_a_budget_that_nothing_is_within_is_refused_before_training(tmp_path: Path) -> None:
@@ -353,6 +395,7 @@ def test_workers_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
         ),
         ({"tables": {"A b": ["EAS"], "a-B": ["EAS"]}}, "table a-b stands twice"),
         ({"tables": {}}, "tables is {}"),
+        ({"methods": [], "tables": {}, "baseline": None}, "nothing is compared"),
         ({"tables": {"Similarity": ["EAS"]}}, "no table is called similarity"),
         (
             {"methods": [{"name": "A", "supernet": "p 0", "search": "generator", "generator": {"budget": "params"}}]},
@@ -380,7 +423,7 @@ def test_wrong_studies(tmp_path: Path, changes: dict[str, Any], says: str) -> No
 def test_studies_that_come_with_the_project(path: Path) -> None:
     config = load_study(path)
     assert len(config.seeds) >= 3
-    assert config.report == "test"
+    assert config.report == ("test" if config.methods else "validation")  # what is chosen is not chosen on test
     assert path.read_text().startswith(f"# snugnet study recipes/{path.name}\n")
     for supernet in config.supernets:
         assert config.recipe_of(supernet, 0).training.stages[0].largest_only

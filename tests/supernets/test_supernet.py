@@ -206,8 +206,12 @@ def test_the_rate_of_drop_connect_rises_with_depth(base: Supernet, monkeypatch: 
 
     monkeypatch.setattr(BlockModule, "forward", spy)
     base(images(2), SPACE.largest, drop_connect=0.2)
-    assert rates == pytest.approx(np.linspace(0, 0.2, len(rates), endpoint=False))
+    rising = np.linspace(0, 0.2, len(rates), endpoint=False)
+    assert rates == pytest.approx(rising)
     assert len(rates) == 22
+    rates.clear()
+    base(images(2), SPACE.largest, drop_connect=0.2, drop_connect_stages=2)
+    assert rates == pytest.approx([*np.zeros(14), *rising[14:]])  # stem, a first block, five stages of four
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])

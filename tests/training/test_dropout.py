@@ -102,3 +102,20 @@ def test_large_logits_give_finite_losses_and_gradients(rate: float, dtype: torch
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
     assert (logits.grad[~mask] == 0).all()
+
+
+def test_temperature() -> None:
+    """Both softmaxes at 1 / T of the logits, the loss times T squared; its gradient against the definition's."""
+    torch.manual_seed(0)
+    logits, teacher = torch.randn(2, 5, 6, dtype=torch.float64).float()
+    logits.requires_grad_(True)
+    mask = torch.rand(5, 6) < 0.7
+    mask[:, 0] = True
+    for kept in (None, mask):
+        soft = (teacher / 3).masked_fill(torch.zeros_like(mask) if kept is None else ~kept, -torch.inf).softmax(1)
+        own = (logits / 3).masked_fill(torch.zeros_like(mask) if kept is None else ~kept, -torch.inf).log_softmax(1)
+        expected = -9 * (soft * own.nan_to_num(neginf=0.0)).sum(1).mean()
+        loss = distillation_loss(logits, teacher, kept, 3.0)
+        torch.testing.assert_close(loss, expected)
+        for got, right in zip(torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits), strict=True):
+            torch.testing.assert_close(got, right)

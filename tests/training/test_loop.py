@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,15 @@ def test_linear() -> None:
     assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert values[4:] == pytest.approx([1 - step / 16 for step in range(17)])
     assert linear(0, 0) == 1.0
+
+
+@pytest.mark.parametrize("schedule", [cosine, linear])
+def test_a_floor_is_where_the_fall_ends(schedule: Callable[..., float]) -> None:
+    for step in range(11):
+        plain, floored = schedule(step, 10, 3), schedule(step, 10, 3, 0.2)
+        assert floored == pytest.approx(plain if step < 3 else 0.2 + 0.8 * plain)
+    assert schedule(10, 10, 3, 0.2) == pytest.approx(0.2)
+    assert schedule(5, 10, 3, 1.0) == 1
 
 
 def test_run_log_appends_json_lines(tmp_path: Path) -> None:

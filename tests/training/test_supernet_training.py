@@ -33,7 +33,8 @@ def content(output: Path, rate: float = 0.1) -> dict[str, object]:
             "batch_size": 32, "superclass_dropout": 0.5, "checkpoint_seconds": 0.0,
             "stages": [
                 {"name": "largest", "epochs": 1, "learning_rate": rate},
-                {"name": "all", "epochs": 2, "learning_rate": 0.05, "elastic": elastic, "subnets": 2},
+                {"name": "all", "epochs": 2, "learning_rate": 0.05, "elastic": elastic, "subnets": 2,
+                 "average": 0.9, "floor": 0.05},
             ],
         },
         "generator": {"steps": 8, "pairs": 3, "images": 4, "budgets": 3},

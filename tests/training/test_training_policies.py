@@ -107,6 +107,108 @@ def test_only_the_largest_is_regularised(data: GroupedImages, log: RunLog) -> No
     assert asked == [(True, rates), (False, {})]
 
 
+@pytest.mark.parametrize("step", ["_taught", "_sandwich"])
+def test_gradients_are_averaged_or_added_up(data: GroupedImages, log: RunLog, step: str) -> None:
+    got = {}
+    for way in ("mean", "sum"):
+        training = training_of(recipe(log.folder, {**ALL, "sandwich": step == "_sandwich"}, gradients=way), data, log)
+        space = training.supernet.space
+        archs = np.concatenate([space.largest, space.sample(2, np.random.default_rng(0))])
+        getattr(training, step)(training.supernet, batch_of(training), archs)
+        got[way] = gradients(training.supernet)
+    assert got["mean"].keys() == got["sum"].keys()
+    for name, gradient in got["mean"].items():
+        torch.testing.assert_close(3 * gradient, got["sum"][name], msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_every_component_of_the_gradient_is_cut(
+    data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by the optimizer, which cuts nothing itself."""
+    seen: list[float] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *args: Any) -> Any:
+        seen.append(
+            max(float(p.grad.abs().max()) for g in self.param_groups for p in g["params"] if p.grad is not None)
+        )
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    run(recipe(log.folder / "free", ALL), data, log)
+    assert max(seen) > 1e-3
+    seen.clear()
+    run(recipe(log.folder / "cut", ALL, clip_value=1e-3), data, RunLog(log.folder / "cut"))
+    assert seen
+    assert max(seen) <= 1.001e-3
+
+
+def test_the_loss_against_the_teacher_has_its_own_draw_and_temperature(
+    data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no superclass dropped there, that loss is over all classes, whatever the labels' loss drops."""
+    made = recipe(log.folder, ALL, superclass_dropout=1.0, distillation_dropout=0.0, temperature=2.0)
+    training = training_of(made, data, log)
+    training.teacher = training._frozen(training.supernet.extract(training.supernet.space.largest))
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        supernet_training, "distillation_loss", lambda *each: (asked.append(each), distillation_loss(*each))[1]
+    )
+    images = batch_of(training)
+    batch = _Batch(images.x, images.labels, images.class_to_group, 1.0)
+    training._taught(training.supernet, batch, training.supernet.space.smallest)
+    ((_, _, mask, temperature),) = asked
+    assert mask is None
+    assert temperature == 2.0
+
+
+def test_a_network_that_begins_at_its_shortcuts(data: GroupedImages, log: RunLog) -> None:
+    """Every block with something added around it hands that on, in the supernet as in what is taken out of it."""
+    training = training_of(recipe(log.folder, ALL, zero_init_residual=True), data, log)
+    training._resume()
+    network = training.supernet.extract(training.supernet.space.largest)
+    around = [module for module in network.block_modules().values() if module.block.shortcut is not None]
+    assert around
+    for module in around:
+        x = torch.randn(2, module.block.in_channels, 6, 6)
+        beside = x
+        for layer in module.block.shortcut or ():
+            beside = module.layer_modules()[layer.name](beside)
+        assert torch.equal(module(x), beside)
+    plain = training_of(recipe(log.folder / "plain", ALL), data, log)
+    plain._resume()
+    changed = [
+        n for n, t in training.supernet.state_dict().items() if not torch.equal(t, plain.supernet.state_dict()[n])
+    ]
+    assert len(changed) == len(around)
+
+
+def test_the_average_takes_the_place_of_the_weights(data: GroupedImages, log: RunLog) -> None:
+    """Against the sum it is defined as, over the weights that every step left."""
+    made = recipe(log.folder, {**ALL, "epochs": 0.5, "average": 0.3}, checkpoint_seconds=0.0)
+    left: list[dict[str, torch.Tensor]] = []
+
+    class Watched(SupernetTraining):
+        def _save(self, stage: int, step: int, *held: Any) -> None:
+            if held and held[0] is not None:
+                left.append({name: tensor.clone() for name, tensor in self.supernet.state_dict().items()})
+            super()._save(stage, step, *held)
+
+    supernet = Supernet(make_space(made, data), seed=1)
+    first = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    Watched(made, supernet, data, make_fabric(made), log.folder, log, progress=False).run()
+    assert len(left) == 5
+    for name, tensor in supernet.state_dict().items():
+        if not tensor.is_floating_point():
+            assert torch.equal(tensor, left[-1][name]), name
+            continue
+        expected = first[name].double()
+        for step, each in enumerate(left):
+            decay = min(0.3, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * each[name].double()
+        torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_candidates_are_judged_by_their_loss_on_the_batch(data: GroupedImages, log: RunLog) -> None:
     training = training_of(recipe(log.folder, {**ALL, "sampling": "best-up"}), data, log)
     supernet, batch = training.supernet, batch_of(training)
@@ -114,7 +216,7 @@ def test_candidates_are_judged_by_their_loss_on_the_batch(data: GroupedImages, l
     scores = training._minus_losses(supernet, batch, archs)
     assert gradients(supernet) == {}
     for arch, score in zip(archs, scores, strict=True):
-        loss = torch.nn.functional.cross_entropy(supernet(batch.x, arch), batch.labels)
+        loss = torch.nn.functional.cross_entropy(supernet(batch.x, arch), batch.labels, label_smoothing=0.1)
         assert score == pytest.approx(-loss.item(), abs=1e-5)
 
 

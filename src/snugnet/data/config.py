@@ -126,6 +126,10 @@ class AugmentConfig(Config):
     flip: bool = False
     """Mirror left to right with probability 1/2."""
 
+    auto_augment: Literal["imagenet", "cifar10", "svhn"] | None = None
+    """One of the 25 sub-policies that AutoAugment found on that data set, drawn for each image (Cubuk et al., arXiv 1805.09501; with
+    kornia's operations, whose ranges are not Pillow's to the bit). Slow on a CPU: about 1 ms an image of 32 x 32."""
+
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Rotate by up to so many degrees either way; what comes into view is black."""
 

@@ -1,6 +1,7 @@
 """Random changes and normalisation of whole batches, on whatever device they are."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,8 @@ def _kornia_operations(config: AugmentConfig) -> list[Callable[[Tensor], Tensor]
         operations.append(_RandomResizedCrop(config.random_resized_crop))
     if config.flip:
         operations.append(kornia.RandomHorizontalFlip(p=0.5))
+    if config.auto_augment:
+        operations.append(_AutoAugment(config.auto_augment))
     if config.rotate:
         operations.append(kornia.RandomRotation(config.rotate, p=1.0))
     if config.color_jitter:
@@ -116,6 +119,26 @@ class _RandomResizedCrop:
         if size not in self._by_size:
             self._by_size[size] = RandomResizedCrop(size, scale=self.area, p=1.0, cropping_mode="resample")
         return self._by_size[size](images)
+
+
+class _AutoAugment:
+    """kornia's AutoAugment with a sub-policy for each image; its own call draws one for the whole batch."""
+
+    def __init__(self, policy: str) -> None:
+        from kornia.augmentation.auto import AutoAugment
+
+        self.policies: list[Any] = list(AutoAugment(policy).children())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Change ``(n, 3, h, w)`` in 0..1."""
+        drawn = torch.randint(len(self.policies), (len(images),)).tolist()
+        changed = torch.empty_like(images)
+        for policy in sorted(set(drawn)):
+            own = torch.tensor([i for i, each in enumerate(drawn) if each == policy]).to(
+                images.device, non_blocking=True
+            )
+            changed[own] = self.policies[policy](images[own])
+        return changed
 
 
 def _random_crop(images: Tensor, padding: int) -> Tensor:

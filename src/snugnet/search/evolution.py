@@ -16,7 +16,7 @@ from snugnet.spaces import Population
 
 @dataclass(frozen=True)
 class Evolution(Method):
-    """Evolution as SPOS (Algorithm 1), OFA and AttentiveNAS have it: they differ in numbers only, which are its presets.
+    """Evolution as SPOS (Algorithm 1), OFA and AttentiveNAS have it: what they differ in are settings, and theirs are its presets.
 
     The parents of a round are the best of all that was evaluated before; every child meets all limits.
 
@@ -27,6 +27,7 @@ class Evolution(Method):
         generations: rounds after the first.
         parents: so many survive.
         probability: of drawing a choice of a mutated child anew.
+        another: whether such a choice always changes (AttentiveNAS); otherwise its present option may be drawn again (SPOS, OFA).
     """
 
     name: ClassVar[str] = "evolution"
@@ -37,6 +38,7 @@ class Evolution(Method):
     generations: int = 19
     parents: int = 10
     probability: float = 0.1
+    another: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self, initial=1, mutated=0, crossed=0, generations=0, parents=1)
@@ -84,7 +86,9 @@ class Evolution(Method):
         space, parents = now.problem.space, now.archive.rows[now.survivors]
 
         def mutants(n: int, rng: np.random.Generator) -> Population:
-            return space.mutate(parents[rng.integers(len(parents), size=n)], self.probability, rng)
+            return space.mutate(
+                parents[rng.integers(len(parents), size=n)], self.probability, rng, another=self.another
+            )
 
         def crosses(n: int, rng: np.random.Generator) -> Population:
             mothers, fathers = parents[rng.integers(len(parents), size=(2, n))]
@@ -104,7 +108,7 @@ class Evolution(Method):
 
 PRESETS = {
     "spos": Evolution(),
-    "attentive-nas": Evolution(initial=512, mutated=128, crossed=128, generations=20, parents=128),
+    "attentive-nas": Evolution(initial=512, mutated=128, crossed=128, generations=20, parents=128, another=True),
     "ofa": Evolution(initial=100, mutated=50, crossed=50, generations=500, parents=25),
 }
 """``spos``: population 50, 20 rounds, top 10, mutation 0.1, half crossed and half mutated (Algorithm 1; its first population

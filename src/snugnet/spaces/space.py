@@ -226,13 +226,25 @@ class SearchSpace(ABC):
         draws = rng.random((n, self.d)) * self.num_options
         return self.canonical(draws.astype(np.int16))
 
-    def mutate(self, archs: Population, probability: float, rng: np.random.Generator) -> Population:
-        """Draw each choice anew with the given probability (uniformly, its present option included)."""
+    def mutate(
+        self, archs: Population, probability: float, rng: np.random.Generator, *, another: bool = False
+    ) -> Population:
+        """Draw each choice anew with the given probability, uniformly.
+
+        Args:
+            archs: rows, (n, d).
+            probability: of each choice.
+            rng: draws.
+            another: leave out the present option: a choice that is drawn anew then always changes (AttentiveNAS, in its code).
+        """
         draws = rng.random(archs.shape, dtype=np.float32)
+        count = self.num_options - another
         # where a draw is below the probability, its place below it tells the option
-        scale = (self.num_options / max(probability, 1e-9)).astype(np.float32)
-        options = np.minimum(draws * scale, (self.num_options - 1).astype(np.float32)).astype(np.int16)
-        return self.canonical(np.where(draws < probability, options, archs))
+        scale = (count / max(probability, 1e-9)).astype(np.float32)
+        options = np.minimum(draws * scale, (count - 1).astype(np.float32)).astype(np.int16)
+        if another:
+            options += options >= archs
+        return self.canonical(np.where((draws < probability) & (count > 0), options, archs))
 
     def crossover(self, mothers: Population, fathers: Population, rng: np.random.Generator) -> Population:
         """Take each choice from one of the two parents, with even odds. Both have shape ``(n, d)``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import shutil
+import warnings
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,8 @@ _worker_images: StudyImages | None = None
 def _work(config: StudyConfig, name: str, seed: int, teacher: bool) -> None:
     """In a worker: train what a supernet starts from, or do all that is to be done with the supernet."""
     global _worker_images
+    # what there is to say about the images was said before any worker began
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"snugnet\.")
     _worker_images = _worker_images or StudyImages(progress=False)
     job = _job(config, name, seed, _worker_images, progress=False)
     if teacher:

@@ -1,5 +1,5 @@
 """Weight-sharing networks."""
 
-from snugnet.supernets.supernet import Supernet, begin_as_identities
+from snugnet.supernets.supernet import Supernet, begin_at_shortcuts
 
-__all__ = ["Supernet", "begin_as_identities"]
+__all__ = ["Supernet", "begin_at_shortcuts"]

@@ -45,11 +45,11 @@ def _begin_alike(network: Network) -> None:
 
 
 @torch.no_grad()
-def begin_as_identities(network: Network) -> None:
-    """Set the last batch norm of every block around an identity to 0, so that the block is that identity at first.
+def begin_at_shortcuts(network: Network) -> None:
+    """Set the last batch norm of every block with something added around it to 0, so that it is its shortcut at first.
 
-    So AttentiveNAS begins (its published training code; Goyal et al., arXiv 1706.02677, section 5.1). Blocks without such a batch norm
-    stay as they are.
+    So AttentiveNAS begins (its published code; Goyal et al., arXiv 1706.02677, section 5.1). Blocks without such a batch norm stay as
+    they are.
 
     Args:
         network: of a space's union; changed in place.
@@ -57,7 +57,7 @@ def begin_as_identities(network: Network) -> None:
     for module in network.block_modules().values():
         block = module.block
         last = module.layer_modules()[block.layers[-1].name]
-        if block.shortcut == () and block.join == "add" and isinstance(last, ConvLayer) and last.norm is not None:
+        if block.shortcut is not None and block.join == "add" and isinstance(last, ConvLayer) and last.norm is not None:
             last.norm.weight.zero_()
 
 

@@ -26,7 +26,7 @@ from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.recipe import Recipe, StageConfig
 from snugnet.spaces import Population
-from snugnet.supernets import Supernet, begin_as_identities
+from snugnet.supernets import Supernet, begin_at_shortcuts
 from snugnet.supernets.sorting import channel_axes, narrows, sort_channels
 from snugnet.training.average import Average
 from snugnet.training.calibration import calibrate
@@ -192,8 +192,8 @@ class SupernetTraining:
             archs = policy.sample(step, rng, self.predict or partial(self._minus_losses, model, batch))
             optimizer.zero_grad(set_to_none=True)
             metrics = self._sandwich(model, batch, archs) if stage.sandwich else self._taught(model, batch, archs)
-            if config.clip is not None:  # whether it is finite the loss shows; to ask here would wait for a GPU
-                self.fabric.clip_gradients(model, wrapped, max_norm=config.clip, error_if_nonfinite=False)
+            if config.clip_value is not None:
+                self.fabric.clip_gradients(model, wrapped, clip_val=config.clip_value)
             wrapped.step()
             if average is not None:
                 average.update(step)
@@ -315,7 +315,7 @@ class SupernetTraining:
             if self.recipe.training.start is not None:
                 self._start_from(Path(self.recipe.training.start))
             elif self.recipe.training.zero_init_residual:
-                begin_as_identities(self.supernet.network)
+                begin_at_shortcuts(self.supernet.network)
             return 0, 0, _Held()
         tensors, state = load_checkpoint(self.path)
         self.started_from = state.get("start")
