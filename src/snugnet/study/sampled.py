@@ -16,7 +16,7 @@ from snugnet.study.supernet import TrainedSupernet
 from snugnet.training.calibration import accuracy, network_batches
 from snugnet.training.supernet import made_with
 
-IMAGES = 6000
+IMAGES = 3000
 """At most so many judge an architecture, drawn evenly over the classes: the same for all of a seed."""
 
 
