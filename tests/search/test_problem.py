@@ -9,7 +9,12 @@ import pytest
 from test_searchers import problem, within
 from toys import ALL, SPACES
 
-from snugnet.errors import BudgetError
+from snugnet.costs import counted_table
+from snugnet.errors import BudgetError, SearchError
+from snugnet.search.driver import run_search
+from snugnet.search.method import make_method
+from snugnet.search.problem import Problem
+from snugnet.spaces import get_space
 
 
 def test_samples_under_one_limit_are_uniform() -> None:
@@ -38,3 +43,24 @@ def test_limits_that_cannot_be_met_are_refused_with_the_range() -> None:
     assert not (costs <= lows).all(1).any()
     with pytest.raises(BudgetError, match=r"^no architecture of toy has . <= .* and . <= .* together; feasible alone"):
         replace(case, limits={"a": lows[0], "b": lows[1]})
+
+
+def test_a_least_cost_is_kept_by_samples_and_by_an_evolution() -> None:
+    space = get_space("ofa-mobilenet-v3", width_mult=0.35, resolution=32, num_classes=10)
+    table = counted_table(space, "madds")
+    low, high = table.range
+    for limit in (low + 0.3 * (high - low), 2 * high):
+        problem = Problem(space, lambda rows: -table(rows), {"madds": table}, {"madds": limit}, at_least=0.95)
+        least, most = 0.95 * min(limit, high), limit
+        costs = table(problem.sample(200, np.random.default_rng(0)))
+        assert least <= costs.min() <= costs.max() <= most
+        rows = space.sample(500, np.random.default_rng(1))
+        assert np.array_equal(problem.feasible(rows), (least <= table(rows)) & (table(rows) <= most))
+        found = run_search(problem, make_method("evolution", {"preset": "spos", "generations": 3}), progress=False)
+        archive = table(found.archive.rows)
+        assert least <= archive.min() <= archive.max() <= most
+        assert archive.min() < 0.96 * min(limit, high)  # the score asks for the cheapest
+        with pytest.raises(SearchError, match="keeps limits and no least cost"):
+            problem.decode(np.zeros((1, int(space.offsets[-1]))))
+    with pytest.raises(SearchError, match="a share of one limit; there are 0"):
+        Problem(space, lambda rows: -table(rows), {"madds": table}, at_least=0.95)

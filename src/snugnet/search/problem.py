@@ -51,6 +51,7 @@ class Problem:
         columns: names of the k values that the score gives besides what an architecture is worth.
         proposer: of architectures, where somebody knows where good ones are.
         gradients: of the score, where it has any.
+        at_least: share of the only limit that architectures cost at least, so that searches are compared at equal cost.
     """
 
     space: SearchSpace
@@ -60,6 +61,7 @@ class Problem:
     columns: tuple[str, ...] = ()
     proposer: Proposer | None = None
     gradients: Gradients | None = None
+    at_least: float = 0.0
     _binding: list[tuple[CostTable, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class Problem:
         self.limits = {name: resolve_budget(value, self.tables[name].range) for name, value in self.limits.items()}
         for name, limit in self.limits.items():
             self.tables[name].check_budget(limit)
+        if self.at_least and len(self.limits) != 1:
+            raise SearchError(f"at_least is a share of one limit; there are {len(self.limits)}")
         # What the dearest architecture meets binds nothing. The limit that leaves the fewest architectures comes first.
         binding = [(self.tables[n], limit) for n, limit in self.limits.items() if limit < self.tables[n].range[1]]
         self._binding = sorted(binding, key=lambda each: make_sampler(*each).reachable)
@@ -95,7 +99,19 @@ class Problem:
         fits = np.ones(len(rows), dtype=bool)
         for table, bound in self._binding:
             fits &= table(rows) <= bound
+        if self._window is not None:
+            table, least, _ = self._window
+            fits &= table(rows) >= least
         return fits
+
+    @property
+    def _window(self) -> tuple[CostTable, float, float] | None:
+        """A cost, and the least and most of it, where there is a least."""
+        if not self.at_least:
+            return None
+        ((name, limit),) = self.limits.items()
+        most = min(limit, self.tables[name].range[1])
+        return self.tables[name], self.at_least * most, most
 
     def decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
         """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.decode`.
@@ -103,7 +119,12 @@ class Problem:
         Args:
             scores: in one-hot layout, (n, sum of options).
             cells: of the decode's grid.
+
+        Raises:
+            SearchError: there is a least cost, which a decode does not keep.
         """
+        if self.at_least:
+            raise SearchError("a decode keeps limits and no least cost; take random or evolution for that")
         if not self.tables:
             automaton = make_automaton(self.space, ())
             return automaton.best(automaton.scores(scores))[0]
@@ -134,6 +155,9 @@ class Problem:
         """
         if not self.tables:
             return self.space.sample(n, rng)
+        if self._window is not None:
+            table, least, most = self._window
+            return sample(table, n, rng, budget=most, at_least=least)
         if not self._binding:
             return sample(next(iter(self.tables.values())), n, rng)
         table, bound = self._binding[0]

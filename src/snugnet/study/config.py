@@ -67,6 +67,8 @@ class PredictorConfig(Config):
         settings: of the kind: named arguments of its ``fit``.
         preset: whose settings the evolution of ``search: predictor`` has: ofa, spos, attentive-nas.
         generations: of that evolution, if others than the preset's.
+        at_least: share of a budget that what ``search: predictor`` finds costs at least: a predictor of few and noisy rows else stops
+            short of it, and methods would be compared at other costs. 0 lets it.
     """
 
     architectures: int = Field(default=200, ge=25)
@@ -74,6 +76,7 @@ class PredictorConfig(Config):
     settings: dict[str, Any] = Field(default_factory=dict)
     preset: str = "ofa"
     generations: int | None = Field(default=None, ge=1)
+    at_least: float = Field(default=0.95, ge=0, lt=1)
 
     @property
     def evolution(self) -> dict[str, Any]:

@@ -100,7 +100,10 @@ def _networks(
     if method.evaluations == 1:
         rows = _generated(family, searched) if entry.search == "generator" else _drawn(family, searched, method, seed)
     elif predictor is not None:
-        problems = (_problem(family, group, limit, _score(family, group, predictor)) for group, limit in searched)
+        at_least = trained.job.config.predictor.at_least if entry.search == "predictor" else 0.0
+        problems = (
+            _problem(family, group, limit, _score(family, group, predictor), at_least) for group, limit in searched
+        )
         rows = [run_search(problem, method, seed=seed, progress=False).row for problem in problems]
     else:
         rows = []
@@ -134,11 +137,11 @@ def _drawn(family: Family, searched: Sequence[Searched], method: Method, seed: i
     return rows
 
 
-def _problem(family: Family, group: str | None, limit: float, score: Score) -> Problem:
-    """Networks for a superclass, or for any of them: costs are of the widest head then."""
+def _problem(family: Family, group: str | None, limit: float, score: Score, at_least: float = 0.0) -> Problem:
+    """Networks for a superclass, or for any of them: costs are of the widest head then, the least one of the budget too."""
     cost, names = family.budget_name, check_groups(family) if group is None else [group]
     table = family.table(cost, max(len(family.groups[name]) for name in names))
-    return Problem(family.space, score, {cost: table}, {cost: limit})
+    return Problem(family.space, score, {cost: table}, {cost: limit}, at_least=at_least)
 
 
 def _score(family: Family, group: str | None, predictor: FittedPredictor) -> Score:
