@@ -26,6 +26,7 @@ from snugnet.cli.common import (
 )
 from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError
+from snugnet.spaces import read_architectures
 
 if TYPE_CHECKING:
     from snugnet.family.search import FamilySearch
@@ -98,6 +99,13 @@ def search(
             "--budgets", metavar="NAME=N,N,...", help="A search under each of these, sharing all that is evaluated."
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Architectures that the first round evaluates as well: JSON or YAML, in any form that 'snugnet cost' reads.",
+        ),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Settings of the method that have a name, such as spos.")] = None,
     predictor: Annotated[
         str | None,
@@ -143,6 +151,7 @@ def search(
         check_file(onnx)
     if out_folder is not None:
         check_folder(out_folder)
+    first = None if start is None else read_architectures(start)
     loaded = load_family(family)
 
     import torch
@@ -157,6 +166,8 @@ def search(
     else:
         prepared = LimitsSearch.make(loaded, wanted, *several, **budgets)
         shown = prepared.searches[0]
+    if first is not None:
+        prepared = prepared.starting_from(first)
     try:
         searched = prepared.run(
             chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(shown))

@@ -51,6 +51,7 @@ class Problem:
         columns: names of the k values that the score gives besides what an architecture is worth.
         proposer: of architectures, where somebody knows where good ones are.
         gradients: of the score, where it has any.
+        start: canonical rows, (n, d), that the first round of every method evaluates besides its own; those within all limits.
     """
 
     space: SearchSpace
@@ -60,6 +61,7 @@ class Problem:
     columns: tuple[str, ...] = ()
     proposer: Proposer | None = None
     gradients: Gradients | None = None
+    start: Population | None = None
     _binding: list[tuple[CostTable, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,13 @@ class Problem:
         for table, bound in self._binding:
             fits &= table(rows) <= bound
         return fits
+
+    def first(self) -> Population:
+        """Those of :attr:`start` that meet every limit, each once: (n, d)."""
+        if self.start is None:
+            return np.zeros((0, self.space.d), dtype=np.int16)
+        rows = self.start[np.sort(np.unique(self.start, axis=0, return_index=True)[1])]
+        return rows[self.feasible(rows)]
 
     def decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
         """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.decode`.
