@@ -26,7 +26,6 @@ from snugnet.cli.common import (
 )
 from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError
-from snugnet.spaces import read_architectures
 
 if TYPE_CHECKING:
     from snugnet.family.search import FamilySearch
@@ -151,6 +150,8 @@ def search(
         check_file(onnx)
     if out_folder is not None:
         check_folder(out_folder)
+    from snugnet.spaces import read_architectures
+
     first = None if start is None else read_architectures(start)
     loaded = load_family(family)
 
