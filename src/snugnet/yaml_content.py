@@ -20,8 +20,9 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         ConfigError: the file cannot be read, or is no mapping, or a text is no setting.
     """
     path = Path(path)
+    text = read_text(path, ConfigError, "recipe ")
     try:
-        content = parse_yaml(read_text(path, ConfigError, "recipe "))
+        content = parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
