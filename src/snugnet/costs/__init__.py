@@ -8,6 +8,7 @@ from snugnet.costs.budget import (
     read_budgets,
     read_limits,
     resolve_budget,
+    split_amounts,
     without_unit,
 )
 from snugnet.costs.cost import COSTS, Cost, register_cost
@@ -41,6 +42,7 @@ __all__ = [
     "read_limits",
     "register_cost",
     "resolve_budget",
+    "split_amounts",
     "without_unit",
     "make_sampler",
     "sample",

@@ -97,6 +97,12 @@ def read_budgets(texts: Iterable[str]) -> dict[str, str]:
     return budgets
 
 
+def split_amounts(text: str) -> tuple[str, ...]:
+    """Several amounts: commas without a space between them, or semicolons or commas with a space, where they have commas inside."""
+    apart = re.search(r";|,\s", text.strip())
+    return tuple(value.strip() for value in re.split(r";|,\s" if apart else ",", text))
+
+
 def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
     """A cost and several budgets of it, from a text such as ``madds=250M,300M,330M``.
 
@@ -110,8 +116,7 @@ def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
         BudgetError: the text has another form.
     """
     name, _, values = text.partition("=")
-    apart = re.search(r";|,\s", values.strip())
-    limits = tuple(value.strip() for value in re.split(r";|,\s" if apart else ",", values))
+    limits = split_amounts(values)
     if any(re.fullmatch(r"0\d\d", value) for value in limits):
         raise BudgetError(
             f"of numbers with commas inside, a semicolon separates two, such as {name.strip()}=1,723,904; 2,000,000; got {text!r}"
