@@ -276,7 +276,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "Is a directory" in message(tmp_path)
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x81")
-    assert "is not YAML" in message(binary)
+    assert "is not UTF-8 text" in message(binary)
 
 
 def test_plain_data_says_that_it_is_a_recipe() -> None:

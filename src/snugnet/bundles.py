@@ -126,7 +126,7 @@ class Bundle:
         """What tells one save's index from another's, also where both say the same."""
         try:
             stat = (folder / self.index).stat()
-        except OSError:
+        except (OSError, ValueError):  # a path with a zero byte is a ValueError
             return None
         return stat.st_ino, stat.st_mtime_ns
 

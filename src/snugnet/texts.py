@@ -29,6 +29,12 @@ def one_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def look(name: str) -> str:
+    """A name as people see it: without forms of letters, spaces around, and what is not seen; capitals stay."""
+    plain = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+    return " ".join(plain.split())
+
+
 def quoted(name: str) -> str:
     """A name as lists of names take it (``--classes``): in double quotes if it has a comma or such quotes itself; cut short."""
     return joined([name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."])

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from snugnet.errors import ConfigError
+from snugnet.files import read_text
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -19,11 +20,10 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         ConfigError: the file cannot be read, or is no mapping, or a text is no setting.
     """
     path = Path(path)
+    text = read_text(path, ConfigError, "recipe ")
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        content = parse_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping, got {type(content).__name__}")

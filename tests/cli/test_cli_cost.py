@@ -84,6 +84,8 @@ def test_architectures_of_other_programs(snugnet: Any, write: Any, cases: Path) 
     assert at160["madds"] == get_space(SPACE, resolution=160).blueprint(space.from_dict(arch)).madds
     ten = snugnet("cost", SPACE, "--arch", write({**arch, "num_classes": 10}), "--json").json
     assert counted["params"] - ten["params"] == 990 * 1281
+    thousand = write({**arch, "num_classes": 1000})
+    assert snugnet("cost", SPACE, "--arch", thousand, "--num-classes", "10", "--json").json == ten
 
 
 def test_a_misspelt_key_is_no_default(snugnet: Any, write: Any) -> None:

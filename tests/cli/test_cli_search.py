@@ -104,6 +104,29 @@ def test_several_limits_from_one_archive(snugnet: Any, family: Path) -> None:
     assert "run/limits.csv" in shown.err
 
 
+def test_architectures_of_others_are_evaluated_first(snugnet: Any, family: Path) -> None:
+    """In any form that ``cost`` reads; under several limits each where it fits."""
+    largest, smallest = ({"ks": ks, "e": e, "d": d} for ks, e, d in _ends(family))
+    arguments = ("search", family, "--group", "round", "--method", "random", "--evaluations", 2, "--start", "arch.json")
+    Path("arch.json").write_text(json.dumps({"large": largest, "small": smallest}))
+    assert snugnet(*arguments, "--out", "run", "--json").json["evaluated"] == 4
+    rows = list(csv.DictReader(io.StringIO(Path("run/evaluated.csv").read_text())))
+    assert [json.loads(row["arch"])["depth"] for row in rows[:2]] == [[largest["d"]] * 5, [smallest["d"]] * 5]
+    both = snugnet(*arguments, "--budgets", "madds=20%,100%", "--json").json
+    assert both["limits"][-1]["accuracy"] >= max(float(row["accuracy"]) for row in rows[:2])
+    assert "start, large: the architecture has madds" in snugnet(*arguments, "--madds", "20%").error
+    Path("arch.json").write_text(json.dumps({**smallest, "ks": 4}))
+    assert "start: stage1.block1.kernel_size = 4 is not in this space" in snugnet(*arguments).error
+    Path("arch.json").write_text("[")
+    assert "arch.json is not JSON" in snugnet(*arguments).error
+
+
+def _ends(family: Path) -> list[tuple[int, float, int]]:
+    """Kernel size, expand ratio and depth of the largest and of the smallest network."""
+    options = json.loads((family / "family.json").read_text())["space"]["options"]
+    return [tuple(pick(options[key]) for key in ("kernel_sizes", "expand_ratios", "depths")) for pick in (max, min)]
+
+
 def test_the_same_search_goes_on_and_another_is_refused(snugnet: Any, family: Path) -> None:
     arguments = ("search", family, "--method", "random", "--evaluations", 4, "--classes", "0,1,2", "--out", "run")
     first = snugnet(*arguments, "--json").json

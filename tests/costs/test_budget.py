@@ -5,7 +5,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from snugnet.costs import exact_amount, format_amount, parse_budget, read_budgets, read_limits, resolve_budget
+from snugnet.costs import (
+    exact_amount,
+    format_amount,
+    parse_budget,
+    read_budgets,
+    read_limits,
+    resolve_budget,
+    without_unit,
+)
 from snugnet.errors import BudgetError
 
 
@@ -22,6 +30,7 @@ from snugnet.errors import BudgetError
         ("7.", 7),
         ("1,723,904", 1723904),
         ("1,723.5k", 1723500),
+        ("1_723_904", 1723904),
         (" 12,000 ", 12000),
         (4e7, 4e7),
         (3, 3),
@@ -35,7 +44,7 @@ def test_budgets_that_can_be_read(text, value):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "M", "1.5MB", "1,5M", "1,2345", ",100", "1234,567", "1,723,90", "1,,000", "-3", "0", "0k", "nan", "inf", "1e999", "1.2.3", 0, -1, math.nan, math.inf, True, None, [],
+    ["", "M", "1.5MB", "1,5M", "1,2345", "1_7", "1_723,904", ",100", "1234,567", "1,723,90", "1,,000", "-3", "0", "0k", "nan", "inf", "1e999", "1.2.3", 0, -1, math.nan, math.inf, True, None, [],
      10**400],
 )  # fmt: skip
 def test_budgets_that_cannot(value):
@@ -101,6 +110,25 @@ def test_shares_stay_in_the_range_and_rise(low, span, share):
     cheapest, between, dearest = (resolve_budget(f"{s:f}%", (low, high)) for s in (0, share, 100))
     assert (cheapest, dearest) == (low, high)
     assert low <= between <= high
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "amount"),
+    [("latency_ms", "4.5 ms", "4.5"), ("latency_ms@raspi4", "4.5ms", "4.5"), ("energy_mj", "1.5 mJ", "1.5"),
+     ("madds", "8.4M MAdds", "8.4M"), ("madds", "40% madds", "40%"), ("params", "1,723,904 params", "1,723,904"),
+     ("madds", "4.5 ms", "4.5 ms"), ("latency_ms", "ms", "ms"), ("latency_ms", "4.5 mJ", "4.5 mJ")],
+)  # fmt: skip
+def test_amounts_with_the_unit_of_their_cost(name, text, amount):
+    assert without_unit(name, text) == amount
+    assert without_unit(name, amount) == amount
+
+
+def test_budgets_with_units():
+    assert read_budgets(["latency_ms=4.5 ms", "madds=1_723_904"]) == {"latency_ms": "4.5", "madds": "1_723_904"}
+    assert read_limits("latency_ms=4 ms,5 ms") == ("latency_ms", ("4", "5"))
+    for text in ("madds=4.5 ms", "latency_ms=4.5 s", "energy_mj=3 ms"):
+        with pytest.raises(BudgetError, match="a budget is a positive number"):
+            read_budgets([text])
 
 
 def test_budgets_by_name():

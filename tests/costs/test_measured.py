@@ -222,6 +222,11 @@ def test_a_table_of_a_thousand_classes_for_a_familys_own(cases: Path) -> None:
     ("name", "text", "words"),
     [
         ("16_lookup_table.yaml", "Conv-a: {mean: 1}\nConv-b: {mean: fast}\n", "line 2: .* got 'fast' for Conv-b"),
+        ("16_lookup_table.yaml", "L:1000: {mean: 1}\nL:100: {mean: fast}\n", "line 2: .* got 'fast' for L:100"),
+        ("16_lookup_table.json", '{"L:1000": 1,\n"L:100":\n"x"}', "line 2: .* got 'x' for L:100"),
+        ("phone.json", "{}", "is empty"),
+        ("t.csv", "resolution;layer;mean_ms\n1;a;2", "has no column 'resolution'; .* this one begins with 'resolution;layer"),
+        ("table.txt", "a", r"is no cost table \(it is no \.npz\)"),
         ("16_lookup_table.yaml", "Conv-a: {count: 1}\n", "line 1: Conv-a has no 'mean'"),
         ("16_lookup_table.yaml", "Conv-a: {mean: [1]}\n", "line 1: .* got \\[1\\] for Conv-a"),
         ("16_lookup_table.yaml", "Conv-a: {mean: true}\n", "line 1: .* got True for Conv-a"),

@@ -1,5 +1,6 @@
 """Images of more than 8 bits, of few values, and of one colour: scaled by a rule, noted or refused, never black in silence."""
 
+import base64
 import io
 import struct
 import zlib
@@ -141,10 +142,43 @@ def test_sixteen_bits_are_noted(of_pixels: Callable[..., Path]) -> None:
 def test_colours_of_sixteen_bits_of_which_eight_are_used(of_pixels: Callable[..., Path]) -> None:
     """Pillow reads the upper half of each value alone, so nothing is left of these."""
     path = of_pixels(lambda row: colours_of_sixteen_bits(noise(row, 250, "uint16")))
-    with pytest.raises(DataError, match="of one and the same colour"):
+    with pytest.raises(DataError, match=r"16 of 16 16-bit colour training images .*; store them with 8 bits"):
         load(path)
+    with pytest.raises(DataError, match=r"value_range=\[0, 255\] leaves next to nothing; store it with 8 bits"):
+        load(path, value_range=[0, 255])
     path = of_pixels(lambda row: colours_of_sixteen_bits(noise(row, 16383, "uint16")))
+    with pytest.raises(DataError, match="below a quarter of their range"):
+        load(path)
     assert load(path, value_range=[0, 16383]).train.images.max() >= 250
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+def test_the_range_is_of_a_files_own_values(colours: int, most: int) -> None:
+    """Pillow scales what a PPM holds by the greatest value that its header states."""
+    values = np.repeat(ramp(0, most, ">u2")[:, :, None], colours, 2)
+    data = b"P%d\n16 16\n%d\n" % (6 if colours == 3 else 5, most) + values.tobytes()
+    expected = np.rint(values[:, :, 0] * (255 / most))
+    for value_range in (None, (0, most)):
+        found = decode_image(data, 16, value_range)[0].astype(float)
+        assert np.abs(found - expected).max() <= 1
+
+
+def test_images_that_are_not_trained_on_are_looked_at_as_well(
+    tmp_path: Path, write_parquet: Callable[..., Path]
+) -> None:
+    def write(split: str, high: int, dtype: str) -> None:
+        write_parquet(
+            tmp_path / f"{split}.parquet", [encoded(noise(row, high, dtype), "PNG") for row in range(12)], [0, 1] * 6
+        )
+
+    write("train", 255, "uint8")
+    for high, dtype, words in (
+        (4095, "uint16", "12 of 12 16-bit test images stay below"),
+        (1, "uint8", "all 12 test images"),
+    ):
+        write("test", high, dtype)
+        assert any(words in note for note in load(tmp_path, test=None).report["notes"])
 
 
 def test_few_values_of_eight_bits_are_noted(of_pixels: Callable[..., Path]) -> None:
@@ -188,6 +222,9 @@ def test_very_large_scans(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.Warni
         ("iVBORw0KGgo" + "A" * 4000, "it looks like base64 of a PNG"),
         (b"iVBORw0KGgo" + b"A" * 4000, "it looks like base64 of a PNG"),
         ("/9j/" + "4AAQSkZJRg" * 400, "it looks like base64 of a JPEG"),
+        (base64.urlsafe_b64encode(b"\xff\xd8\xff\xe0" + b"\xfb" * 400).decode(), "it looks like base64 of a JPEG"),
+        (base64.b64encode(b"\0\0\0\x20ftypavif" + b"\0" * 400), "it looks like base64 of an AVIF"),
+        (base64.b64encode(b"\x93NUMPY" + b"\0" * 400).decode(), "it looks like base64 of a NumPy file"),
         ("data:image/png;base64,iVBOR", "it looks like a data URL"),
         ("89504e470d0a1a0a" * 50, "hexadecimal digits of a PNG"),
         ("\\x89504e470d0a1a0a", "hexadecimal digits of a PNG"),

@@ -1,6 +1,7 @@
 """Groups: every way in which classes and superclasses can disagree, and the built-in groupings."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,10 +121,13 @@ def test_json_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"a": ["x"], "a": ["y"]}', "group 'a' more than once"),
+        ('{"a": ["x"], "a": ["y"]}', "key 'a' stands twice"),
         ('["x"]', "not of the form"),
         ('{"a": "x"}', "not of the form"),
-        ('{"a": [1]}', "class 1; class names are strings"),
+        ('{"a": [1]}', "the name 1 as class 1 of 'a'; names are strings"),
+        ('{"a": [["x"]]}', r"\['x'\] as class 1 of 'a', where a name is needed"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"a": [' + "9" * 5000 + "]}", "cannot be read as JSON"),
         ('{"a": [', "cannot be read as JSON"),
     ],
 )
@@ -138,3 +142,29 @@ def test_wrong_json(tmp_path: Path, text: str, says: str) -> None:
 def test_neither_a_file_nor_built_in() -> None:
     with pytest.raises(DataError, match=r"'cifar-10' is neither a file.*cifar-100"):
         read_grouping("cifar-10")
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [("yes", "yes, on and true"), ("no", "no, off and false"), ("007", "numbers so, and 007 as 7"), ("0", "numbers"),
+     ("null", "null, ~"), ("2020-01-01", "'2020-01-01' .* days and times")],
+)  # fmt: skip
+def test_yaml_file(tmp_path: Path, name: str, reads: str) -> None:
+    path = tmp_path / "groups.yaml"
+    path.write_text(f"a: [x, '{name}']\nb: [y]\n", encoding="utf-8-sig")
+    assert read_grouping(str(path)) == {"a": ["x", name], "b": ["y"]}
+    path.write_text(f"a: [x, {name}]\nb: [y]\n")
+    with pytest.raises(
+        DataError, match=r"as class 2 of 'a'; YAML reads .*; names are strings: put it in quotes"
+    ) as error:
+        read_grouping(str(path))
+    assert re.search(reads, str(error.value))
+
+
+def test_files_of_other_encodings_and_names_of_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "groups.json"
+    path.write_bytes('{"\u00e9": ["x"]}'.encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8 text"):
+        read_grouping(str(path))
+    with pytest.raises(DataError, match="is neither a file nor a built-in grouping"):
+        read_grouping("a" * 3000)

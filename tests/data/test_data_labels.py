@@ -1,5 +1,6 @@
 """Labels and splits: text of every kind, equal names, splits that cannot be judged by, names with commas and accents."""
 
+import os
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -164,9 +165,7 @@ def test_one_unicode_form(folder: Path) -> None:
 
 def test_names_in_json_have_a_place(tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text('{"x": ["a", 0]}')
-    with pytest.raises(
-        DataError, match=r"has the class 0; class names are strings: put it in quotes \(class 2 of 'x'\)"
-    ):
+    with pytest.raises(DataError, match="has the name 0 as class 2 of 'x'; names are strings: put it in quotes"):
         read_grouping(str(tmp_path / "groups.json"))
 
 
@@ -220,3 +219,34 @@ def test_cases(cases: Path) -> None:
     says(r"test\.parquet has no rows; set test_split=", cases / "empty-test", **values)
     with pytest.raises(UnlabelledError):
         label_column(pq.read_table(cases / "unlabelled-test" / "test.parquet").column("label"), None, "label", "file")
+
+
+def test_a_label_that_is_empty_is_missing() -> None:
+    with pytest.raises(DataError, match=r"has no label in row 12 \(an empty text\)"):
+        label_column(pa.chunked_array([["cat", "dog", "", "cat"]]), None, "label", "file", 10)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (["cat", "cat "], "'cat' and 'cat ' are two classes, and look alike"),
+        (["fish", "\ufb01sh"], "look alike"),
+        (
+            ["cat", "cat\u200b", "a b", "a\u00a0b"],
+            r"'a b' and 'a\xa0b' are two classes, and look alike (so do 1 more)",
+        ),
+        (["-1", "0", "1"], "4 training rows have the class -1"),
+        (["-1", "1"], ""),
+        (["A", "a"], ""),
+    ],
+)
+def test_names_that_may_be_none_or_the_same_are_noted(
+    splits: Callable[..., Path], classes: list[str], words: str
+) -> None:
+    notes = load(splits(train=classes * 4, test=classes), validation=len(classes)).report["notes"]
+    assert any(words in note for note in notes) if words else not any("class" in note for note in notes[1:])
+
+
+def test_a_folder_whose_name_is_no_text(folder: Path) -> None:
+    os.mkdir(os.fsencode(folder / "train" / "animal") + b"/\xe9")
+    says(r"the name of the folder b'\\xe9' in .* is not UTF-8; rename it", folder)

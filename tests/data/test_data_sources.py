@@ -157,6 +157,17 @@ def test_skipping_bad_images_changes_no_split(folder: Path) -> None:
     assert (getattr(data, other).images == getattr(whole, other).images).all()
 
 
+def test_the_first_reason_is_said_where_all_of_a_class_are_skipped(folder: Path) -> None:
+    for path in (folder / "train" / "thing" / "cup").iterdir():
+        path.write_bytes(b"no image")
+    says(
+        r"no training image left; mend its images \(4 were skipped; first: .*cup.*not an image",
+        folder,
+        on_bad_image="skip",
+        validation=0,
+    )
+
+
 def test_class_without_a_readable_training_image(folder: Path) -> None:
     for file in (folder / "train" / "animal" / "cat").iterdir():
         file.write_text("x")

@@ -130,6 +130,32 @@ def test_all_that_is_evaluated_is_canonical_within_limits_and_evaluated_once(
 
 
 @methods
+def test_given_architectures_come_first_and_beside_the_methods_own(tmp_path: Path, method: Method) -> None:
+    case = problem(SPACES[0])
+    every = ALL[case.space.name]
+    given = within(case)[[5, 2, 5]]
+    begun = replace(case, start=np.concatenate([every[~case.feasible(every)][:1], given]))
+    calls: list[int] = []
+
+    def killed(rows: Population) -> np.ndarray:
+        calls.append(len(rows))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return case.score(rows)
+
+    whole = search(begun, method, seed=3, chunk=5)
+    assert np.array_equal(whole.archive.rows[:2], given[:2])
+    assert case.feasible(whole.archive.rows).all()
+    assert len(whole.archive) <= whole.wanted == method.evaluations + 2
+    with pytest.raises(KeyboardInterrupt):
+        search(replace(begun, score=killed), method, seed=3, chunk=5, folder=tmp_path)
+    resumed = search(begun, method, seed=3, chunk=5, folder=tmp_path)
+    assert resumed.archive.values.tobytes() == whole.archive.values.tobytes()
+    with pytest.raises(SearchError, match="not the same start"):
+        search(case, method, seed=3, chunk=5, folder=tmp_path)
+
+
+@methods
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, method: Method, stop: int) -> None:
     case = problem(SPACES[0])

@@ -123,7 +123,7 @@ def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, 
         for name, text in short.items():
             if text is not None:
                 option = f"--{name.replace('_', '-')}"
-                costs.resolve_budget(text, (0.0, 1.0))
+                costs.resolve_budget(costs.without_unit(name, text), (0.0, 1.0))
                 given.append(f"{name}={text}")
         option = "--budget"
         return {**costs.read_budgets([*given, *(texts or ())])}

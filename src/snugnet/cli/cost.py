@@ -98,7 +98,7 @@ def _space_and_row(
         if "resolutions" in options:  # then it is a choice
             stated.pop("resolution", None)
         for key, value in stated.items():
-            if key in options and options[key] != value:
+            if key != "num_classes" and key in options and options[key] != value:
                 raise SpaceError(f"{key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
         made = kind.create(**{**stated, **options})
         return made, read_architecture(made, form)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import MOST_TRIED, Json, check_folder, emit, load_family, out, read_assignments, read_names, say
+from snugnet.cli.common import MOST_TRIED, Json, check_folder, emit, load_family, out, read_assignments, say
 from snugnet.errors import ConfigError, DataError
 from snugnet.texts import listed
 
@@ -129,13 +129,13 @@ def read_budget_list(text: str) -> int | list[float | str]:
     Raises:
         ConfigError: neither.
     """
-    from snugnet.costs import resolve_budget
+    from snugnet.costs import resolve_budget, split_amounts
 
     if re.fullmatch(r"\s*\d{1,3}\s*", text) and int(text) <= MOST_BUDGETS:
         if int(text) == 0:
             raise ConfigError("--budgets: at least one budget is evaluated, got 0")
         return int(text)
-    budgets: list[float | str] = [*read_names(text)]
+    budgets: list[float | str] = [*split_amounts(text)]
     for budget in budgets:
         resolve_budget(budget, (0.0, 1.0))
     return budgets

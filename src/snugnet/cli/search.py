@@ -98,6 +98,13 @@ def search(
             "--budgets", metavar="NAME=N,N,...", help="A search under each of these, sharing all that is evaluated."
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Architectures that the first round evaluates as well: JSON or YAML, in any form that 'snugnet cost' reads.",
+        ),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Settings of the method that have a name, such as spos.")] = None,
     predictor: Annotated[
         str | None,
@@ -143,6 +150,9 @@ def search(
         check_file(onnx)
     if out_folder is not None:
         check_folder(out_folder)
+    from snugnet.spaces import read_architectures
+
+    first = None if start is None else read_architectures(start)
     loaded = load_family(family)
 
     import torch
@@ -157,6 +167,8 @@ def search(
     else:
         prepared = LimitsSearch.make(loaded, wanted, *several, **budgets)
         shown = prepared.searches[0]
+    if first is not None:
+        prepared = prepared.starting_from(first)
     try:
         searched = prepared.run(
             chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(shown))

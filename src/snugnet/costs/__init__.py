@@ -1,7 +1,16 @@
 """What an architecture costs: tables, budgets, exact sampling, and the best architecture under budgets. No torch."""
 
 from snugnet.costs.blocks import block_table
-from snugnet.costs.budget import exact_amount, format_amount, parse_budget, read_budgets, read_limits, resolve_budget
+from snugnet.costs.budget import (
+    exact_amount,
+    format_amount,
+    parse_budget,
+    read_budgets,
+    read_limits,
+    resolve_budget,
+    split_amounts,
+    without_unit,
+)
 from snugnet.costs.cost import COSTS, Cost, register_cost
 from snugnet.costs.counted import counted_table
 from snugnet.costs.decoding import decode
@@ -33,6 +42,8 @@ __all__ = [
     "read_limits",
     "register_cost",
     "resolve_budget",
+    "split_amounts",
+    "without_unit",
     "make_sampler",
     "sample",
     "save_cost_table",

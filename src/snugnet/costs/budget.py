@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable
 
 from snugnet.errors import BudgetError
+from snugnet.texts import shown
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _BUDGET = re.compile(
-    r"\s*(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", re.IGNORECASE
+    r"\s*(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?:_\d{3})+(?:\.\d*)?|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*([kmg]?)\s*",
+    re.IGNORECASE,
 )
-"""A number, with commas between its thousands as reports and messages print them, or without."""
+"""A number, with commas between its thousands as reports and messages print them, underscores as in programs, or without."""
 _SHARE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*%\s*")
 
 
@@ -28,14 +30,14 @@ def parse_budget(value: object) -> float:
     number = math.nan
     if isinstance(value, str):
         if match := _BUDGET.fullmatch(value):
-            number = float(match[1].replace(",", "")) * _SUFFIXES[match[2].lower()]
+            number = float(re.sub("[,_]", "", match[1])) * _SUFFIXES[match[2].lower()]
     elif not isinstance(value, bool):
         try:
             number = float(value)  # type: ignore[arg-type]  # numpy's numbers too; anything else raises
         except (TypeError, ValueError, OverflowError):
             number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise BudgetError(f"a budget is a positive number such as 40000000, 4e7, 40M or 400k, got {value!r}")
+        raise BudgetError(f"a budget is a positive number such as 40000000, 4e7, 40M or 400k, got {shown(value)}")
     return number
 
 
@@ -60,11 +62,24 @@ def resolve_budget(value: object, bounds: tuple[float, float]) -> float:
     return min(low + share * (high - low), high) if share < 1 else high  # never outside, by rounding
 
 
+def without_unit(name: str, text: str) -> str:
+    """An amount as text without the unit of its cost, as it is printed behind it: ``4.5 ms`` of ``latency_ms`` is ``4.5``.
+
+    Args:
+        name: of the cost, or of one on a device (``latency_ms@raspi4``). Its unit is what follows the last underscore, else the
+            name itself (``8.4M MAdds`` of ``madds``).
+        text: the amount; what has another unit stays, and is then no amount.
+    """
+    unit = name.partition("@")[0].rpartition("_")[2]
+    match = re.fullmatch(rf"(.*[\d.kmg%])\s*{re.escape(unit)}\s*", text, re.IGNORECASE | re.DOTALL) if unit else None
+    return match[1] if match else text
+
+
 def read_budgets(texts: Iterable[str]) -> dict[str, str]:
     """Budgets by the name of their cost, from texts such as ``madds=40M``, ``latency_ms=12.5`` or ``madds=40%``.
 
     Returns:
-        For each cost its budget as it stands there: one that :func:`resolve_budget` can read.
+        For each cost its budget as it stands there, without its unit: one that :func:`resolve_budget` can read.
 
     Raises:
         BudgetError: a text has another form, or two are of one cost.
@@ -76,9 +91,16 @@ def read_budgets(texts: Iterable[str]) -> dict[str, str]:
             raise BudgetError(f"a budget is given as NAME=VALUE, such as madds=40M or madds=40%, got {text!r}")
         if name in budgets:
             raise BudgetError(f"two budgets of {name} are given, {budgets[name]} and {value}; leave one out")
+        value = without_unit(name, value)
         resolve_budget(value, (0.0, 1.0))
         budgets[name] = value
     return budgets
+
+
+def split_amounts(text: str) -> tuple[str, ...]:
+    """Several amounts: commas without a space between them, or semicolons or commas with a space, where they have commas inside."""
+    apart = re.search(r";|,\s", text.strip())
+    return tuple(value.strip() for value in re.split(r";|,\s" if apart else ",", text))
 
 
 def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
@@ -94,15 +116,12 @@ def read_limits(text: str) -> tuple[str, tuple[str, ...]]:
         BudgetError: the text has another form.
     """
     name, _, values = text.partition("=")
-    apart = re.search(r";|,\s", values.strip())
-    limits = tuple(value.strip() for value in re.split(r";|,\s" if apart else ",", values))
+    limits = split_amounts(values)
     if any(re.fullmatch(r"0\d\d", value) for value in limits):
         raise BudgetError(
             f"of numbers with commas inside, a semicolon separates two, such as {name.strip()}=1,723,904; 2,000,000; got {text!r}"
         )
-    for value in limits:
-        read_budgets([f"{name}={value}"])
-    return name.strip(), limits
+    return name.strip(), tuple(amount for value in limits for amount in read_budgets([f"{name}={value}"]).values())
 
 
 def exact_amount(value: float, rounding: Callable[[float], int] = round) -> str:

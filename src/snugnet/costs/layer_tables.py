@@ -109,10 +109,13 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
         for name in COLUMNS:
             if (count := header.count(name)) != 1:
                 found = f"{count} columns" if count else "no column"
-                raise DataError(f"{path} has {found} {name!r}; a latency table has {', '.join(COLUMNS)}")
+                raise DataError(
+                    f"{path} has {found} {name!r}; a latency table has {', '.join(COLUMNS)} with commas between them, and "
+                    f"this one begins with {shown(text.partition(chr(10))[0])}"
+                )
         places = [header.index(name) for name in COLUMNS]
         for cells in reader:
-            if cells:
+            if len(cells) > 1 or any(map(str.strip, cells)):
                 yield _csv_row(path, f"line {reader.line_num}", cells, places, len(header))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: this is no CSV ({error})") from error
@@ -132,15 +135,23 @@ def _csv_row(path: Path, where: str, cells: Sequence[str], places: Sequence[int]
 def _lookup_rows(path: Path) -> Iterator[_Row]:
     text = read_text(path, DataError, "the latency table ")
     content = _parsed(path, text)
+    if content == {}:
+        return
     if not isinstance(content, dict) or not all(isinstance(layer, str) for layer in content) or not _measures(content):
         raise DataError(f"{path} is no latency table of once-for-all, which is {{layer: {{count, mean, std}}}}")
     resolution = _resolution(path, content)
     for layer, value in content.items():
-        where = f"line {text.count(chr(10), 0, max(text.find(layer), 0)) + 1}"
+        where = f"line {_line(text, layer)}"
         mean = value.get("mean") if isinstance(value, dict) else value
         if isinstance(value, dict) and "mean" not in value:
             raise DataError(f"{path}, {where}: {cut(layer)} has no 'mean'; an entry is {{count, mean, std}}")
         yield _Row(resolution, layer, mean, where)
+
+
+def _line(text: str, layer: str) -> int:
+    """Of a layer's key, which may be the beginning of another's."""
+    found = re.search(rf"(?<![\w.:-]){re.escape(layer)}(?![\w.-])", text)
+    return text.count("\n", 0, found.start() if found else 0) + 1
 
 
 def _measures(content: Mapping[str, Any]) -> bool:

@@ -51,8 +51,9 @@ def load_cost_table(path: str | Path, space: SearchSpace) -> CostTable:
     except OSError as error:
         raise DataError(f"cannot read the cost table {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, EOFError, BadZipFile, AttributeError, NotImplementedError, zlib.error) as error:
+        why = "it is no .npz" if "pickle" in str(error) else error  # numpy's words are a way to run what is in a file
         raise DataError(
-            f"{path} is no cost table ({error}); one is .npz of snugnet.costs.save_cost_table, or .csv, .yaml or .json of "
+            f"{path} is no cost table ({why}); one is .npz of snugnet.costs.save_cost_table, or .csv, .yaml or .json of "
             "once-for-all"
         ) from error
     if differ := differences(there, here):

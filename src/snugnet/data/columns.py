@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import DataError
-from snugnet.texts import cut, listed, one_form, shown
+from snugnet.texts import cut, listed, look, one_form, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,8 +172,32 @@ def _of_text(values: "pa.ChunkedArray", column: str, where: str, first_row: int)
     names = tuple(sort_names(set(texts)))
     if names == ("",):
         raise UnlabelledError(f"{where} has no labels: all {len(values)} values of {column!r} are empty")
+    if "" in names:
+        row = first_row + int(np.flatnonzero(np.isin(codes, [code for code, text in enumerate(texts) if not text]))[0])
+        raise DataError(f"{where} has no {column} in row {row} (an empty text); fill it in or remove the row")
     position = {name: index for index, name in enumerate(names)}
     return LabelColumn(np.array([position[text] for text in texts], dtype=np.int64)[codes], names)
+
+
+def doubtful_names(classes: Sequence[str], counts: NDArray[np.int64]) -> list[str]:
+    """Notes on names that may be none, or the same: -1 among other numbers, and names that look alike."""
+    notes = []
+    if "-1" in classes and "1" in classes and "0" in classes:
+        rows = counts[classes.index("-1")]
+        notes.append(
+            f"{rows} training rows have the class -1, which is a class like the others; remove them if it means no label"
+        )
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(look(name), []).append(name)
+    same = [names for names in alike.values() if len(names) > 1]
+    if same:
+        notes.append(
+            f"{' and '.join(map(shown, same[0]))} are two classes, and look alike"
+            + (f" (so do {len(same) - 1} more)" if len(same) > 1 else "")
+            + "; correct the labels if they are one"
+        )
+    return notes
 
 
 def class_label_names(schema: "pa.Schema", column: str) -> list[str] | None:

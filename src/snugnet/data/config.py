@@ -1,6 +1,7 @@
 """What data to load and how to augment it, as checked, printable configurations. No torch in here."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
@@ -13,23 +14,33 @@ Rows = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-def not_a_name(groups: Mapping[Any, Any]) -> str:
-    """The first name in ``{superclass: [classes]}`` that is none but what YAML makes of one: where, and what to do; else ""."""
+def not_a_name(groups: Mapping[Any, Any], yaml: bool = True) -> str:
+    """The first name in ``{superclass: [classes]}`` that is none but what YAML makes of one: where, and what to do; else "".
+
+    Args:
+        groups: as they were read.
+        yaml: whether YAML has read them; then it is said what it reads so.
+    """
     for group, classes in groups.items():
         places = [("as a superclass", group)]
         if isinstance(classes, list):
             places += [(f"as class {number} of {shown(group)}", name) for number, name in enumerate(classes, 1)]
         for place, name in places:
-            if isinstance(name, (str, list, dict)):
+            if isinstance(name, str):
                 continue
-            if isinstance(name, bool):
+            if isinstance(name, (list, dict, tuple)):
+                return f"{shown(name)} {place}, where a name is needed"
+            reads = ""
+            if not yaml:
+                pass
+            elif isinstance(name, bool):
                 reads = f"; YAML reads {'yes, on' if name else 'no, off'} and {str(name).lower()} so"
             elif name is None:
                 reads = "; YAML reads null, ~ and nothing at all so"
             elif isinstance(name, (int, float)):
                 reads = "; YAML reads numbers so, and 007 as 7"
-            else:
-                reads = ""
+            elif isinstance(name, date):
+                name, reads = str(name), "; YAML reads days and times so"
             return f"the name {shown(name)} {place}{reads}; names are strings: put it in quotes"
     return ""
 
@@ -59,7 +70,7 @@ class DataConfig(Config):
     """Column of the superclass of each row."""
 
     groups: str | dict[str, list[str]] | None = None
-    """``{superclass: [classes]}``, the path of a JSON file with that, or a built-in grouping: cifar-100, imagenet-10,
+    """``{superclass: [classes]}``, the path of a JSON or YAML file with that, or a built-in grouping: cifar-100, imagenet-10,
     imagenet-12, car-20, digits. Without it the folders or ``group_column`` give the groups."""
 
     config_name: str | None = None

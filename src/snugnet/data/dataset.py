@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.data.columns import doubtful_names
 from snugnet.data.depth import check_depths
 from snugnet.data.duplicates import report_duplicates
 from snugnet.data.groups import Groups, read_grouping, select_groups
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from snugnet.data.config import DataConfig
 
 Index = NDArray[np.int64]
-_SPLITS = ("train", "validation", "test")
+_IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+_SPLITS = tuple(_IN_WORDS)
 # Each choice has its own random stream, so that, say, the validation set does not depend on train_rows.
 _STREAM = {"split test": 1, "split validation": 2, "train": 3, "validation": 4, "test": 5}
 
@@ -137,12 +139,19 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
     chosen = _Chosen.by_labels(config)
     source, groups, notes, labels = chosen.source, chosen.groups, chosen.notes, chosen.labels
     sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, notes, progress)
-    notes += check_pixels(sets["train"].images.numpy(), config.value_range)
+    for name in _SPLITS:
+        notes += check_pixels(sets[name].images.numpy(), config.value_range, _IN_WORDS[name])
 
     counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
     for name, count in zip(groups.classes, counts, strict=True):
         if not count:
-            raise DataError(f"class {name!r} has no training image left; raise train_rows, or mend its images")
+            lost = skipped["train"]
+            why = (
+                f"mend its images ({lost['count']} were skipped; first: {lost['first'][0]})"
+                if lost["count"]
+                else "raise train_rows"
+            )
+            raise DataError(f"class {shown(name)} has no training image left; {why}")
     if not len(sets["test"]):
         raise DataError(
             "no test image is left: all were skipped, or are of classes in no group; mend them, or set test_split or test=0.2"
@@ -240,6 +249,7 @@ def _classes(source: Source, notes: list[str]) -> tuple[str, ...]:
     classes = tuple(name for name, count in zip(labels.names, counts, strict=True) if count)
     if len(classes) < len(labels.names):
         notes.append(f"{len(labels.names) - len(classes)} class names of the source have no training row; left out")
+    notes += doubtful_names(classes, counts[counts > 0])
     for split in source.splits.values():
         unseen = np.flatnonzero(split.labels.recode(classes) < 0)
         if len(unseen):
@@ -371,9 +381,9 @@ def _decode_splits(
             of_set = labels[origin][decoded_rows[name][1]]
             sets[name] = ImageSet(torch.from_numpy(images), torch.from_numpy(of_set))
             skipped[name] = _skipped(decoded, part)
-            if name == "train" and config.value_range is None:
+            if config.value_range is None:
                 deep = [depth for place, depth in sorted(decoded.depths.items()) if part.start <= place < part.stop]
-                notes += check_depths(deep, len(sets[name]))
+                notes += check_depths(deep, len(sets[name]), _IN_WORDS[name])
     return sets, skipped, decoded_rows
 
 

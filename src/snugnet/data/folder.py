@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from snugnet.data.images import EncodedImage
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
-from snugnet.texts import listed, one_form, quoted
+from snugnet.texts import listed, one_form, quoted, shown
 
 # Formats that Pillow hands to another program, knows by their headers alone, or that are no pictures.
 _NO_IMAGES = frozenset({"EPS", "WMF", "PDF", "MPEG", "HDF5", "GRIB", "BUFR", "IPTC"})
@@ -180,7 +181,18 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
+    """Folders in a folder.
+
+    Raises:
+        DataError: the name of one, which is that of a class, is not UTF-8.
+    """
+    folders = [entry for entry in _entries(folder) if entry.is_dir()]
+    for entry in folders:
+        if not entry.name.isprintable() and any("\ud800" <= each <= "\udfff" for each in entry.name):
+            raise DataError(
+                f"the name of the folder {shown(os.fsencode(entry.name))} in {folder} is not UTF-8; rename it"
+            )
+    return folders
 
 
 def is_image(entry: Path) -> bool:

@@ -1,17 +1,20 @@
 """Superclasses: which class is in which group, checked. No torch in here."""
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
+from snugnet.data.config import not_a_name
 from snugnet.errors import DataError
-from snugnet.texts import listed, one_form, shown
+from snugnet.files import read_text
+from snugnet.texts import cut, listed, one_form, shown
+from snugnet.yaml_content import parse_json, parse_yaml
 
 BUILT_IN_GROUPINGS = ("cifar-100", "imagenet-10", "imagenet-12", "car-20", "digits")
 """Groupings that ship with the package, each a file ``groupings/NAME.json``.
@@ -21,6 +24,7 @@ written as ImageNet writes them (first synonym, its capitals). Car-20 classes ar
 make + model + year; the table's "Italia Coupe 2012" is that data set's "Ferrari 458 Italia Coupe 2012".
 """
 
+_LONGEST_NAME = 255  # characters of a file's name
 # The Hugging Face copy of CIFAR-100 spells this class without its last letter.
 _MISSPELT = {"crab": "cra"}
 
@@ -133,11 +137,10 @@ def select_groups(
 
 
 def read_grouping(spec: str | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Grouping from an inline mapping, the name of a built-in one, or the path of a JSON file.
+    """Grouping from an inline mapping, the name of a built-in one, or the path of a JSON or YAML file.
 
     Raises:
-        DataError: no such name or file, or a file that is not ``{superclass: [classes]}`` in JSON with every
-            superclass once.
+        DataError: no such name or file, or a file that is not ``{superclass: [classes]}`` with every superclass once.
     """
     if not isinstance(spec, str):
         return {group: list(of_group) for group, of_group in spec.items()}
@@ -145,39 +148,26 @@ def read_grouping(spec: str | Mapping[str, Sequence[str]]) -> dict[str, list[str
         text = (resources.files("snugnet.data") / "groupings" / f"{spec}.json").read_text("utf-8")
         return _parse(text, spec)
     path = Path(spec).expanduser()
-    if not path.is_file():
+    if len(path.name) > _LONGEST_NAME or not path.is_file():
         raise DataError(
-            f"groups {spec!r} is neither a file nor a built-in grouping ({', '.join(BUILT_IN_GROUPINGS)}); "
-            "give one of these, or the path of a JSON file {superclass: [classes]}"
+            f"groups {shown(spec)} is neither a file nor a built-in grouping ({', '.join(BUILT_IN_GROUPINGS)}); "
+            "give one of these, or the path of a JSON or YAML file {superclass: [classes]}"
         )
-    try:
-        return _parse(path.read_text("utf-8"), str(path))
-    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
-        raise DataError(f"groups file {path} cannot be read as JSON ({error}); mend the file") from None
+    return _parse(read_text(path, DataError), str(path))
 
 
 def _parse(text: str, name: str) -> dict[str, list[str]]:
-    def no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        if repeated:
-            raise DataError(f"groups file {name} has the group {repeated[0]!r} more than once; merge or rename them")
-        return dict(pairs)
-
-    value = json.loads(text, object_pairs_hook=no_repeats)
+    kind, parse = ("YAML", parse_yaml) if name.endswith((".yaml", ".yml")) else ("JSON", parse_json)
+    try:
+        value = parse(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(
+            f"groups file {name} cannot be read as {kind} ({cut(str(error), 160)}); mend the file"
+        ) from None
     if not isinstance(value, dict) or not all(isinstance(of_group, list) for of_group in value.values()):
         raise DataError(f"groups file {name} is not of the form {{superclass: [class, ...]}}; rewrite it so")
-    wrong = [
-        (group, place, item)
-        for group, of_group in value.items()
-        for place, item in enumerate(of_group, 1)
-        if not isinstance(item, str)
-    ]
-    if wrong:
-        group, place, item = wrong[0]
-        raise DataError(
-            f"groups file {name} has the class {shown(item)}; class names are strings: put it in quotes "
-            f"(class {place} of {shown(group)})"
-        )
+    if problem := not_a_name(value, yaml=kind == "YAML"):
+        raise DataError(f"groups file {name} has {problem}")
     return value
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.data.depth import Depth, Range, scaling_table, to_8_bit
+from snugnet.data.depth import COLOUR, Depth, Range, of_colours, scaling_table, to_8_bit
 from snugnet.data.looks import looks_like
 from snugnet.errors import DataError
 from snugnet.texts import cut, shown
@@ -90,11 +90,11 @@ def _decode(data: ImageLike, resolution: int, value_range: Range | None) -> tupl
         depth = None
         if isinstance(data, (np.ndarray, list)):
             pixels, depth = _pixels(data, value_range)
-            image, raw = Image.fromarray(pixels), ""
+            image, raw, full = Image.fromarray(pixels), "", 255
         else:
             image = data if isinstance(data, Image.Image) else _open(data)
-            raw = _raw_mode(image)
-        image, of_image = _to_rgb(ImageOps.exif_transpose(image), raw, None if depth else value_range)
+            raw, full = _raw_mode(image), _full(image)
+        image, of_image = _to_rgb(ImageOps.exif_transpose(image), raw, full, None if depth else value_range)
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
@@ -196,31 +196,42 @@ def _raw_mode(image: Image) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _to_rgb(image: Image, raw: str, value_range: Range | None) -> tuple[Image, Depth | None]:
+def _full(image: Image) -> int:
+    """The value that a file that is not yet read has where Pillow gives its greatest level."""
+    tile = next(iter(getattr(image, "tile", None) or ()), None)
+    if image.format == "PPM" and tile is not None and isinstance(tile[3], tuple) and isinstance(tile[3][-1], int):
+        return int(tile[3][-1])  # its maxval, which Pillow scales by
+    return 65535 if ";16" in _raw_mode(image) else 255
+
+
+def _to_rgb(image: Image, raw: str, full: int, value_range: Range | None) -> tuple[Image, Depth | None]:
     """RGB of any mode: transparency over white, more than 8 bits scaled to 8."""
     from PIL import Image
 
     depth = None
-    if image.mode == "RGB" and "transparency" not in image.info and value_range is None:
+    if image.mode == "RGB" and "transparency" not in image.info and value_range is None and full <= 255:
         return image, None
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion clips at 255 instead of scaling
-        values, kind, full = np.asarray(image), "16-bit", 65535
+        values, kind, most = np.asarray(image), "16-bit", 65535
         if image.mode == "F":
-            kind, full = "floating-point", 0
-        elif image.mode == "I":
-            known = image.format == "PPM"  # whose values Pillow has scaled
-            kind = "16-bit" if known else "32-bit or signed"
+            kind, most = "floating-point", 0
+        elif image.mode == "I" and (full == 255 or ";16" in raw):
+            kind = "32-bit or signed"
+        elif image.mode == "I" and value_range is not None:  # it is of a PPM's own values, and Pillow has scaled them
+            values = values * (full / 65535)
         elif raw.startswith("I;12"):
-            kind, full = "12-bit", 4095
-        pixels, depth = to_8_bit(values, kind, full, value_range)
+            kind, most = "12-bit", 4095
+        pixels, depth = to_8_bit(values, kind, most, value_range)
         image = Image.fromarray(pixels)
+    elif full > 255 and image.mode in ("L", "LA", "RGB", "RGBA"):
+        bands = [image.getchannel(band) for band in image.getbands() if band != "A"]
+        depth = of_colours(np.stack([np.asarray(band) for band in bands]), full, value_range)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
-    if value_range is not None and depth is None:
-        # of colours of 16 bits Pillow reads the upper eight
-        image = image.point(scaling_table(value_range, 65535 if ";16" in raw else 255) * 3)
+    if value_range is not None and (depth is None or depth.kind == COLOUR):
+        image = image.point(scaling_table(value_range, full) * 3)
     return image, depth
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 
 _TEXT: dict[str, str | tuple[str, ...]] = {  # how files begin, as text
-    "base64 of a PNG": "iVBORw0KGgo",
-    "base64 of a JPEG": "/9j/",
-    "base64 of a GIF": "R0lGOD",
-    "base64 of a WebP": "UklGR",
-    "base64 of a TIFF": ("SUkqA", "TU0AK"),
-    "base64 of a BMP": "Qk",
     "hexadecimal digits of a PNG": "89504e47",
     "hexadecimal digits of a JPEG": "ffd8ff",
     "bytes as Python prints them": ("b'", 'b"'),
@@ -18,6 +14,15 @@ _TEXT: dict[str, str | tuple[str, ...]] = {  # how files begin, as text
     "an SVG drawing": ("<svg", "<?xml"),
     "a web page": ("<!doctype", "<html"),
     "a printed list": ("[[", "[(", "{"),
+}
+_ENCODED: dict[str, bytes | tuple[bytes, ...]] = {  # how images begin that are text in base64
+    "a PNG": b"\x89PNG",
+    "a JPEG": b"\xff\xd8\xff",
+    "a JPEG 2000": (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "a GIF": b"GIF8",
+    "a WebP": b"RIFF",
+    "a TIFF": (b"II*\x00", b"MM\x00*"),
+    "a BMP": b"BM",
 }
 _BYTES = {
     "a NumPy file": b"\x93NUMPY",
@@ -64,10 +69,21 @@ def _of_text(data: str | bytes) -> str | None:
     if lower.startswith("data:"):
         return "a data URL"
     for kind, starts in _TEXT.items():
-        exact = kind.startswith("base64")
-        if not (head if exact else lower).startswith(starts):
-            continue
-        # a path may begin so as well; it would not be as long without a dot
-        if not exact or (len(data) >= 64 and re.fullmatch(r"[A-Za-z0-9+/=\s_-]+", head)):
+        if lower.startswith(starts):
             return kind
-    return None
+    return _of_base64(head) if len(data) >= 64 else None
+
+
+def _of_base64(head: str) -> str | None:
+    """Of what a text is base64, in either alphabet, if it begins as an image or another file does."""
+    text = re.sub(r"\s", "", head)
+    if not re.fullmatch(r"[A-Za-z0-9+/_-]+=*", text):  # a path would not be as long without a dot
+        return None
+    try:
+        start = base64.urlsafe_b64decode(text[: len(text.rstrip("=")) // 4 * 4].replace("+", "-").replace("/", "_"))
+    except (binascii.Error, ValueError):
+        return None
+    known = next((kind for kind, begins in _ENCODED.items() if start.startswith(begins)), None)
+    if start[4:8] == b"ftyp":
+        known = "an AVIF or HEIC photo"
+    return f"base64 of {known or _of_bytes(start)}" if known or _of_bytes(start) else None

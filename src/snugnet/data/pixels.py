@@ -36,15 +36,18 @@ def is_flat(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.bool_
     return np.all(high.astype(np.int16) - low <= FLAT, axis=1)
 
 
-def check_pixels(images: NDArray[np.uint8], value_range: Sequence[float] | None = None) -> list[str]:
-    """Notes on training images that have little or nothing in them.
+def check_pixels(
+    images: NDArray[np.uint8], value_range: Sequence[float] | None = None, split: str = "training"
+) -> list[str]:
+    """Notes on images that have little or nothing in them.
 
     Args:
         images: uint8 ``(n, 3, r, r)``, decoded.
         value_range: how they were scaled, for messages.
+        split: whose images they are, in words.
 
     Raises:
-        DataError: all of them are of one and the same colour.
+        DataError: all training images are of one and the same colour. Of others, of which there may be a few, this is a note.
     """
     if not len(images):
         return []
@@ -56,14 +59,14 @@ def check_pixels(images: NDArray[np.uint8], value_range: Sequence[float] | None 
         else "if their values have another range than 0 to 255, say so by value_range=[low, high]"
     )
     if flat.all() and is_flat(low.min(0)[None], high.max(0)[None])[0]:
-        raise DataError(
-            f"all {len(images)} training images are of one and the same colour (values {low.min()} to {high.max()} of 0 to 255), "
-            f"so there is nothing to learn; look at the files, and {advice}"
-        )
+        problem = f"all {len(images)} {split} images are of one and the same colour (values {low.min()} to {high.max()} of 0 to 255)"
+        if split == "training":
+            raise DataError(f"{problem}, so there is nothing to learn; look at the files, and {advice}")
+        return [f"{problem}; look at the files, and {advice}"]
     notes = []
     if flat.any():
         notes.append(
-            f"{int(flat.sum())} of {len(images)} training images are of one colour each (values that differ by {FLAT} of 255 "
+            f"{int(flat.sum())} of {len(images)} {split} images are of one colour each (values that differ by {FLAT} of 255 "
             f"or less); {advice}"
         )
     sample = images[:: -(-len(images) // _SAMPLE)]
@@ -71,5 +74,5 @@ def check_pixels(images: NDArray[np.uint8], value_range: Sequence[float] | None 
     # 0.1% of the pixels, at either end half of it, may be specks
     first, last = np.searchsorted(counts, [0.0005 * counts[-1], 0.9995 * counts[-1]])
     if last - first < _NARROW:
-        notes.append(f"training images use the values {first} to {last} of 0 to 255 alone; {advice}")
+        notes.append(f"{split} images use the values {first} to {last} of 0 to 255 alone; {advice}")
     return notes

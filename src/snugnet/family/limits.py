@@ -72,6 +72,22 @@ class LimitsSearch:
         problems = [replace(problem, limits={**problem.limits, cost: amount}) for amount in amounts]
         return cls(cost, tuple(replace(first, problem=each) for each in problems))
 
+    def starting_from(self, architectures: Mapping[str, Mapping[str, Any]]) -> LimitsSearch:
+        """The same searches; the first round of each also evaluates those of the given architectures that are within its limit.
+
+        Args:
+            architectures: by name, as :func:`snugnet.spaces.read_architectures` gives them.
+
+        Raises:
+            SearchError: one is none of the family's space.
+            BudgetError: one is not within the highest limit.
+        """
+        highest = self.searches[-1].starting_from(architectures)
+        rows = highest.problem.start
+        return replace(
+            self, searches=tuple(replace(each, problem=replace(each.problem, start=rows)) for each in self.searches)
+        )
+
     def run(
         self,
         method: Method,

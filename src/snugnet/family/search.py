@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.errors import BudgetError, SearchError
+from snugnet.costs import exact_amount
+from snugnet.errors import BudgetError, SearchError, SpaceError
 from snugnet.family.networks import Specialized
 from snugnet.family.record import Group
 from snugnet.family.specialising import SpecialisingFamily
@@ -26,7 +28,7 @@ from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.method import Method, make_method
 from snugnet.search.problem import Problem
 from snugnet.search.result import SearchResult
-from snugnet.spaces import Population
+from snugnet.spaces import Population, read_architecture
 from snugnet.texts import joined
 from snugnet.training.memory import keep_freed_memory
 
@@ -85,6 +87,22 @@ class FamilySearch:
         proposer = GeneratorProposer(family, group)
         return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer))  # type: ignore[arg-type]
 
+    def starting_from(self, architectures: Mapping[str, Mapping[str, Any]]) -> FamilySearch:
+        """The same search, whose first round also evaluates the given architectures.
+
+        Args:
+            architectures: by name, as :func:`snugnet.spaces.read_architectures` gives them.
+
+        Raises:
+            SearchError: one is none of the family's space.
+            BudgetError: one is not within the limits.
+        """
+        rows = read_start(self.problem, architectures)
+        fits = self.problem.feasible(rows)
+        for i in np.flatnonzero(~fits):
+            raise _beyond(self.problem, list(architectures)[i], rows[i : i + 1])
+        return replace(self, problem=replace(self.problem, start=rows))
+
     def run(
         self,
         method: Method,
@@ -138,6 +156,31 @@ class FamilySearch:
             images=digest(*images),
             device=family.device.type,
         )
+
+
+def read_start(problem: Problem, architectures: Mapping[str, Mapping[str, Any]]) -> Population:
+    """Rows, (n, d), of architectures that were read from a file.
+
+    Raises:
+        SearchError: one is none of the space.
+    """
+    rows = []
+    for name, arch in architectures.items():
+        try:
+            rows.append(read_architecture(problem.space, arch))
+        except SpaceError as error:
+            raise SearchError(f"start{f', {name}' if name else ''}: {error}") from error
+    return np.concatenate(rows)
+
+
+def _beyond(problem: Problem, name: str, row: Population) -> BudgetError:
+    """That an architecture costs more than a limit."""
+    cost, limit = next(each for each in problem.limits.items() if problem.tables[each[0]](row)[0] > each[1])
+    has = exact_amount(float(problem.tables[cost](row)[0]), math.ceil)
+    return BudgetError(
+        f"start{f', {name}' if name else ''}: the architecture has {cost} {has}, and the limit is {exact_amount(limit, math.floor)}; "
+        "leave it out, or raise the limit"
+    )
 
 
 @dataclass(frozen=True)
@@ -268,6 +311,7 @@ def search_family(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = True,
+    start: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Searched:
     """Search a family for the architectures that do best on its validation images.
@@ -280,8 +324,11 @@ def search_family(
         seed: of every draw.
         folder: for checkpoint and results; the same search in the same folder goes on.
         progress: whether to show a bar.
+        start: architectures by name, within the budgets, that the first round evaluates as well.
         **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
     """
     chosen = make_method(method, settings) if isinstance(method, str) else method
     search = FamilySearch.make(family, group, **(budgets or {}))
+    if start:
+        search = search.starting_from(start)
     return search.run(chosen, seed=seed, folder=None if folder is None else Path(folder), progress=progress)

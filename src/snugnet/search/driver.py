@@ -94,7 +94,8 @@ class _Run:
         if self.folder is not None and not fresh:
             self._resume(self.folder / CHECKPOINT)
         on_start()
-        with progress_bar(self.method.name, self.method.evaluations, done=len(self.archive), shown=progress) as advance:
+        wanted = self.method.evaluations + len(self.problem.first())
+        with progress_bar(self.method.name, wanted, done=len(self.archive), shown=progress) as advance:
             try:
                 while self.done < self.method.rounds:
                     self._round(advance if progress else None)
@@ -104,12 +105,11 @@ class _Run:
         if not len(self.archive):
             raise SearchError(f"{self.method.name}: there was nothing to evaluate")
         self._save()
-        return SearchResult(self.problem, self.archive, self.survivors, self._seconds(), self.method.evaluations)
+        return SearchResult(self.problem, self.archive, self.survivors, self._seconds(), wanted)
 
     def _round(self, advance: Callable[..., None] | None) -> None:
         rng = np.random.default_rng((self.seed, self.done))
         now = Round(self.problem, self.archive, self.survivors, self.done, rng, self._stock_of_round)
-        rows = self.method.propose(now)
 
         def after_chunk(n: int, remembered: bool) -> None:
             if advance is not None:
@@ -117,8 +117,13 @@ class _Run:
             if not remembered and time.monotonic() - self._saved > self.checkpoint_seconds:
                 self._save()
 
-        places = self.archive.evaluate(rows, self.problem.score, chunk=self.chunk, after_chunk=after_chunk)
-        pool = np.fromiter(dict.fromkeys([*self.survivors.tolist(), *places.tolist()]), dtype=np.intp)
+        def evaluate(rows: Population) -> list[int]:
+            score = self.problem.score
+            return self.archive.evaluate(rows, score, chunk=self.chunk, after_chunk=after_chunk).tolist()
+
+        given = [] if self.done else evaluate(self.problem.first())  # before the method's own, which then are others
+        places = evaluate(self.method.propose(now))
+        pool = np.fromiter(dict.fromkeys([*self.survivors.tolist(), *given, *places]), dtype=np.intp)
         survivors, entered = self.method.select(now, pool), len(self.archive)
         # no call stands between these: an interrupt finds the state before them or after them
         self.survivors, self.entered, self.done = survivors, entered, self.done + 1
@@ -175,6 +180,7 @@ class _Run:
             scorer=self.scorer,
             chunk=self.chunk,
             columns=self.problem.columns,
+            **({} if self.problem.start is None else {"start": digest(self.problem.start)}),
         )
 
     def _resume(self, path: Path) -> None:

@@ -52,6 +52,7 @@ class Problem:
         proposer: of architectures, where somebody knows where good ones are.
         gradients: of the score, where it has any.
         at_least: share of the only limit that architectures cost at least, so that searches are compared at equal cost.
+        start: canonical rows, (n, d), that the first round of every method evaluates besides its own; those within all limits.
     """
 
     space: SearchSpace
@@ -62,6 +63,7 @@ class Problem:
     proposer: Proposer | None = None
     gradients: Gradients | None = None
     at_least: float = 0.0
+    start: Population | None = None
     _binding: list[tuple[CostTable, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,13 @@ class Problem:
         ((name, limit),) = self.limits.items()
         most = min(limit, self.tables[name].range[1])
         return self.tables[name], self.at_least * most, most
+
+    def first(self) -> Population:
+        """Those of :attr:`start` that meet every limit, each once: (n, d)."""
+        if self.start is None:
+            return np.zeros((0, self.space.d), dtype=np.int16)
+        rows = self.start[np.sort(np.unique(self.start, axis=0, return_index=True)[1])]
+        return rows[self.feasible(rows)]
 
     def decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
         """The rows within all limits whose options have the greatest sum of scores; see :func:`snugnet.costs.decode`.

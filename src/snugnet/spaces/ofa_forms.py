@@ -66,7 +66,7 @@ def _one(name: str, value: Any) -> Any:
 
 def is_network(arch: Mapping[str, Any]) -> bool:
     """Whether keys are those of a network's configuration."""
-    return "first_conv" in arch and "blocks" in arch
+    return "first_conv" in arch or "blocks" in arch
 
 
 def from_network(
