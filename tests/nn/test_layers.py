@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from snugnet.nn import BlockModule, ConvLayer, LinearLayer, SELayer
 from snugnet.nn.layers import NormLayer, batch_norm, convolve, cropped
@@ -28,6 +29,22 @@ def test_the_smaller_kernel_is_the_centre_of_the_larger() -> None:
     assert cropped(weight, 1, 1, 3)[0, 0].tolist() == [[16, 17, 18], [23, 24, 25], [30, 31, 32]]
     assert cropped(weight, 1, 1, 1).item() == 24
     assert torch.equal(cropped(weight, 1, 1, 7), weight)
+
+
+def test_a_layer_at_full_size_slices_nothing() -> None:
+    """A slice of everything costs a copy into zeros in the backward pass: only what is left out is sliced away."""
+    block = Block("b", (POINTWISE, replace(DEPTHWISE, resolution=9), replace(SE, in_channels=6, out_channels=6)))
+    module = BlockModule(block).train()
+    alike = Block(
+        block.name, tuple(replace(layer) for layer in block.layers)
+    )  # equal, not the very layers: the elastic way
+    smaller = Block(block.name, (block.layers[0], replace(block.layers[1], kernel=3), block.layers[2]))
+    counts = []
+    for sizes in (alike, smaller):
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            module(torch.randn(2, 4, 9, 9), sizes).sum().backward()
+        counts.append(sum(event.name == "aten::slice_backward" for event in seen.events()))
+    assert counts == [0, 2]  # the rows and the columns of the kernel
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 7, 9])

@@ -86,7 +86,11 @@ def test_a_search_that_evaluates_all_it_wanted_says_nothing() -> None:
         ("evolution", {}, PRESETS["spos"]),
         ("evolution", {"preset": "ofa"}, PRESETS["ofa"]),
         ("evolution", {"preset": "ofa", "generations": 5}, replace(PRESETS["ofa"], generations=5)),
-        ("evolution", {"preset": "attentive-nas", "population": 64, "rounds": 5}, Evolution(128, 32, 32, 4, 32, another=True)),
+        (
+            "evolution",
+            {"preset": "attentive-nas", "population": 64, "rounds": 5},
+            Evolution(128, 32, 32, 4, 32, another=True),
+        ),
         ("evolution", {"probability": 1}, Evolution(probability=1.0)),
         ("nsga2", {}, NSGA2(None, 50, 19)),
         ("nsga2", {"population": 6, "rounds": 3, "costs": ["params"]}, NSGA2(("params",), 6, 2)),

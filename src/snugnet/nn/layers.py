@@ -26,6 +26,17 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+def leading(tensor: Tensor, *sizes: int) -> Tensor:
+    """The leading parts of a tensor's first axes, as a view; the tensor itself where that is all of it.
+
+    A slice of everything would cost a copy into zeros in the backward pass, for each tensor.
+    """
+    for axis, size in enumerate(sizes):
+        if tensor.shape[axis] != size:
+            tensor = tensor.narrow(axis, 0, size)
+    return tensor
+
+
 def cropped(weight: Tensor, out_channels: int, in_channels: int, kernel: int) -> Tensor:
     """The view of a convolution's weight that a smaller convolution uses.
 
@@ -35,8 +46,8 @@ def cropped(weight: Tensor, out_channels: int, in_channels: int, kernel: int) ->
         in_channels: leading input channels to keep.
         kernel: side of the centre to keep.
     """
-    edge = (weight.shape[-1] - kernel) // 2
-    return weight[:out_channels, :in_channels, edge : edge + kernel, edge : edge + kernel]
+    weight, edge = leading(weight, out_channels, in_channels), (weight.shape[-1] - kernel) // 2
+    return weight.narrow(2, edge, kernel).narrow(3, edge, kernel) if edge else weight
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:
@@ -117,7 +128,7 @@ class ConvLayer(nn.Module):
     def weights(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
         """Views of the weight and bias that a layer of that size uses."""
         weight = cropped(self.conv.weight, layer.out_channels, layer.in_channels // layer.groups, layer.kernel)
-        bias = None if self.conv.bias is None else self.conv.bias[: layer.out_channels]
+        bias = None if self.conv.bias is None else leading(self.conv.bias, layer.out_channels)
         return weight, bias
 
     def views(self, layer: Layer) -> dict[str, Tensor]:
@@ -134,7 +145,7 @@ class ConvLayer(nn.Module):
 def norm_views(norm: nn.BatchNorm2d, channels: int) -> dict[str, Tensor]:
     """State of a batch norm over the leading channels, as views."""
     state = norm.state_dict(keep_vars=True)
-    return {f"norm.{name}": tensor[:channels] if tensor.ndim else tensor for name, tensor in state.items()}
+    return {f"norm.{name}": leading(tensor, channels) if tensor.ndim else tensor for name, tensor in state.items()}
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
@@ -149,10 +160,10 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, channels: int) -> Tensor:
             momentum = 1.0 / float(norm.num_batches_tracked)
     return F.batch_norm(
         x,
-        norm.running_mean[:channels],
-        norm.running_var[:channels],
-        norm.weight[:channels],
-        norm.bias[:channels],
+        leading(norm.running_mean, channels),
+        leading(norm.running_var, channels),
+        leading(norm.weight, channels),
+        leading(norm.bias, channels),
         norm.training,
         momentum or 0.0,
         norm.eps,
@@ -202,9 +213,9 @@ class SELayer(nn.Module):
         assert self.expand.bias is not None
         return {
             "reduce.weight": cropped(self.reduce.weight, layer.hidden, layer.in_channels, 1),
-            "reduce.bias": self.reduce.bias[: layer.hidden],
+            "reduce.bias": leading(self.reduce.bias, layer.hidden),
             "expand.weight": cropped(self.expand.weight, layer.in_channels, layer.hidden, 1),
-            "expand.bias": self.expand.bias[: layer.in_channels],
+            "expand.bias": leading(self.expand.bias, layer.in_channels),
         }
 
 
@@ -305,9 +316,9 @@ class LinearLayer(nn.Module):
 
     def views(self, layer: Layer) -> dict[str, Tensor]:
         """State of the static layer of that size, as views."""
-        state = {"linear.weight": self.linear.weight[: layer.out_channels, : layer.in_channels]}
+        state = {"linear.weight": leading(self.linear.weight, layer.out_channels, layer.in_channels)}
         if layer.bias:
-            state["linear.bias"] = self.linear.bias[: layer.out_channels]
+            state["linear.bias"] = leading(self.linear.bias, layer.out_channels)
         return state
 
 

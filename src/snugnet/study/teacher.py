@@ -35,6 +35,7 @@ def teacher_recipe(recipe: Recipe) -> Recipe | None:
     return with_training(
         recipe,
         stages=stages[:1],
+        sort_channels=True,
         superclass_dropout=0.0,
         distillation=0.0,
         distillation_dropout=None,

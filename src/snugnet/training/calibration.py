@@ -33,10 +33,13 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative average over the batches
             norm.train()
         images = None
-        for images in batches:
+        for seen, images in enumerate(batches, start=1):
+            for norm in (
+                norms
+            ):  # the mean over all batches so far; with no momentum at all each would read its counter off the device
+                norm.momentum = 1 / seen
             network(images)
         if images is None:
             raise TrainingError("batch norm cannot be calibrated without images")
