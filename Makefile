@@ -24,9 +24,10 @@ help:
 quickstart: $(USER_STAMP)
 	$(BIN)/snugnet quickstart
 
-# Each worker has one torch thread: two workers with two threads each get in one another's way.
+# Each worker has one torch thread: two workers with two threads each get in one another's way. A file's tests stay together, so that
+# what several of them share is made once.
 test: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-runtimes: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/runtimes.py

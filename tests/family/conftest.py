@@ -1,4 +1,4 @@
-"""A small family, trained once a session on the handwritten digits."""
+"""A small family, trained once a run on the handwritten digits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from snugnet.data import GroupedImages, load_data
 from snugnet.family import Family
@@ -47,10 +48,16 @@ def digits() -> GroupedImages:
 
 
 @pytest.fixture(scope="session")
-def family_folder(tmp_path_factory: pytest.TempPathFactory, digits: GroupedImages) -> Path:
-    """Where the trained family is saved; tests copy it before they change it."""
-    folder = tmp_path_factory.mktemp("family")
-    train(tiny_recipe(folder), progress=False, data=digits)
+def family_folder(tmp_path_factory: pytest.TempPathFactory, digits: GroupedImages, worker_id: str) -> Path:
+    """Where the trained family is saved; tests copy it before they change it. It is trained once for all processes of a run."""
+    if worker_id == "master":
+        run = tmp_path_factory.mktemp("trained")
+    else:
+        run = tmp_path_factory.getbasetemp().parent  # above each process's own
+    folder = run / "family"
+    with FileLock(run / "family.lock"):
+        if not (folder / "family.json").exists():
+            train(tiny_recipe(folder), progress=False, data=digits)
     return folder
 
 
