@@ -8,6 +8,7 @@ memory as (b * P, C, h, w).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -122,14 +123,15 @@ def nested_mask(kept: Tensor, rings: Tensor) -> Tensor:
     return torch.tensordot(kept, rings.to(kept), 1)
 
 
-def kernel_rings(kernels: Sequence[int]) -> Tensor:
-    """(m, k, k): what each kernel adds to the one before, centred in the largest."""
+@lru_cache(maxsize=64)
+def kernel_rings(kernels: tuple[int, ...], device: torch.device) -> Tensor:
+    """(m, k, k): what each kernel adds to the one before, centred in the largest; made once for a device, and not to be changed."""
     size = kernels[-1]
     squares = torch.zeros(len(kernels), size, size)
     for i, kernel in enumerate(kernels):
         edge = (size - kernel) // 2
         squares[i, edge : edge + kernel, edge : edge + kernel] = 1
-    return torch.cat([squares[:1], squares[1:] - squares[:-1]])
+    return torch.cat([squares[:1], squares[1:] - squares[:-1]]).to(device)
 
 
 class _NestedDepthwise(torch.autograd.Function):
@@ -142,10 +144,10 @@ class _NestedDepthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, kept: Tensor, weight: Tensor, kernels: Sequence[int], stride: int, dilation: int
+        ctx: Any, x: Tensor, kept: Tensor, weight: Tensor, kernels: tuple[int, ...], stride: int, dilation: int
     ) -> Tensor:
         """x (b, P * C, h, w), kept (P, m), weight (C, 1, k, k) -> (b, P * C, h', w')."""
-        mask = nested_mask(kept, kernel_rings(kernels).to(x.device)).to(weight)
+        mask = nested_mask(kept, kernel_rings(kernels, x.device)).to(weight)
         gated = (weight[None] * mask[:, None, None]).flatten(0, 1)
         ctx.save_for_backward(x, gated, weight, kept)
         ctx.kernels, ctx.stride, ctx.dilation = kernels, stride, dilation
