@@ -140,7 +140,7 @@ def test_the_gradient_of_closed_gates_is_not_lost_in_zeros() -> None:
 
 
 def test_rings_add_up_to_squares() -> None:
-    kernels = [3, 5, 7]
+    kernels = (3, 5, 7)
     rings = kernel_rings(kernels, torch.device("cpu"))
     assert rings.shape == (3, 7, 7)
     assert rings.sum(0).eq(1).all()
