@@ -326,8 +326,13 @@ def main() -> None:
     }
     made = make_files(asked.family)
     report["files"] = {name: about["status"] for name, about in made.items()}
-    rows = []
-    for runtime in asked.only.split(","):
+    rows, runtimes = [], asked.only.split(",")
+    if asked.out.exists():  # what was measured of other runtimes stays, with the machine that measured it
+        before = json.loads(asked.out.read_text())
+        rows = [row for row in before["rows"] if row["runtime"] not in runtimes]
+        report["runtimes"] = {name: version for name, version in before["runtimes"].items() if name not in runtimes}
+        report["before"] = {key: before.get(key) for key in ("machine", "command", "before")} if rows else None
+    for runtime in runtimes:
         files = [name for name, about in made.items() if about["status"] == "written"]
         if runtime in SLOW:
             files = [name for name in files if name.endswith(f"-{SIZES[1]}.float32")]
