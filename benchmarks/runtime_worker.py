@@ -57,12 +57,13 @@ def opencv(path: Path, images: np.ndarray) -> Run:
 
 
 def mnn(path: Path, images: np.ndarray) -> Run:
-    """Through its converter."""
+    """Through its converter; not by the command `mnnconvert`, which installs another package (findings/mnn_convert_installs.sh)."""
     import MNN
     import MNN.expr as expr
 
     made = Path(tempfile.mkdtemp()) / "net.mnn"
-    command = [Path(sys.executable).parent / "mnnconvert", "-f", "ONNX", "--modelFile", path, "--MNNModel", made]
+    convert = "import sys, MNN, _tools; _tools.mnnconvert(sys.argv)"
+    command = [sys.executable, "-c", convert, "-f", "ONNX", "--modelFile", path, "--MNNModel", made]
     done = subprocess.run([*command, "--bizCode", "x"], capture_output=True, text=True, check=False)
     if not made.is_file():
         raise RuntimeError("mnnconvert: " + (done.stdout + done.stderr).strip()[-200:])
