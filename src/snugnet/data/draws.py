@@ -120,7 +120,7 @@ def shift_indices(corner: Tensor, mirrored: Tensor, height: int, width: int, str
     """Where to read windows of ``height`` x ``width`` pixels, mirrored left to right or not.
 
     Args:
-        corner: whole numbers ``(2, n)``, top and left.
+        corner: int64 ``(2, n)``, top and left.
         mirrored: bool ``(n)``.
         height: of the window.
         width: of the window.
@@ -129,7 +129,7 @@ def shift_indices(corner: Tensor, mirrored: Tensor, height: int, width: int, str
     Returns:
         int64 ``(n, height)`` and ``(n, width)``: the sum of a row's and a column's number is the pixel's.
     """
-    top, left = corner.long()[:, :, None]
+    top, left = corner[:, :, None]
     return (top + torch.arange(height)) * stride, left + mirror_indices(mirrored, width)
 
 

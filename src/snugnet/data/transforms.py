@@ -89,7 +89,8 @@ class Augment:
             return _unit_range(images)
         n, _, height, width = images.shape
         steps = self._steps(draws.uniform(n), height, width)
-        sent = iter(_sent([tensor for _, tensors in steps for tensor in tensors], images.device))
+        host = [tensor for _, tensors in steps for tensor in tensors]
+        sent = iter(host if images.device.type == "cpu" else _sent(host, images.device))
         for step, tensors in steps:
             images = step(images, *(next(sent) for _ in tensors))
         return images
@@ -133,7 +134,7 @@ class Augment:
         """Crop and flip without any interpolation."""
         padding = self.config.crop_padding
         if padding:
-            corner = self._window(u, height, width)[:2] + padding
+            corner = (u["place"] * (2 * padding + 1)).long()
             lines = draws.shift_indices(corner, self._mirrored(u), height, width, width + 2 * padding)
             return [(partial(nn.functional.pad, pad=(padding,) * 4), ()), (_gathered, lines)]
         return [(_flipped, [draws.mirror_indices(self._mirrored(u), width)])] if self.config.flip else []
@@ -143,7 +144,7 @@ class Augment:
         if self.config.random_resized_crop is not None:
             return draws.resized_crops(u, self.config.random_resized_crop, height, width)
         padding = self.config.crop_padding
-        corner = (u["place"] * (2 * padding + 1)).floor() - padding
+        corner = (u["place"] * (2 * padding + 1)).long() - padding
         return torch.cat([corner, torch.tensor([[height], [width]]).expand_as(corner)])
 
     def _mirrored(self, u: dict[str, Tensor]) -> Tensor:
