@@ -270,3 +270,12 @@ def test_flips_are_the_same_whatever_else_is_on() -> None:
         flipped.append(function(images, *tensors))
     assert torch.equal(*flipped)
     assert not torch.equal(flipped[0], images)
+
+
+def test_a_crop_that_is_hardly_rotated_is_the_crop() -> None:
+    """By the grid as by the gather, to 1e-4."""
+    crops = []
+    for angle in (0.0, 1e-5):
+        torch.manual_seed(0)
+        crops.append(Augment(AugmentConfig(crop_padding=3, flip=True, rotate=angle), MEAN)(pixels()))
+    assert torch.allclose(*crops, atol=1e-4)
