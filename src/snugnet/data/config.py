@@ -142,7 +142,7 @@ class AugmentConfig(Config):
     kornia's operations, whose ranges are not Pillow's to the bit). Slow on a CPU: about 1 ms an image of 32 x 32."""
 
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Rotate by up to so many degrees either way; what comes into view is black."""
+    """Rotate by up to so many degrees either way; what comes into view from beyond the image is black."""
 
     color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Scale brightness, contrast and saturation by factors in ``1 - x`` to ``1 + x``."""

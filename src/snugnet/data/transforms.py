@@ -1,18 +1,20 @@
 """Random changes and normalisation of whole batches, on whatever device they are."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snugnet.data import draws
 from snugnet.data.config import AugmentConfig
 
 __all__ = ["Augment", "AugmentConfig", "normalise"]
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, channels_last: bool = False) -> Tensor:
-    """``(x - mean) / std`` of each channel.
+    """``(x - mean) / std`` of each channel. No gradient flows through it.
 
     Args:
         images: ``(n, 3, h, w)``; uint8 in 0..255, or floating point in 0..1.
@@ -27,21 +29,34 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, ch
     shift = -torch.tensor(mean, dtype=torch.float32) * scale
     if not images.is_floating_point():
         scale = scale / 255
-    scale, shift = (value.view(3, 1, 1).to(images.device, non_blocking=True) for value in (scale, shift))
+    scale, shift = torch.stack([scale, shift]).view(2, 3, 1, 1).to(images.device, non_blocking=True)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return images.to(torch.float32, memory_format=layout).mul(scale).add_(shift)
+    # Into a tensor that is laid out already: one pass over the pixels less than a copy that is then changed.
+    result = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=layout)
+    return torch.mul(images, scale, out=result).add_(shift)
+
+
+Step = tuple[Callable[..., Tensor], Sequence[Tensor]]
+"""A change to a batch, and the small tensors that it takes besides, on the host."""
 
 
 class Augment:
     """Augmentation of a batch of training images as an `AugmentConfig` says.
 
     Every image gets its own random parameters, drawn from torch's global CPU generator: ``torch.manual_seed`` (or a
-    restored generator state) reproduces the result bit for bit. It holds no tensors, so it needs no ``.to(device)``.
+    restored generator state) reproduces the result bit for bit. They go to the device in one copy. It holds no tensors,
+    so it needs no ``.to(device)``.
 
-    Of kornia 0.9, three things to know. What an image gets depends on the size of its batch too (crops, jitters and
-    erasures of a smaller batch are not the first of a larger one's), so `Batches` only gives full ones, and a batch is
-    never augmented in parts. Its modules augment in eval mode as well, so only the training step may call this. Flips,
-    crops and rotations return the contiguous layout, whatever they were given: `normalise` comes after, and lays out.
+    Crop, flip and rotation are one bilinear sampling of each image (whole-pixel crops and flips without rotation are a
+    gather, and exact). So a crop that is rotated shows the image around it, not black, which comes only from beyond the
+    image; and nothing is interpolated twice. Where AutoAugment stands between them, rotation is a sampling of its own.
+
+    Colour jitter is one affine step, clamped to 0..1 at its end. kornia and torchvision clamp after each of brightness,
+    contrast and saturation, in an order drawn for the batch; without clamping the three commute (`draws.colour_matrices`).
+    So results are equal where no step between leaves 0..1; docs/data.md says how often one does.
+
+    AutoAugment is kornia's, and what an image gets of it depends on the size of its batch too. So `Batches` only gives
+    full ones, and a batch is never augmented in parts. Only the training step may call this.
     """
 
     def __init__(self, config: AugmentConfig, mean: Sequence[float]) -> None:
@@ -53,12 +68,12 @@ class Augment:
         """
         self.config = config
         self.mean = tuple(mean)
-        self._operations = _kornia_operations(config)
+        self._auto = _AutoAugment(config.auto_augment) if config.auto_augment else None
 
     @property
     def active(self) -> bool:
         """Whether anything is switched on."""
-        return bool(self.config.crop_padding) or len(self._operations) > 0 or bool(self.config.cutout)
+        return self.config != AugmentConfig()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -68,57 +83,82 @@ class Augment:
             images: ``(n, 3, h, w)``; uint8 in 0..255, or float32 in 0..1.
 
         Returns:
-            float32 ``(n, 3, h, w)`` in 0..1; the values of ``images`` where nothing is switched on.
+            float32 ``(n, 3, h, w)`` in 0..1, to float rounding; the values of ``images`` where nothing is switched on.
         """
-        # Cropping moves pixels, so it is done before uint8 becomes float: a quarter of the memory to move.
-        images = _random_crop(images, self.config.crop_padding) if self.config.crop_padding else images
-        images = images if images.is_floating_point() else images.to(torch.float32).div_(255)
-        for operation in self._operations:
-            images = operation(images)
-        return _cutout(images, self.config.cutout, self.mean) if self.config.cutout else images
+        if not self.active:
+            return _unit_range(images)
+        n, _, height, width = images.shape
+        steps = self._steps(draws.uniform(n), height, width)
+        host = [tensor for _, tensors in steps for tensor in tensors]
+        sent = iter(host if images.device.type == "cpu" else _sent(host, images.device))
+        for step, tensors in steps:
+            images = step(images, *(next(sent) for _ in tensors))
+        return images
+
+    def _steps(self, u: dict[str, Tensor], height: int, width: int) -> list[Step]:
+        """What to do, in order, for images of ``height`` x ``width``."""
+        config = self.config
+        steps = self._moves(u, height, width)
+        if config.color_jitter:
+            factors = 1 + config.color_jitter * (2 * u["factors"] - 1)
+            steps.append((_recoloured, draws.colour_matrices(factors)))
+        if config.erase:
+            box = draws.erased_boxes(u, config.erase, height, width)
+            steps.append((_filled, (*draws.box_pixels(box, height, width), torch.zeros(3))))
+        if config.cutout:
+            centre = (u["cutout"] * torch.tensor([[height], [width]])).floor()
+            box = torch.cat([centre - config.cutout // 2, torch.full_like(centre, config.cutout)])
+            steps.append((_filled, (*draws.box_pixels(box, height, width), torch.tensor(self.mean))))
+        return steps
+
+    def _moves(self, u: dict[str, Tensor], height: int, width: int) -> list[Step]:
+        """Crop, flip, AutoAugment and rotation."""
+        config = self.config
+        angle = config.rotate * (2 * u["angle"][0] - 1)
+        if config.random_resized_crop is not None or (config.rotate and self._auto is None):
+            turn = angle if self._auto is None else torch.zeros_like(angle)
+            lines = draws.sampling_lines(self._window(u, height, width), self._mirrored(u), turn, height, width)
+            steps: list[Step] = [(_unit_range, ()), (_sampled, lines)]
+        else:
+            # Moving whole pixels is done before uint8 becomes float: a quarter of the memory to move.
+            steps = [*self._whole_moves(u, height, width), (_unit_range, ())]
+        if self._auto is not None:
+            steps.append((self._auto, ()))
+            if config.rotate:
+                whole = torch.tensor([[0], [0], [height], [width]]).expand(-1, len(angle))
+                upright = torch.zeros(len(angle), dtype=torch.bool)
+                steps.append((_sampled, draws.sampling_lines(whole, upright, angle, height, width)))
+        return steps
+
+    def _whole_moves(self, u: dict[str, Tensor], height: int, width: int) -> list[Step]:
+        """Crop and flip without any interpolation."""
+        padding = self.config.crop_padding
+        if padding:
+            corner = (u["place"] * (2 * padding + 1)).long()
+            lines = draws.shift_indices(corner, self._mirrored(u), height, width, width + 2 * padding)
+            return [(partial(nn.functional.pad, pad=(padding,) * 4), ()), (_gathered, lines)]
+        return [(_flipped, [draws.mirror_indices(self._mirrored(u), width)])] if self.config.flip else []
+
+    def _window(self, u: dict[str, Tensor], height: int, width: int) -> Tensor:
+        """``(4, n)``: top, left, height and width of what an image becomes."""
+        if self.config.random_resized_crop is not None:
+            return draws.resized_crops(u, self.config.random_resized_crop, height, width)
+        padding = self.config.crop_padding
+        corner = (u["place"] * (2 * padding + 1)).long() - padding
+        return torch.cat([corner, torch.tensor([[height], [width]]).expand_as(corner)])
+
+    def _mirrored(self, u: dict[str, Tensor]) -> Tensor:
+        return u["flip"][0] < (0.5 if self.config.flip else 0)
 
 
-def _kornia_operations(config: AugmentConfig) -> list[Callable[[Tensor], Tensor]]:
-    from kornia import augmentation as kornia
-
-    operations: list[Callable[[Tensor], Tensor]] = []
-    # The size of the images is not known here, so random_resized_crop makes its kornia module on first use.
-    if config.random_resized_crop is not None:
-        operations.append(_RandomResizedCrop(config.random_resized_crop))
-    if config.flip:
-        operations.append(kornia.RandomHorizontalFlip(p=0.5))
-    if config.auto_augment:
-        operations.append(_AutoAugment(config.auto_augment))
-    if config.rotate:
-        operations.append(kornia.RandomRotation(config.rotate, p=1.0))
-    if config.color_jitter:
-        # No hue: kornia's conversion to HSV and back takes ten times as long as the other three (6 ms for 128 images
-        # of 32 x 32 on 2 cores), and hue is the least used of them.
-        strength = config.color_jitter
-        operations.append(kornia.ColorJitter(strength, strength, strength, 0.0, p=1.0))
-    if config.erase:
-        operations.append(kornia.RandomErasing(p=config.erase))
-    return operations
-
-
-class _RandomResizedCrop:
-    """kornia's RandomResizedCrop at the size of the images it is given.
-
-    Its ``resample`` mode crops all images in one call; ``slice`` loops over them in Python.
-    """
-
-    def __init__(self, area: tuple[float, float]) -> None:
-        self.area = area
-        self._by_size: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Crop and resize ``(n, 3, h, w)``."""
-        from kornia.augmentation import RandomResizedCrop
-
-        size = (images.shape[-2], images.shape[-1])
-        if size not in self._by_size:
-            self._by_size[size] = RandomResizedCrop(size, scale=self.area, p=1.0, cropping_mode="resample")
-        return self._by_size[size](images)
+def _sent(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copies of small tensors on a device, of any types, by one transfer; it waits for nothing that runs there."""
+    # Eight bytes are the largest type's alignment.
+    blocks = [nn.functional.pad(t.contiguous().flatten().view(torch.uint8), (0, -t.nbytes % 8)) for t in tensors]
+    packed = torch.cat(blocks) if blocks else torch.empty(0, dtype=torch.uint8)
+    packed = packed.pin_memory() if device.type == "cuda" else packed
+    parts = packed.to(device, non_blocking=True).split([len(block) for block in blocks])
+    return [part[: t.nbytes].view(t.dtype).view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
 class _AutoAugment:
@@ -141,31 +181,35 @@ class _AutoAugment:
         return changed
 
 
-def _random_crop(images: Tensor, padding: int) -> Tensor:
-    """Pad with black and crop back, each image at its own place.
-
-    kornia's RandomCrop takes 10 ms for 128 images of 32 x 32 on 2 cores by resampling, which also blurs by rounding;
-    its ``slice`` mode takes 1.3 ms in a Python loop over the images that waits for a GPU each time. One gather takes
-    under 1 ms and waits for nothing.
-    """
-    n, channels, height, width = images.shape
-    padded = nn.functional.pad(images, (padding, padding, padding, padding))
-    corner = torch.randint(0, 2 * padding + 1, (2, n)).to(images.device, non_blocking=True)
-    rows = corner[0, :, None] + torch.arange(height, device=images.device)
-    columns = corner[1, :, None] + torch.arange(width, device=images.device)
-    batch = torch.arange(n, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
+def _unit_range(images: Tensor) -> Tensor:
+    """uint8 in 0..255 as float32 in 0..1."""
+    return images if images.is_floating_point() else images / 255
 
 
-def _cutout(images: Tensor, side: int, mean: Sequence[float]) -> Tensor:
-    """Fill a square of each image with the mean colour; its centre is uniform over the pixels, what lies beyond an edge is not there."""
-    n, _, height, width = images.shape
-    holes = []
-    for size in (height, width):
-        first = (torch.randint(0, size, (n, 1)) - side // 2).to(images.device, non_blocking=True)
-        pixel = torch.arange(size, device=images.device)
-        holes.append((pixel >= first) & (pixel < first + side))
-    hole = holes[0][:, None, :, None] & holes[1][:, None, None, :]
-    fill = torch.tensor(mean, dtype=images.dtype).view(3, 1, 1).to(images.device, non_blocking=True)
-    return torch.where(hole, fill, images)
+def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Windows of images at `draws.shift_indices`. kornia's RandomCrop resamples, which is slower and blurs by rounding."""
+    n, channels = images.shape[:2]
+    index = (rows[:, :, None] + columns[:, None]).view(n, 1, -1).expand(-1, channels, -1)
+    return images.flatten(2).gather(2, index).view(n, channels, rows.shape[1], columns.shape[1])
+
+
+def _flipped(images: Tensor, columns: Tensor) -> Tensor:
+    """Images whose columns are those at `draws.mirror_indices`."""
+    return images.gather(3, columns[:, None, None].expand(images.shape))
+
+
+def _sampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Images read bilinearly at `draws.sampling_lines`, black beyond their edges."""
+    return nn.functional.grid_sample(images, rows[:, :, None] + columns[:, None], align_corners=True)
+
+
+def _recoloured(images: Tensor, own: Tensor, mean: Tensor) -> Tensor:
+    """The affine step of `draws.colour_matrices`, clamped to 0..1."""
+    pixels = images.flatten(2).contiguous()
+    shift = mean.bmm(pixels.mean(2, keepdim=True))
+    return own.bmm(pixels).add_(shift).clamp_(0, 1).view(images.shape)
+
+
+def _filled(images: Tensor, rows: Tensor, columns: Tensor, colour: Tensor) -> Tensor:
+    """A colour where both the row and the column are marked."""
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], colour.view(3, 1, 1), images)
