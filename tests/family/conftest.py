@@ -50,12 +50,10 @@ def digits() -> GroupedImages:
 @pytest.fixture(scope="session")
 def family_folder(tmp_path_factory: pytest.TempPathFactory, digits: GroupedImages, worker_id: str) -> Path:
     """Where the trained family is saved; tests copy it before they change it. It is trained once for all processes of a run."""
-    if worker_id == "master":
-        run = tmp_path_factory.mktemp("trained")
-    else:
-        run = tmp_path_factory.getbasetemp().parent  # above each process's own
-    folder = run / "family"
-    with FileLock(run / "family.lock"):
+    own = tmp_path_factory.getbasetemp()
+    run = own if worker_id == "master" else own.parent  # of several processes each has a folder of its own in the run's
+    folder = run / "trained-family"
+    with FileLock(run / "trained-family.lock"):
         if not (folder / "family.json").exists():
             train(tiny_recipe(folder), progress=False, data=digits)
     return folder
