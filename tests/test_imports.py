@@ -28,6 +28,7 @@ ORDER = [
     "nn",
     "supernets",
     "data",
+    "retraining_config",
     "recipe",
     "predictors",
     "training",

@@ -22,7 +22,8 @@ from snugnet.files import locked
 from snugnet.fingerprint import Fingerprint, digest, fingerprint
 from snugnet.nn.network import Network, build
 from snugnet.pipeline import machine
-from snugnet.recipe import SPLITTING, NetworkRecipe, ScratchConfig, parse_network_recipe
+from snugnet.recipe import SPLITTING, NetworkRecipe, parse_network_recipe
+from snugnet.retraining_config import ScratchConfig
 from snugnet.spaces import SearchSpace, read_architecture
 from snugnet.spaces.space import SPACES
 from snugnet.texts import listed

@@ -16,7 +16,8 @@ from snugnet.errors import DataError, TrainingError
 from snugnet.fingerprint import fingerprint
 from snugnet.nn.auxiliary import auxiliary_head
 from snugnet.nn.network import Network, build
-from snugnet.recipe import Recipe, ScratchConfig, parse_recipe
+from snugnet.recipe import Recipe, parse_recipe
+from snugnet.retraining_config import ScratchConfig
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.training import loop
 from snugnet.training.checkpoint import load_checkpoint

@@ -17,7 +17,8 @@ from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
 from snugnet.nn.auxiliary import WithAuxiliary
 from snugnet.nn.network import Network, resized, with_layout
-from snugnet.recipe import NetworkRecipe, ScratchConfig
+from snugnet.recipe import NetworkRecipe
+from snugnet.retraining_config import ScratchConfig
 from snugnet.training.calibration import accuracy, network_batches
 from snugnet.training.checkpoint import (
     load_checkpoint,
