@@ -13,23 +13,39 @@ _SHARE_OF_FREE = 0.5  # of the device's free memory that the images may take; th
 
 
 class Batches:
-    """Shuffled training batches, each a pure function of (seed, step).
+    """Shuffled training batches, each a pure function of (seed, step), or one shard of each.
 
     Step ``s`` is batch ``s % steps_per_epoch`` of epoch ``s // steps_per_epoch``; each epoch is its own seeded
     permutation, and its last rows that do not fill a batch are left out. So a resumed run goes on with exactly the
-    batches that an uninterrupted one sees, on any device.
+    batches that an uninterrupted one sees, on any device. With shards each of several processes has its part of every
+    batch, all of one size; put together in order they are the batch that one process has.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
-        batch_size: rows of a batch; the whole set where that is smaller.
+        batch_size: rows of a batch, all shards together; the whole set where that is smaller.
         on_device: False where the images did not fit and each batch is copied instead.
     """
 
-    def __init__(self, image_set: ImageSet, batch_size: int, seed: int, *, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        seed: int,
+        *,
+        device: str | torch.device = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         """Move the images to ``device`` as uint8, if they take at most half of its free memory.
 
+        Args:
+            image_set: to draw from.
+            batch_size: rows of a batch.
+            seed: of the order.
+            device: of the batches.
+            shard: which one of how many.
+
         Raises:
-            ConfigError: ``batch_size`` below 1, or a negative seed.
+            ConfigError: ``batch_size`` below 1, or a negative seed; shards would not be of one size.
             DataError: no images.
         """
         if batch_size < 1 or seed < 0:
@@ -42,10 +58,16 @@ class Batches:
         self._seed = seed
         self.batch_size = min(batch_size, len(image_set))
         self.steps_per_epoch = len(image_set) // self.batch_size
+        self._shard, shards = shard
+        self._rows, left = divmod(self.batch_size, shards)
+        if left:
+            raise ConfigError(
+                f"a batch of {self.batch_size} images does not divide by {shards} devices; give another batch_size or other devices"
+            )
         self._epoch: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images uint8 ``(batch_size, 3, r, r)`` and labels int64 ``(batch_size,)`` of ``step`` (0, 1, ...).
+        """Images uint8 ``(n, 3, r, r)`` and labels int64 ``(n,)`` of ``step`` (0, 1, ...): the batch, or the shard of it.
 
         Raises:
             ConfigError: a negative step.
@@ -53,8 +75,8 @@ class Batches:
         if step < 0:
             raise ConfigError(f"step is {step}; steps count from 0")
         epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.batch_size
-        rows = self._permutation(epoch)[start : start + self.batch_size]
+        start = position * self.batch_size + self._shard * self._rows
+        rows = self._permutation(epoch)[start : start + self._rows]
         images, labels = self._set.images.index_select(0, rows), self._set.labels.index_select(0, rows)
         if self.on_device:
             return images, labels
