@@ -25,7 +25,7 @@ from snugnet.generator.training import GeneratorTraining
 from snugnet.recipe import Recipe, load_recipe
 from snugnet.spaces import SearchSpace, get_space
 from snugnet.supernets import Supernet
-from snugnet.training.device import make_fabric
+from snugnet.training.joining import join_ranks, started_again
 from snugnet.training.loop import RunLog
 from snugnet.training.policies import Estimate, make_policy
 from snugnet.training.supernet import SupernetTraining
@@ -49,7 +49,7 @@ def train(
         data: the recipe's images if they are loaded already.
 
     Returns:
-        The family, saved in the recipe's output folder and on the CPU.
+        The family, saved in the recipe's output folder and on the CPU. Of several ranks each has it, and the first one saves it.
 
     Raises:
         SnugnetError: the recipe, the data or the training cannot go on; the message says why and what to do.
@@ -61,31 +61,37 @@ def train(
     started = time.monotonic()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    fabric = make_fabric(recipe)
+    fabric = join_ranks(recipe)
     data = load_data(recipe.data, progress=progress) if data is None else data
     space = make_space(recipe, data)
     check_recipe(recipe, space, data, fresh=fresh)
     folder = Path(recipe.output)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file, not a folder")
+    times = {"data": time.monotonic() - started}
+    if not fabric.is_global_zero:
+        return _train(recipe, data, fabric, progress, times)
     with locked(folder):
-        return _train(recipe, data, fabric, fresh, progress, time.monotonic() - started)
+        if fresh and not started_again():
+            _clear(folder)
+        family = _train(recipe, data, fabric, progress, times)
+        family.save(folder)
+        return family
 
 
-def _train(recipe: Recipe, data: GroupedImages, fabric: Fabric, fresh: bool, progress: bool, loading: float) -> Family:
-    """All that is written into the recipe's folder."""
-    folder = Path(recipe.output)
-    if fresh:
-        for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    times = {"data": loading}
-    with RunLog(folder) as log:
+def _clear(folder: Path) -> None:
+    """Throw away what an earlier run left."""
+    for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+
+
+def _train(recipe: Recipe, data: GroupedImages, fabric: Fabric, progress: bool, times: dict[str, float]) -> Family:
+    """Both trainings, which keep their checkpoints and the log in the recipe's folder."""
+    with RunLog(Path(recipe.output)) as log:
         supernet, times["supernet"] = train_supernet(recipe, data, fabric, log, progress=progress)
         generator, times["generator"] = train_generator(recipe, data, supernet, fabric, log, progress=progress)
-    family = make_family(recipe, data, supernet, generator, times)
-    family.save(folder)
-    return family
+    return make_family(recipe, data, supernet, generator, times)
 
 
 def train_supernet(

@@ -98,7 +98,7 @@ class TrainingConfig(Config):
     """Training of the supernet (EAS section 4 and appendix B; AttentiveNAS section 5).
 
     Attributes:
-        batch_size: images a step.
+        batch_size: images a step, of all devices together.
         stages: one after the other. Where the first trains the largest network alone, that becomes the teacher of the
             later ones, and it is trained without superclass dropout.
         start: a checkpoint (``supernet.ckpt.safetensors``) of the same space and classes to begin from, its teacher
@@ -309,10 +309,16 @@ class Recipe(NetworkRecipe):
     Attributes:
         name: of the family.
         output: folder that the family is written to; relative to where the command runs.
+        devices: GPUs of a machine, or processes of one without, that train together.
+        num_nodes: machines that train together, with so many devices each.
+        rank_timeout: seconds that those processes wait for one another before they give up.
     """
 
     name: str
     output: str
+    devices: int = Field(default=1, ge=1, le=1024)
+    num_nodes: int = Field(default=1, ge=1, le=1024)
+    rank_timeout: float = Field(default=600.0, ge=1, le=1e6)
     training: TrainingConfig
     generator: GeneratorConfig = GeneratorConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -321,6 +327,21 @@ class Recipe(NetworkRecipe):
     def batch_size(self) -> int:
         """That of the supernet's training."""
         return self.training.batch_size
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together, one a device."""
+        return self.devices * self.num_nodes
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        batch = self.training.batch_size
+        if batch % self.ranks or batch < 2 * self.ranks:
+            raise ValueError(
+                f"training.batch_size is of all devices together: {batch} images are not the same number, 2 or more, for each of "
+                f"{self.ranks} devices (devices {self.devices} x num_nodes {self.num_nodes}); change one of them"
+            )
+        return self
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

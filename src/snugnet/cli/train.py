@@ -32,9 +32,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a family as a recipe says, and evaluate it; a run that was stopped goes on where it was."""
+    from snugnet.cli.ranks import train_with_others
     from snugnet.recipe import load_recipe
 
-    run(load_recipe(recipe, overrides or ()), fresh=fresh, as_json=as_json)
+    read = load_recipe(recipe, overrides or ())
+    arguments = ["train", str(recipe), *(overrides or ()), *["--fresh"] * fresh, *["--json"] * as_json]
+    if not train_with_others(read, arguments, fresh=fresh):
+        run(read, fresh=fresh, as_json=as_json)
 
 
 def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
@@ -69,9 +73,9 @@ def run(recipe: Recipe, *, fresh: bool, as_json: bool) -> Report:
 def _load_checked(recipe: Recipe) -> GroupedImages:
     """The images, once it is sure that the recipe can be run here."""
     from snugnet.data import load_data
-    from snugnet.training.device import make_fabric
+    from snugnet.training.joining import join_ranks
 
-    make_fabric(recipe)
+    join_ranks(recipe)
     data = load_data(recipe.data)
     check_scenarios(recipe, data)
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +19,19 @@ from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, fingerprint
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.gated import GatedSupernet
-from snugnet.nn.gates import relax
+from snugnet.nn.gates import Probabilities, relax
 from snugnet.nn.network import with_layout
 from snugnet.recipe import Recipe
 from snugnet.supernets import Supernet
 from snugnet.training.checkpoint import (
-    load_checkpoint,
     load_optimizer,
     optimizer_tensors,
-    save_checkpoint,
     split_prefix,
 )
 from snugnet.training.dropout import cross_entropy
 from snugnet.training.inputs import faults
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.ranks import Ranks
 from snugnet.training.supernet import made_with
 
 GENERATOR_PHASE = 1000
@@ -58,7 +58,7 @@ class GeneratorTraining:
         generator: trained in place.
         table: the cost that budgets are of.
         data: the images, on the device; only the validation split is used.
-        fabric: device and precision.
+        fabric: device and precision, and the ranks that train together: they draw the same, and each runs its share of the pairs.
         folder: the checkpoint ``generator.ckpt.safetensors`` is kept here.
         log: where scalars go.
         progress: whether to show a bar.
@@ -79,6 +79,7 @@ class GeneratorTraining:
     def __post_init__(self) -> None:
         self.path = self.folder / "generator.ckpt.safetensors"
         device = self.fabric.device
+        self.ranks = Ranks.of(self.fabric)
         self.class_to_group = self.data.class_to_group.to(device)
         groups = self.class_to_group[self.data.validation.labels.to(device)]
         self.rows = [torch.nonzero(groups == g).flatten() for g in range(len(self.data.groups))]
@@ -94,8 +95,10 @@ class GeneratorTraining:
 
         Raises:
             BusyError: another process trains in this folder.
-            TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
+            TrainingError: the loss is not finite, or the checkpoint belongs to another recipe; another rank does not answer.
         """
+        if not self.ranks.first:
+            return self._run()
         with locked(self.folder):
             remove_temporaries(self.path)
             return self._run()
@@ -105,18 +108,20 @@ class GeneratorTraining:
         device = self.fabric.device
         self.generator.to(device).train()
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.learning_rate)
+        self.ranks.agree(self.made_with)
         start = self._resume(optimizer)
         self._since = time.monotonic() - self.spent
-        if not self.path.exists():  # so that a run which is killed early knows where its part of the log begins
+        if start == 0:  # so that a run which is killed early knows where its part of the log begins
             self._save(0, optimizer)
         frozen = [p.requires_grad for p in self.supernet.parameters()]
         with_layout(self.supernet.to(device), torch.contiguous_format).requires_grad_(False)
         gated = GatedSupernet(self.supernet.space, self.supernet.network)
+        over_ranks = self.ranks.averaging(self.generator)
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * cosine(step, config.steps)
-            return self._step(gated, optimizer, step / config.steps)
+            return self._step(gated, optimizer, step / config.steps, over_ranks)
 
         try:
             run_phase(
@@ -132,13 +137,20 @@ class GeneratorTraining:
                 checkpoint_seconds=self.recipe.training.checkpoint_seconds,
                 progress=self.progress,
                 inputs=lambda step: faults(self.images[:512], self.data.mean, self.data.std),
+                ranks=self.ranks,
             )
         finally:
             for parameter, needed in zip(self.supernet.parameters(), frozen, strict=True):
                 parameter.requires_grad_(needed)
         return self.generator.eval()
 
-    def _step(self, gated: GatedSupernet, optimizer: torch.optim.Optimizer, done: float) -> Metrics:
+    def _step(
+        self,
+        gated: GatedSupernet,
+        optimizer: torch.optim.Optimizer,
+        done: float,
+        over_ranks: Callable[[Metrics], Metrics],
+    ) -> Metrics:
         config = self.recipe.generator
         groups, images, labels = self._draw_images()
         # the budgets of a step are spread evenly over the range, so that every step sees all of it
@@ -149,20 +161,35 @@ class GeneratorTraining:
         first, last = config.temperature
         probabilities = relax(logits, self.generator.space, config.encoding, first + (last - first) * done)
         costs = self.table.expectation(probabilities)
-        x = normalise(images.flatten(0, 1), self.data.mean, self.data.std)
-        with self.fabric.autocast():
-            outputs = gated(x.view(*images.shape[:2], *x.shape[1:]), probabilities, config.encoding)
-        mask = self.class_to_group == groups[:, None]  # only the group's classes are of interest
-        mask = mask.expand(len(images), *mask.shape).flatten(0, 1)
-        task = cross_entropy(outputs.flatten(0, 1), labels.flatten(), mask)
+        own = self.ranks.share(config.pairs)
+        task = self._task(gated, groups[own], images[:, own], labels[:, own], [each[own] for each in probabilities])
+        task = task * (
+            (own.stop - own.start) * self.ranks.count / config.pairs
+        )  # so that the mean over ranks is that over pairs
         budget = budget_loss(costs, budgets)
         loss = task + config.budget_weight * budget
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        off = (costs.detach() / budgets - 1).abs().mean()
+        metrics = over_ranks(
+            {"loss": loss.detach(), "task": task.detach(), "budget": budget.detach(), "off_budget": off}
+        )
         torch.nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
         optimizer.step()
-        off = (costs.detach() / budgets - 1).abs().mean()
-        return {"loss": loss.detach(), "task": task.detach(), "budget": budget.detach(), "off_budget": off}
+        return metrics
+
+    def _task(
+        self, gated: GatedSupernet, groups: Tensor, images: Tensor, labels: Tensor, probabilities: Probabilities
+    ) -> Tensor:
+        """The loss against the labels of some pairs, each on its own images; 0 where a rank has none."""
+        if not len(groups):
+            return torch.zeros((), device=images.device)
+        x = normalise(images.flatten(0, 1), self.data.mean, self.data.std)
+        with self.fabric.autocast():
+            outputs = gated(x.view(*images.shape[:2], *x.shape[1:]), probabilities, self.recipe.generator.encoding)
+        mask = self.class_to_group == groups[:, None]  # only the group's classes are of interest
+        mask = mask.expand(len(images), *mask.shape).flatten(0, 1)
+        return cross_entropy(outputs.flatten(0, 1), labels.flatten(), mask)
 
     def _draw_images(self) -> tuple[Tensor, Tensor, Tensor]:
         """Groups (pairs,), validation images (b, pairs, 3, h, w) as uint8, and their labels (b, pairs)."""
@@ -187,12 +214,13 @@ class GeneratorTraining:
         tensors |= {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, self.generator).items()}
         self.spent = time.monotonic() - self._since
         state = {"step": step, "made_with": self.made_with, "seconds": self.spent, "log": self.log.mark()}
-        save_checkpoint(self.path, tensors, state)
+        self.ranks.save(self.path, tensors, state)
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
-        if not self.path.exists():
+        checkpoint = self.ranks.load(self.path)
+        if checkpoint is None:
             return 0
-        tensors, state = load_checkpoint(self.path)
+        tensors, state = checkpoint
         if differ := describe_differences(state.get("made_with"), self.made_with):
             raise TrainingError(
                 f"{self.path} was made with another generator recipe or supernet (not the same {differ}); delete it, or give "

@@ -261,7 +261,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """
     study = read_config(StudyConfig, read_yaml(path, overrides), str(path))
     for supernet in study.supernets:
-        study.recipe_of(supernet, study.seeds[0])
+        if study.recipe_of(supernet, study.seeds[0]).ranks > 1:
+            raise ConfigError(f"supernet {supernet}: a study trains on one device; leave out devices and num_nodes")
     for method in study.methods:
         study.recipe_of(method.supernet, study.seeds[0], method)
     study.check_searches()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import Strategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from snugnet.errors import TrainingError
 from snugnet.recipe import NetworkRecipe
@@ -21,12 +25,13 @@ def resolve_device(recipe: NetworkRecipe) -> tuple[str, str]:
     return accelerator, precision
 
 
-def make_fabric(recipe: NetworkRecipe) -> Fabric:
-    """Device and precision of a recipe.
+def make_fabric(
+    recipe: NetworkRecipe, devices: int = 1, num_nodes: int = 1, strategy: Strategy | Literal["auto"] = "auto"
+) -> Fabric:
+    """Device and precision of a recipe; one device, but for a supernet's training (:func:`snugnet.training.joining.join_ranks`).
 
     Supernets are called as they were set up, never through a method of theirs: on one device Fabric's ``mark_forward_method`` would
-    run that method without autocast (2.6). And the backward pass of one sub-network comes before the forward pass of the next:
-    with several ranks (DDP), two forward passes before two backward passes leave the ranks with different gradients, and nothing says so.
+    run that method without autocast (2.6).
 
     Raises:
         TrainingError: there is no such device here.
@@ -35,6 +40,12 @@ def make_fabric(recipe: NetworkRecipe) -> Fabric:
     if accelerator == "cpu":
         keep_freed_memory()
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
-    except (RuntimeError, ValueError) as error:  # Fabric's own errors derive from these
+        return Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:  # Fabric's own
         raise TrainingError(f"device {recipe.device!r} with precision {precision!r}: {error}") from error

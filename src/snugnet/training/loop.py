@@ -20,9 +20,7 @@ from torch import Tensor
 
 from snugnet.errors import TrainingError
 from snugnet.progress import progress_bar
-
-Metrics = dict[str, Tensor]
-"""Scalars of one step, on the device; ``loss`` is always there."""
+from snugnet.training.ranks import ALONE, Metrics, Ranks
 
 
 def seed_step(seed: int, phase: int, step: int) -> np.random.Generator:
@@ -51,7 +49,7 @@ def linear(step: int, total: int, warmup: int = 0, floor: float = 0.0) -> float:
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear}
-"""By the names of :data:`snugnet.recipe.Schedule`."""
+"""By the names of :data:`snugnet.retraining_config.Schedule`."""
 
 
 class RunLog:
@@ -72,7 +70,6 @@ class RunLog:
         self._start = time.monotonic()
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
@@ -120,6 +117,7 @@ class RunLog:
             elif length < path.stat().st_size:
                 os.truncate(path, length)
         self._cut = None
+        self.folder.mkdir(parents=True, exist_ok=True)
         return (self.folder / "log.jsonl").open("a", encoding="utf-8"), SummaryWriter(str(self.folder / "tensorboard"))
 
     def _close(self) -> None:
@@ -178,6 +176,7 @@ def run_phase(
     checkpoint_seconds: float,
     progress: bool = True,
     inputs: Callable[[int], str] | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Run steps ``start`` to ``total`` of one phase.
 
@@ -195,17 +194,21 @@ def run_phase(
         progress: whether to show a bar.
         inputs: what is wrong with the images of a step, in words, or "" (see :func:`snugnet.training.inputs.faults`); asked when the
             loss is not finite, before the learning rate is blamed.
+        ranks: that run this phase together. Metrics are the same on all of them, so that all of them stop at one step; the first
+            one writes the log, and shows the bar.
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint is as it was.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step under way is done and a checkpoint of it is written.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step under way is done and a checkpoint of it is written; of several
+            ranks, the next step with a line in the log.
     """
     saved = time.monotonic()
     bad: Tensor | None = (
         None  # first step whose loss was not finite, or -1; on the device, so that no step waits for it
     )
     note = ""
-    with stopping_after_a_step() as stop, progress_bar(name, total, done=start, shown=progress) as advance:
+    bar = progress_bar(name, total, done=start, shown=progress and ranks.first)
+    with stopping_after_a_step() as stop, bar as advance:
         for step in range(start, total):
             metrics = step_of(step, seed_step(seed, phase, step))
             loss = metrics["loss"].detach()
@@ -214,7 +217,8 @@ def run_phase(
             bad = torch.where((bad < 0) & ~torch.isfinite(loss), torch.full_like(bad, step), bad)
             last = step + 1 == total
             logged = last or (step + 1) % log_every == 0
-            stopped = stop.asked  # asked once: what comes later stops the next step
+            # asked once: what comes later stops the next step; several ranks must agree, and do so where they wait anyway
+            stopped = (logged or ranks.count == 1) and ranks.any(stop.asked)
             due = last or stopped or time.monotonic() - saved > checkpoint_seconds
             if (logged or due or loss.device.type == "cpu") and bad.item() >= 0:
                 found = inputs(int(bad.item())) if inputs is not None else ""
@@ -229,7 +233,8 @@ def run_phase(
                 )
             if logged:
                 values = {key: float(value) for key, value in metrics.items()}
-                log.scalars(name, step + 1, values)
+                if ranks.first:
+                    log.scalars(name, step + 1, values)
                 note = " ".join(f"{key} {value:.3f}" for key, value in values.items())
             if due:
                 save(step + 1)

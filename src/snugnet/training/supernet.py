@@ -34,7 +34,6 @@ from snugnet.training.checkpoint import (
     load_checkpoint,
     load_optimizer,
     optimizer_tensors,
-    save_checkpoint,
     split_prefix,
 )
 from snugnet.training.device import resolve_device
@@ -43,6 +42,7 @@ from snugnet.training.inputs import faults
 from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
 from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, Uniform, make_policy
+from snugnet.training.ranks import Ranks
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -98,7 +98,7 @@ class SupernetTraining:
         recipe: what to do.
         supernet: trained in place.
         data: the images, on the device.
-        fabric: device and precision.
+        fabric: device and precision, and the ranks that train together.
         folder: the checkpoint ``supernet.ckpt.safetensors`` is kept here.
         log: where scalars go.
         progress: whether to show bars.
@@ -120,27 +120,30 @@ class SupernetTraining:
 
     def __post_init__(self) -> None:
         self.path = self.folder / "supernet.ckpt.safetensors"
+        self.ranks = Ranks.of(self.fabric)
         self.made_with = made_with(self.recipe, self.data)
         self.teacher: Network | None = None
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
         self.augment = Augment(self.recipe.augment, self.data.mean)
-        self.batches = Batches(
-            self.data.train, self.recipe.training.batch_size, self.recipe.seed, device=self.fabric.device
-        )
+        size, shard = self.recipe.training.batch_size, (self.ranks.index, self.ranks.count)
+        self.batches = Batches(self.data.train, size, self.recipe.seed, device=self.fabric.device, shard=shard)
 
     def run(self) -> Supernet:
         """Train to the end, from the checkpoint if there is one.
 
         Raises:
             BusyError: another process trains in this folder.
-            TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
+            TrainingError: the loss is not finite, or the checkpoint belongs to another recipe; another rank does not answer.
         """
+        if not self.ranks.first:
+            return self._run()
         with locked(self.folder):
             remove_temporaries(self.path)
             return self._run()
 
     def _run(self) -> Supernet:
+        self.ranks.agree(self.made_with)
         with_layout(self.supernet.to(self.fabric.device), torch.channels_last)
         stage, step, held = self._resume()
         self._since = time.monotonic() - self.spent
@@ -181,17 +184,21 @@ class SupernetTraining:
         falling = SCHEDULES[stage.schedule]
         policy = make_policy(stage, self.recipe.cost_table(self.supernet.space, config.cost))
         rate = 0.0 if config.trains_teacher(index) else config.superclass_dropout
+        self.ranks.align(self.supernet, self.teacher)
+        over_ranks = self.ranks.averaging(self.supernet)
         self.supernet.train()
 
         def step_of(step: int, rng: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * falling(step, total, warmup, stage.floor)
+            self.ranks.own_draws()
             images, labels = self.batches.batch(before + step)
             x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
             batch = _Batch(x, labels, self.class_to_group, rate)
             archs = policy.sample(step, rng, self.predict or partial(self._minus_losses, model, batch))
             optimizer.zero_grad(set_to_none=True)
             metrics = self._sandwich(model, batch, archs) if stage.sandwich else self._taught(model, batch, archs)
+            metrics = over_ranks(metrics)
             if config.clip_value is not None:
                 self.fabric.clip_gradients(model, wrapped, clip_val=config.clip_value)
             wrapped.step()
@@ -212,6 +219,7 @@ class SupernetTraining:
             checkpoint_seconds=config.checkpoint_seconds,
             progress=self.progress,
             inputs=lambda step: faults(self.batches.batch(before + step)[0], self.data.mean, self.data.std),
+            ranks=self.ranks,
         )
         if average is not None:
             average.hand_over()
@@ -279,7 +287,7 @@ class SupernetTraining:
         mask = batch.mask()
         smoothing = self.recipe.training.label_smoothing
         losses = [cross_entropy(model(batch.x, arch), batch.labels, mask, smoothing) for arch in archs]
-        return -torch.stack(losses).double().cpu().numpy()
+        return -self.ranks.mean(torch.stack(losses).double()).cpu().numpy()
 
     def _frozen(self, teacher: Network) -> Network:
         return with_layout(teacher.to(self.fabric.device), torch.channels_last).eval().requires_grad_(False)
@@ -304,20 +312,21 @@ class SupernetTraining:
         }
         begun = self.recipe.training.stages[: stage + (step > 0)]
         alone = self.started_from is None and all(each.largest_only for each in begun)
-        save_checkpoint(
+        self.ranks.save(
             self.path, tensors, {**state, "start": self.started_from, "largest_only": alone, "log": self.log.mark()}
         )
 
     def _resume(self) -> tuple[int, int, _Held]:
         """Stage and step to go on from, and what the stage had gathered by then."""
-        if not self.path.exists():
+        checkpoint = self.ranks.load(self.path)
+        if checkpoint is None:
             self.log.go_on_from({})
             if self.recipe.training.start is not None:
                 self._start_from(Path(self.recipe.training.start))
             elif self.recipe.training.zero_init_residual:
                 begin_at_shortcuts(self.supernet.network)
             return 0, 0, _Held()
-        tensors, state = load_checkpoint(self.path)
+        tensors, state = checkpoint
         self.started_from = state.get("start")
         differ = describe_differences(state.get("made_with"), self.made_with)
         if differ or not self._same_start():
@@ -360,7 +369,7 @@ class SupernetTraining:
     def _calibrate(self, network: Network) -> None:
         """Measure a network's own batch-norm statistics, on the first batches that the training will see."""
         with_layout(network.to(self.fabric.device), torch.channels_last)
-        count = -(-TEACHER_IMAGES // self.recipe.training.batch_size)
+        count = -(-TEACHER_IMAGES // (self.recipe.training.batch_size // self.ranks.count))
         images = (self.batches.batch(step)[0] for step in range(count))
         calibrate(network, (normalise(x, self.data.mean, self.data.std, channels_last=True) for x in images))
 
