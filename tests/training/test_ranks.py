@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from interrupted import interrupt
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from snugnet.data import Batches, load_data
 from snugnet.errors import ConfigError, TrainingError
@@ -33,52 +36,8 @@ from snugnet.training.supernet import SupernetTraining
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 STEPS = {"largest": 3, "all": 5, "generator": 3}
+EVERYTHING = [(phase, step + 1) for phase, count in STEPS.items() for step in range(count)]
 BEFORE, KILLED = 2, 5  # steps that one process does alone; the step, of those of two ranks, in which one is killed
-
-SCRIPT = """
-import os, shutil, signal, sys
-from pathlib import Path
-import torch.distributed as dist
-from safetensors.torch import save_file
-import snugnet
-from snugnet.training.ranks import Ranks
-
-recipe, folder = sys.argv[1], Path(sys.argv[2])
-rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-reduced = steps = 0
-reduce, averaging = dist.all_reduce, Ranks.averaging
-
-def counted(*args, **named):
-    global reduced
-    reduced += 1
-    return reduce(*args, **named)
-
-def recorded(self, module):
-    average = averaging(self, module)
-    def gradients():
-        return {name: p.grad.clone(memory_format=__import__("torch").contiguous_format)
-                for name, p in module.named_parameters() if p.grad is not None}
-    def over_ranks(metrics):
-        global steps
-        steps += 1
-        own, before = gradients(), reduced
-        means = average(metrics)
-        assert reduced == before + 1
-        if attempt == 0:
-            save_file(own, folder / f"own-{rank}-{steps}")
-            save_file(gradients(), folder / f"mean-{rank}-{steps}")
-            if steps == KILLED:
-                if rank == 1:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                shutil.copy(folder / "supernet.ckpt.safetensors", folder / "midway")
-        return means
-    return over_ranks
-
-dist.all_reduce, Ranks.averaging = counted, recorded
-family = snugnet.train(recipe, progress=False, fresh=attempt > 0)  # a run that was started again does not start anew
-save_file({**family.supernet.state_dict(), **family.generator.state_dict()}, folder / f"final-{rank}")
-(folder / f"steps-{rank}-{attempt}").write_text(str(steps))
-"""
 
 
 def content(output: Path, **more: object) -> dict[str, Any]:
@@ -101,17 +60,55 @@ def content(output: Path, **more: object) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad.contiguous().clone() for n, p in module.named_parameters() if p.grad is not None}
 
 
-def begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def watch(folder: Path, killed: int = 0) -> None:
+    """In a process that is a rank: count the all-reduces of a step, keep its gradients, or end in it."""
+    rank, reduced, steps = int(os.environ["RANK"]), [0], [0]
+    reduce, averaging = torch.distributed.all_reduce, Ranks.averaging
+
+    def counted(*args: Any, **named: Any) -> Any:
+        reduced[0] += 1
+        return reduce(*args, **named)
+
+    def watched(self: Ranks, module: nn.Module) -> Any:
+        average = averaging(self, module)
+
+        def over_ranks(metrics: Any) -> Any:
+            steps[0] += 1
+            own, before = gradients(module), reduced[0]
+            means = average(metrics)
+            assert reduced[0] == before + 1
+            if not killed:
+                save_file(own, folder / f"own-{rank}-{steps[0]}")
+                save_file(gradients(module), folder / f"mean-{rank}-{steps[0]}")
+            elif steps[0] == killed and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+                if rank == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                shutil.copy(folder / "supernet.ckpt.safetensors", folder / "midway")
+            return means
+
+        return over_ranks
+
+    torch.distributed.all_reduce, Ranks.averaging = counted, watched  # type: ignore[method-assign]
+
+
+def be_rank(index: int, port: int, folder: Path) -> None:
+    """What torchrun and the command do, in a process that has torch already."""
+    place = {"WORLD_SIZE": 2, "RANK": index, "LOCAL_RANK": index, "GROUP_RANK": 0, "MASTER_ADDR": "localhost"}
+    started = {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in {**place, **started}.items()})
+    watch(folder)
+    family = train(parse_recipe(content(folder, devices=2)), progress=False)
+    save_file({**family.supernet.state_dict(), **family.generator.state_dict()}, folder / f"final-{index}")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process leaves that broke after a few steps."""
+    folder = tmp_path_factory.mktemp("begun")
     taught, calls = SupernetTraining._taught, []
 
     def broken(*args: Any) -> Any:
@@ -120,10 +117,28 @@ def begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return taught(*args)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SupernetTraining, "_taught", broken)
         with pytest.raises(KeyboardInterrupt):
             train(parse_recipe(content(folder)), progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, gone on with by two processes that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("two") / "whole"
+    shutil.copytree(begun, folder)
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    clean = multiprocessing.get_context("forkserver")
+    clean.set_forkserver_preload(["snugnet.pipeline"])
+    processes = [clean.Process(target=be_rank, args=(index, store.port, folder)) for index in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return folder
 
 
 def steps_of(folder: Path) -> list[tuple[str, int]]:
@@ -131,52 +146,79 @@ def steps_of(folder: Path) -> list[tuple[str, int]]:
     return [(line["phase"].removeprefix("supernet: "), line["step"]) for line in lines]
 
 
-def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begun by one process, gone on with by two, one of which is killed: the same as two that nobody kills; then by one again."""
-    whole, killed, alone = tmp_path / "whole", tmp_path / "killed", tmp_path / "alone"
-    begun(whole, monkeypatch)
-    shutil.copytree(whole, killed)
-    recipes = {}
-    for folder in (whole, killed):
-        recipes[folder] = tmp_path / f"{folder.name}.json"
-        recipes[folder].write_text(json.dumps(content(folder, devices=2)))
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("KILLED", str(KILLED)))
+def weights(folder: Path) -> dict[str, Tensor]:
+    parts = [load_file(next(folder.glob(f"{part}-*.safetensors"))) for part in ("supernet", "generator")]
+    return {**parts[0], **parts[1]}
 
-    done = run("snugnet", "train", recipes[whole], "--json")
-    assert json.loads(done.stdout)["folder"] == str(whole)  # one document, whatever the number of processes
-    flags = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
-    run("torch.distributed.run", *flags, script, recipes[killed], killed)
 
-    everything = [(phase, step + 1) for phase, count in STEPS.items() for step in range(count)]
-    assert steps_of(whole) == steps_of(killed) == everything
-    final = [load_file(killed / f"final-{rank}") for rank in (0, 1)]
-    undisturbed: dict[str, Tensor] = {}
-    for part in ("supernet", "generator"):
-        undisturbed |= load_file(next(whole.glob(f"{part}-*.safetensors")))
-    for name, tensor in final[0].items():
-        assert torch.equal(tensor, final[1][name]), name
-        assert torch.equal(tensor, undisturbed[name]), name
-    again = {(killed / f"steps-{rank}-1").read_text() for rank in (0, 1)}
-    left = len(everything) - BEFORE - KILLED
-    assert again <= {str(left), str(left + 1)}  # a checkpoint a step: one is lost at most
+def test_ranks_hold_the_same(whole: Path) -> None:
+    """To the bit, running statistics and generator included; and each step is logged once, those of one process before them too."""
+    assert steps_of(whole) == EVERYTHING
+    saved = weights(whole)
+    for index in (0, 1):
+        held = load_file(whole / f"final-{index}")
+        assert all(torch.equal(tensor, held[name]) for name, tensor in saved.items())
 
-    without = 0
-    for step in range(1, KILLED + 1):
-        own, means = ([load_file(killed / f"{kind}-{rank}-{step}") for rank in (0, 1)] for kind in ("own", "mean"))
+
+def test_gradients_are_the_mean_of_the_shards(whole: Path) -> None:
+    without = set()
+    first = load_file(whole / "own-0-1").keys()
+    for step in range(1, len(EVERYTHING) - BEFORE - STEPS["generator"] + 1):
+        own, means = ([load_file(whole / f"{kind}-{rank}-{step}") for rank in (0, 1)] for kind in ("own", "mean"))
         assert own[0].keys() == own[1].keys() == means[0].keys() == means[1].keys()
-        without += len(own[0].keys() ^ load_file(killed / "own-0-1").keys())
+        without |= first - own[0].keys()
         for name, mean in means[0].items():
             assert torch.equal(mean, means[1][name]), name
             torch.testing.assert_close(mean, (own[0][name] + own[1][name]) / 2, msg=name)
     assert without  # blocks that were skipped have none, and get none
 
+
+def test_a_killed_rank(begun: Path, whole: Path, tmp_path: Path) -> None:
+    """torchrun starts both anew: a step is lost at most, and it ends as if nothing had been; one process can go on with it as well."""
+    killed, alone = tmp_path / "killed", tmp_path / "alone"
+    shutil.copytree(begun, killed)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(content(killed, devices=2)))
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nfrom pathlib import Path\nsys.path[:0] = {[str(SOURCE), *sys.path, str(Path(__file__).parent)]}\n"
+        f"from test_ranks import watch\nfrom snugnet.cli.main import main\n"
+        f"watch(Path({str(killed)!r}), {KILLED})\nmain(['train', {str(recipe)!r}, '--json'])\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(script)], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["folder"] == str(killed)  # one document, whatever the number of processes
+    assert "another rank has ended, or does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert steps_of(killed) == EVERYTHING
+    saved = weights(whole)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in weights(killed).items())
+
     alone.mkdir()
     shutil.copy(killed / "midway", alone / "supernet.ckpt.safetensors")
     train(parse_recipe(content(alone)), progress=False)
     first = steps_of(alone)[0]
-    assert first in everything[BEFORE + KILLED - 1 : BEFORE + KILLED + 1]
-    assert steps_of(alone) == everything[everything.index(first) :]
+    assert (
+        first in EVERYTHING[BEFORE + KILLED - 1 : BEFORE + KILLED + 1]
+    )  # the checkpoint was of the step itself, or the one before
+    assert steps_of(alone) == EVERYTHING[EVERYTHING.index(first) :]
+
+
+def test_stopped_from_the_keyboard(tmp_path: Path) -> None:
+    """The processes that the command itself has started stop after a step, and the first one says what to do."""
+    (tmp_path / "recipe.json").write_text(json.dumps(content(Path("out"), devices=2)))
+    interrupt(["train", "recipe.json"], tmp_path, tmp_path / "out" / "supernet.ckpt.safetensors")
 
 
 class Recorded(Exception):
@@ -285,21 +327,19 @@ def test_more_devices_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
         joining.check_devices(recipe_of(tmp_path, devices=4))
 
 
-def test_a_machine_that_does_not_answer(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(content(tmp_path / "out", devices=1, num_nodes=2, rank_timeout=1)))
+def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # torchrun's
-    environment = {
-        **os.environ, "PYTHONPATH": str(SOURCE), "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "snugnet", "train", str(path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith("error: rank 0 of 2 on "), done.stderr
-    assert "another rank has ended, or does not answer" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "MASTER_ADDR": "localhost"}
+    started = {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+    for name, value in {**place, **started}.items():
+        monkeypatch.setenv(name, value)
+    recipe = recipe_of(tmp_path, num_nodes=2, rank_timeout=1)
+    with pytest.raises(TrainingError, match=r"rank 0 of 2 on .*: another rank has ended, or does not answer"):
+        join_ranks(recipe)
+    monkeypatch.setenv("RANK", "1")
+    store.set("snugnet/first", "1")  # of a first rank that has ended; the next one does not come
+    with pytest.raises(TrainingError, match=r"rank 1 of 2 on .*: another rank has ended, or does not answer"):
+        join_ranks(recipe)
 
 
 def test_a_study_has_one_device(tmp_path: Path) -> None:
