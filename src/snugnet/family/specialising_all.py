@@ -278,26 +278,43 @@ class AllScenarios:
             entries = {i: made.take(name, asked[i]) for i, name in enumerate(self.names)}
             todo = [i for i, entry in entries.items() if entry is None]
             taken = len(self) - len(todo)
+            alike: dict[Any, list[int]] = {}
+            for i in todo:
+                alike.setdefault(self._file_of(i), []).append(i)
             with (
-                side_by_side(self.family.device, len(todo), as_alone=True) as run,
+                side_by_side(self.family.device, len(alike), as_alone=True) as run,
                 progress_bar("specialize", len(self), done=taken, shown=progress) as advance,
             ):
-                for i, content, known in run(lambda i: self._make(i, folder / self.names[i], test), todo):
-                    entries[i] = made.add(self.names[i], asked[i], content, **known)
-                    advance()
+                for own, content, known in run(lambda own: self._make(own, folder, test), alike.values()):
+                    for i in own:
+                        entries[i] = made.add(self.names[i], asked[i], content, **known)
+                    advance(by=len(own))
             files = self._table([entry for entry in entries.values() if entry is not None], test is not None, taken)
             files.save(folder)
         return files
 
-    def _make(self, i: int, path: Path, test: ImageSet | None) -> tuple[int, bytes, dict[str, Any]]:
+    def _file_of(self, i: int) -> Any:
+        """Equal for scenarios whose files are: close budgets often get one network. What the best of several is nobody knows yet."""
+        if self.best_of > 1:
+            return i
         network = self.network(i)
-        content = network.export(path).read_bytes()
+        return network.group, network.row.tobytes(), tuple(network.costs)
+
+    def _make(
+        self, scenarios: list[int], folder: Path, test: ImageSet | None
+    ) -> tuple[list[int], bytes, dict[str, Any]]:
+        """Write one network, for all scenarios that get it."""
+        first, *others = (folder / self.names[i] for i in scenarios)
+        network = self.network(scenarios[0])
+        content = network.export(first).read_bytes()
+        for path in others:
+            write_atomically(path, content)
         right = math.nan
         if test is not None:
             batches = self.family.batches(test, network.class_indices, network.blueprint.resolution)
             right = accuracy(network.module, batches)
         known = {"row": network.row.tolist(), "accuracy": None if math.isnan(right) else right}
-        return i, content, known
+        return scenarios, content, known
 
     def _made_with(self) -> Fingerprint:
         """What all files depend on."""
