@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -27,6 +28,11 @@ def shown(value: object, longest: int = _LONGEST) -> str:
 def one_form(name: str) -> str:
     """A name in Unicode's composed form (NFC): macOS writes "é" as two characters, and others as one."""
     return unicodedata.normalize("NFC", name)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "group"
 
 
 def look(name: str) -> str:

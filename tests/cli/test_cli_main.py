@@ -41,7 +41,9 @@ def test_every_command_has_help(snugnet: Any, command: str) -> None:
 HEAVY = "{'torch', 'numpy', 'pydantic_settings', 'matplotlib', 'datasets', 'sklearn', 'onnx', 'rich.progress'}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["space", "lst"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["specialize", "--help"], ["--version"], ["space", "lst"]]
+)
 def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys

@@ -257,11 +257,6 @@ def load_family(family: str) -> Family:
     return disk.from_pretrained(family) if is_on_hub(family) else disk.load_family(family)
 
 
-def slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "group"
-
-
 def packaged_recipe(name: str) -> Path:
     """A recipe of the package (``recipes/quickstart.yaml``): of the checkout that this file is in, or as the wheel installed it.
 

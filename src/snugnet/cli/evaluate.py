@@ -55,12 +55,7 @@ def evaluate(
 ) -> None:
     """Specialise a family to groups and budgets, and measure every network on the family's test images; or measure one network."""
     asked = read_budget_list(SPREAD_BUDGETS if budgets is None else budgets)
-    changes = read_assignments(data, "-d")
-    from snugnet.recipe import SPLITTING
-
-    moved = [key for key in changes if key in SPLITTING]
-    if moved:
-        raise ConfigError(f"-d cannot change {moved[0]}: images that were trained on could become test images")
+    changes = read_changes(data)
     if out_folder is not None:
         check_folder(out_folder)
     from snugnet.family.stored import holds_network
@@ -121,6 +116,21 @@ def evaluate_network(source: str, changes: dict[str, Any]) -> Report:
     report = reports.evaluate_network(network, test_images(network.family, network.provenance, changes))
     report.context = {**network.provenance, "evaluated": {"on": pipeline.machine()}}
     return report
+
+
+def read_changes(texts: list[str] | None) -> dict[str, Any]:
+    """What ``-d`` changes of a recipe's data section.
+
+    Raises:
+        ConfigError: a text is no assignment, or changes which images are test images.
+    """
+    changes = read_assignments(texts, "-d")
+    from snugnet.recipe import SPLITTING
+
+    moved = [key for key in changes if key in SPLITTING]
+    if moved:
+        raise ConfigError(f"-d cannot change {moved[0]}: images that were trained on could become test images")
+    return changes
 
 
 def read_budget_list(text: str) -> int | list[float | str]:

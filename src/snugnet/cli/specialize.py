@@ -45,14 +45,56 @@ def specialize(
     energy_mj: ShortBudget = None,
     best_of: BestOf = 1,
     out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the network: .onnx, or .pt2 for torch.export.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE|DIR",
+            help="Write the network: .onnx, or .pt2 for torch.export; with --all the folder for all files.",
+        ),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Write the networks of all lines of --budgets.")] = False,
+    budget_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--budgets",
+            metavar="FILE",
+            help="With --all: CSV with a column a cost, and maybe a column 'group' (a superclass, or classes as in "
+            "--classes); without it every line is for each superclass.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-d",
+            "--data",
+            metavar="KEY=VALUE",
+            help="With --all: measure accuracies too, on the test images there: -d source=../images.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="With --all: make all files anew, whatever --out holds.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Get the network for a group of classes that fits every budget given; write it with --out.
 
-    Without any budget the largest network is allowed.
+    Without any budget the largest network is allowed. With --all, the networks of a whole table of budgets; run the same command
+    again to go on with one that was stopped.
     """
+    given = {
+        "--group": group, "--classes": classes, "--budget": budget, "--madds": madds, "--params": params,
+        "--latency-ms": latency_ms, "--energy-mj": energy_mj,
+    }  # fmt: skip
+    if every:
+        if single := [option for option, value in given.items() if value is not None]:
+            raise ConfigError(f"with --all, groups and budgets stand in the file of --budgets; leave out {single[0]}")
+        from snugnet.cli.specialize_all import specialize_all
+
+        specialize_all(family, budget_file, out_file, best_of, data, fresh, as_json)
+        return
+    for option, value in {"--budgets": budget_file, "--data": data, "--fresh": fresh or None}.items():
+        if value is not None:
+            raise ConfigError(f"{option} goes with --all")
     budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
     wanted = read_group(group, classes)
     if wanted is None:

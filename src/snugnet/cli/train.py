@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped, slug
+from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped
 from snugnet.files import locked
+from snugnet.texts import slug
 
 if TYPE_CHECKING:
     from snugnet.data import GroupedImages

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from snugnet.family.scenarios import Scenario
     from snugnet.family.search import FamilySearch, Searched, search_family
     from snugnet.family.specialising import SpecialisingFamily
+    from snugnet.family.specialising_all import NetworkFiles, specialize_all
     from snugnet.family.stored import StoredNetwork, load, load_network
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Group",
     "LimitsSearch",
     "LimitsSearched",
+    "NetworkFiles",
     "Networks",
     "Origin",
     "Report",
@@ -41,6 +43,7 @@ __all__ = [
     "save_family",
     "search_family",
     "search_limits",
+    "specialize_all",
 ]
 
 _HOME = {
@@ -52,6 +55,7 @@ _HOME = {
     "scenarios": ("Scenario",),
     "search": ("FamilySearch", "Searched", "search_family"),
     "specialising": ("SpecialisingFamily",),
+    "specialising_all": ("NetworkFiles", "specialize_all"),
     "stored": ("StoredNetwork", "load", "load_network"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -1,0 +1,394 @@
+"""The networks of many scenarios as files, with one table over all: the fit for a class of devices at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snugnet.data import ImageSet
+from snugnet.errors import ConfigError, FamilyError, SnugnetError
+from snugnet.family.made_files import Entry, MadeFiles
+from snugnet.family.networks import Networks, Specialized
+from snugnet.family.scenarios import Scenario
+from snugnet.family.specialising import SpecialisingFamily
+from snugnet.family.text_table import TextTable, human, percent
+from snugnet.files import json_text, locked, plain_number, write_atomically
+from snugnet.fingerprint import Fingerprint, digest, fingerprint
+from snugnet.plots import canvas, front_figure
+from snugnet.progress import progress_bar
+from snugnet.texts import slug
+from snugnet.training.calibration import accuracy
+from snugnet.training.threads import side_by_side
+
+STEM = "networks"
+_LONGEST_NAME = 100  # characters of a file's name
+_MOST_CURVES = 12  # groups that have a curve of their own
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A network that was written for a scenario.
+
+    Attributes:
+        scenario: its number, from 1 on.
+        group: as it was asked for.
+        classes: in output order.
+        budgets: by cost, in its unit; where there was none, none.
+        costs: of this network, by name: the family's own, and all that some scenario bounds.
+        accuracy: a fraction, on the test images of its classes; None where it was not measured, or there are none.
+        file: its name.
+        bytes: of the file.
+        sha256: of the file.
+        architecture: in the space's JSON form.
+    """
+
+    scenario: int
+    group: str
+    classes: tuple[str, ...]
+    budgets: dict[str, float]
+    costs: dict[str, float]
+    accuracy: float | None
+    file: str
+    bytes: int
+    sha256: str
+    architecture: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """The table over all networks that were written.
+
+    Attributes:
+        family: its name.
+        cost: that the figure is over.
+        best_of: architectures that were tried for each.
+        measured: whether accuracies were asked for.
+        networks: one a scenario, in order.
+        taken: how many were there already.
+    """
+
+    family: str
+    cost: str
+    best_of: int
+    measured: bool
+    networks: tuple[NetworkFile, ...]
+    taken: int
+
+    @property
+    def budgets(self) -> list[str]:
+        """Costs that some scenario bounds."""
+        return list(dict.fromkeys(name for each in self.networks for name in each.budgets))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; the same whether the run was stopped in between or not."""
+        return {"family": self.family, "best_of": self.best_of, "networks": [asdict(each) for each in self.networks]}
+
+    def csv(self) -> str:
+        """As CSV: numbers in full, classes and architecture as compact JSON."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        costs = list(self.networks[0].costs)
+        budgets = [f"{name} budget" for name in self.budgets]
+        writer.writerow(
+            ["scenario", "group", "classes", *budgets, *costs, "accuracy", "file", "bytes", "sha256", "architecture"]
+        )
+        for each in self.networks:
+            limits = [plain_number(each.budgets[name]) if name in each.budgets else "" for name in self.budgets]
+            right = "" if each.accuracy is None else each.accuracy
+            classes, arch = (json.dumps(x, separators=(",", ":")) for x in (each.classes, each.architecture))
+            numbers = [*limits, *each.costs.values(), right]
+            writer.writerow([each.scenario, each.group, classes, *numbers, each.file, each.bytes, each.sha256, arch])
+        return text.getvalue()
+
+    def text_table(self) -> TextTable:
+        """For people: all but the architectures."""
+        costs = list(self.networks[0].costs)
+        right = ["accuracy"] if self.measured else []
+        header = ["group", *(f"{name} budget" for name in self.budgets), *right, *costs, "kB", "file"]
+        body = [
+            [
+                each.group,
+                *(human(each.budgets.get(name, math.nan)) for name in self.budgets),
+                *(percent(math.nan if each.accuracy is None else each.accuracy) for _ in right),
+                *map(human, each.costs.values()),
+                f"{each.bytes / 1000:,.0f}",
+                each.file,
+            ]
+            for each in self.networks
+        ]
+        caption = "accuracy: on the test images of the network's classes" if self.measured else ""
+        return TextTable(f"{self.family}: {len(body)} networks", header, body, caption)
+
+    def markdown(self) -> str:
+        """The same as Markdown, with the architectures."""
+        table = self.text_table()
+        archs = (f"`{json.dumps(each.architecture, separators=(',', ':'))}`" for each in self.networks)
+        body = [[*cells, arch] for cells, arch in zip(table.body, archs, strict=True)]
+        whole = replace(table, header=[*table.header, "architecture"], body=body)
+        return "\n".join(
+            [f"# {table.title}", "", *whole.markdown(), "", *([table.caption, ""] if table.caption else [])]
+        )
+
+    def figure(self) -> bytes:
+        """Accuracy over cost, or, where it was not measured, the size of the file; a curve a group, or points where they are many."""
+        y_label = "test accuracy on the group's images (%)" if self.measured else "size of the file (kB)"
+        curves: dict[str, list[tuple[float, float, float]]] = {}
+        for each in self.networks:
+            y = 100 * (math.nan if each.accuracy is None else each.accuracy) if self.measured else each.bytes / 1000
+            curves.setdefault(each.group, []).append((each.costs[self.cost], y, 0.0))
+        if len(curves) <= _MOST_CURVES:
+            return front_figure({k: sorted(points) for k, points in curves.items()}, self.family, self.cost, y_label)
+        with canvas(8, 4.5) as (_, axes, buffer):
+            xs, ys, _ = zip(*(point for points in curves.values() for point in points), strict=True)
+            axes.scatter(xs, ys, s=12, alpha=0.6)
+            axes.set(title=f"{self.family}: {len(curves)} groups", xlabel=self.cost, ylabel=y_label)
+            axes.grid(alpha=0.3)
+        return buffer.getvalue()
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``networks.csv``, ``.json``, ``.md`` and ``.png``; returns their paths."""
+        contents = {"csv": self.csv().encode(), "json": json_text(self.to_json()).encode()}
+        contents |= {"md": self.markdown().encode(), "png": self.figure()}
+        for suffix, content in contents.items():
+            write_atomically(folder / f"{STEM}.{suffix}", content)
+        return [folder / f"{STEM}.{suffix}" for suffix in contents]
+
+
+@dataclass(frozen=True)
+class AllScenarios:
+    """Scenarios that were checked, before any file is written.
+
+    Attributes:
+        family: that is asked.
+        scenarios: (group, budgets) each.
+        networks: what they get where one architecture is tried.
+        best_of: so many are tried.
+    """
+
+    family: SpecialisingFamily
+    scenarios: Sequence[Scenario]
+    networks: Networks
+    best_of: int
+
+    @classmethod
+    def read(
+        cls,
+        family: SpecialisingFamily,
+        scenarios: Sequence[Scenario],
+        *,
+        best_of: int = 1,
+        place: Callable[[int], str] = lambda i: f"scenario {i + 1}",
+    ) -> AllScenarios:
+        """Check every scenario.
+
+        Args:
+            family: that is asked.
+            scenarios: (group, budgets) each, as :meth:`SpecialisingFamily.specialize_many` takes them.
+            best_of: so many architectures are tried on validation images for each.
+            place: of a scenario, by its position: how messages name it.
+
+        Raises:
+            ConfigError: there are none, or two ask for the same.
+            FamilyError: a group is unknown, or ``best_of`` wants validation images and a group has none.
+            BudgetError: a cost is unknown, or no network is within a scenario's budgets.
+        """
+        if not scenarios:
+            raise ConfigError("no scenario is given; one is a group, and a budget for each cost that is bounded")
+        try:
+            networks = family.specialize_many(scenarios)
+        except SnugnetError:
+            at = _first_wrong(family, scenarios)
+            try:
+                family.specialize_many([scenarios[at]])
+            except SnugnetError as error:
+                raise type(error)(f"{place(at)}: {error}") from error
+            raise
+        assert isinstance(networks, Networks)
+        asked: dict[Any, int] = {}
+        for i, each in enumerate(networks):
+            before = asked.setdefault((each.class_indices, frozenset(each.budgets.items())), i)
+            if before != i:
+                raise ConfigError(f"{place(i)} asks for the same as {place(before)}; leave one out")
+            if best_of > 1 and not len(family.validation.of_classes(each.class_indices)):
+                raise FamilyError(
+                    f"{place(i)}: {family.name} holds no validation images of {each.group}; leave out best_of"
+                )
+        return cls(family, scenarios, networks, best_of)
+
+    def __len__(self) -> int:
+        return len(self.scenarios)
+
+    def network(self, i: int) -> Specialized:
+        """The very network that :meth:`SpecialisingFamily.specialize` hands out for a scenario by itself."""
+        if self.best_of > 1:
+            return self.family.best(self.scenarios[i], self.best_of)
+        found = self.networks[i]
+        own = dict.fromkeys(
+            (*self.family.tables, *self.scenarios[i][1], self.family.budget_name)
+        )  # not other scenarios' costs
+        return replace(found, costs={name: found.costs[name] for name in own})
+
+    @cached_property
+    def names(self) -> list[str]:
+        """A name for each file, of the group and the budgets as they were written."""
+        names, seen = [], set()
+        for (_, budgets), asked in zip(self.scenarios, self.networks, strict=True):
+            parts = [asked.group, *(f"{cost}-{value}".replace("%", "pct") for cost, value in budgets.items())]
+            name = slug("-".join(parts))[:_LONGEST_NAME]
+            if name.casefold() in seen:  # names that differ only in what a file's name does not show
+                name += f"-{digest(asked.class_indices, asked.budgets)}"
+            seen.add(name.casefold())
+            names.append(f"{name}.onnx")
+        return names
+
+    def write(
+        self, folder: Path, test: ImageSet | None = None, *, fresh: bool = False, progress: bool = True
+    ) -> NetworkFiles:
+        """Write a file for each scenario, and the table; what an earlier run made of the same is taken.
+
+        Several are made at once on a CPU: as many as torch has threads.
+
+        Args:
+            folder: is made if needed; other files in it are left alone.
+            test: images to measure accuracies on, if that is wanted; labels in the order of the family's classes.
+            fresh: make all anew, and write over what another run left.
+            progress: whether to show a bar.
+
+        Raises:
+            BusyError: another process works in the folder.
+            ConfigError: the folder holds files that were made with something else, or of which nothing is known.
+            ExportError: a file does not agree with its network.
+        """
+        if test is not None:
+            test = test.to(self.family.device)
+        images = None if test is None else digest(test.images, test.labels)
+        asked = [
+            fingerprint(group=each.group, classes=each.classes, budgets=each.budgets, images=images)
+            for each in self.networks
+        ]
+        with locked(folder):
+            made = MadeFiles.open(folder, self._made_with(), self.names, fresh=fresh)
+            entries = {i: made.take(name, asked[i]) for i, name in enumerate(self.names)}
+            todo = [i for i, entry in entries.items() if entry is None]
+            taken = len(self) - len(todo)
+            alike: dict[Any, list[int]] = {}
+            for i in todo:
+                alike.setdefault(self._file_of(i), []).append(i)
+            with (
+                side_by_side(self.family.device, len(alike), as_alone=True) as run,
+                progress_bar("specialize", len(self), done=taken, shown=progress) as advance,
+            ):
+                for own, content, known in run(lambda own: self._make(own, folder, test), alike.values()):
+                    for i in own:
+                        entries[i] = made.add(self.names[i], asked[i], content, **known)
+                    advance(by=len(own))
+            files = self._table([entry for entry in entries.values() if entry is not None], test is not None, taken)
+            files.save(folder)
+        return files
+
+    def _file_of(self, i: int) -> Any:
+        """Equal for scenarios whose files are: close budgets often get one network. What the best of several is nobody knows yet."""
+        if self.best_of > 1:
+            return i
+        network = self.network(i)
+        return network.group, network.row.tobytes(), tuple(network.costs)
+
+    def _make(
+        self, scenarios: list[int], folder: Path, test: ImageSet | None
+    ) -> tuple[list[int], bytes, dict[str, Any]]:
+        """Write one network, for all scenarios that get it."""
+        first, *others = (folder / self.names[i] for i in scenarios)
+        network = self.network(scenarios[0])
+        content = network.export(first).read_bytes()
+        for path in others:
+            write_atomically(path, content)
+        right = math.nan
+        if test is not None:
+            batches = self.family.batches(test, network.class_indices, network.blueprint.resolution)
+            right = accuracy(network.module, batches)
+        known = {"row": network.row.tolist(), "accuracy": None if math.isnan(right) else right}
+        return scenarios, content, known
+
+    def _made_with(self) -> Fingerprint:
+        """What all files depend on."""
+        family = self.family
+        tables = [each for table in family.tables.values() for each in table.arrays().values()]
+        judged_on = [family.validation.images, family.validation.labels] if self.best_of > 1 else []
+        return fingerprint(
+            family=family.name,
+            weights=digest(*family.supernet.state_dict().values()),
+            generator=digest(family.budget_name, family.generator.options, *family.generator.state_dict().values()),
+            costs=digest(list(family.tables), *tables),
+            images=digest(family.mean, family.std, family.calibration.images, *judged_on),
+            best_of=self.best_of,
+        )
+
+    def _table(self, entries: Sequence[Entry], measured: bool, taken: int) -> NetworkFiles:
+        family = self.family
+        bounded = list(dict.fromkeys(name for _, budgets in self.scenarios for name in budgets))
+        costs = list(dict.fromkeys((*family.tables, *bounded, family.budget_name)))
+
+        def rows() -> Iterator[NetworkFile]:
+            for i, (asked, entry) in enumerate(zip(self.networks, entries, strict=True)):
+                row = family.space.rows(entry["row"])
+                own = {name: float(family.table(name, len(asked.class_indices))(row)[0]) for name in costs}
+                yield NetworkFile(
+                    scenario=i + 1,
+                    group=asked.group,
+                    classes=asked.classes,
+                    budgets={name: asked.budgets[name] for name in bounded if name in asked.budgets},
+                    costs={name: plain_number(value) for name, value in own.items()},
+                    accuracy=entry["accuracy"],
+                    file=entry["file"],
+                    bytes=entry["bytes"],
+                    sha256=entry["sha256"],
+                    architecture=family.space.to_dict(row[0]),
+                )
+
+        over = bounded[0] if bounded else family.budget_name
+        return NetworkFiles(family.name, over, self.best_of, measured, tuple(rows()), taken)
+
+
+def _first_wrong(family: SpecialisingFamily, scenarios: Sequence[Scenario]) -> int:
+    """Position of the first scenario that is refused; one is."""
+    start, end = 0, len(scenarios)
+    while end - start > 1:
+        middle = (start + end) // 2
+        try:
+            family.specialize_many(scenarios[start:middle])
+            start = middle
+        except SnugnetError:
+            end = middle
+    return start
+
+
+def specialize_all(
+    family: SpecialisingFamily,
+    scenarios: Sequence[Scenario],
+    folder: str | Path,
+    *,
+    best_of: int = 1,
+    test: ImageSet | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+) -> NetworkFiles:
+    """Write the networks of many scenarios as ONNX files, and one table over all; see :meth:`AllScenarios.write`.
+
+    Args:
+        family: that hands them out.
+        scenarios: (group, budgets) each.
+        folder: for ``networks.csv``, ``.json``, ``.md``, ``.png`` and a file a scenario; the same goes on.
+        best_of: architectures to try on validation images for each scenario.
+        test: images to measure accuracies on.
+        fresh: make all anew.
+        progress: whether to show a bar.
+    """
+    checked = AllScenarios.read(family, scenarios, best_of=best_of)
+    return checked.write(Path(folder), test, fresh=fresh, progress=progress)
