@@ -44,16 +44,17 @@ class Augment:
     crops and rotations return the contiguous layout, whatever they were given: `normalise` comes after, and lays out.
     """
 
-    def __init__(self, config: AugmentConfig, mean: Sequence[float]) -> None:
+    def __init__(self, config: AugmentConfig, mean: Sequence[float], *, cropped: bool = False) -> None:
         """Prepare.
 
         Args:
             config: what to do.
             mean: of the red, green and blue channel, in 0..1, as `normalise` gets it: what is cut out is 0 behind it.
+            cropped: whether ``random_resized_crop`` is done already (`Batches.cropped`).
         """
-        self.config = config
+        self.config = config.model_copy(update={"random_resized_crop": None}) if cropped else config
         self.mean = tuple(mean)
-        self._operations = _kornia_operations(config)
+        self._operations = _kornia_operations(self.config)
 
     @property
     def active(self) -> bool:

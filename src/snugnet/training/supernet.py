@@ -59,7 +59,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
         TrainingError: the predictor that the training asks, or the cost table that it draws from, cannot be read.
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
-    for key in ("source", "groups"):  # what they hold counts, below, not where it lies
+    for key in ("source", "groups", "storage", "cache", "workers"):  # what they hold counts, below, not where it lies
         content["data"].pop(key, None)
     for key in ("checkpoint_seconds", "log_every", "start"):
         content["training"].pop(key, None)
@@ -70,8 +70,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     if (cost := recipe.training.cost) in recipe.costs:
         content["training"]["cost"] = _checksum(f"costs.{cost}", Path(recipe.costs[cost]))
     groups = {name: list(classes) for name, classes in data.groups.items()}
-    parts = (data.train, data.validation)
-    images = digest(data.mean, data.std, *(tensor for each in parts for tensor in (each.images, each.labels)))
+    images = digest(data.mean, data.std, *data.train.contents(), *data.validation.contents())
     device, precision = resolve_device(recipe)  # each draws and rounds in its own way
     content |= {
         "device": device,
@@ -124,10 +123,15 @@ class SupernetTraining:
         self.teacher: Network | None = None
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
-        self.augment = Augment(self.recipe.augment, self.data.mean)
+        config = self.recipe.augment
         self.batches = Batches(
-            self.data.train, self.recipe.training.batch_size, self.recipe.seed, device=self.fabric.device
+            self.data.train,
+            self.recipe.training.batch_size,
+            self.recipe.seed,
+            device=self.fabric.device,
+            crop=config.random_resized_crop,
         )
+        self.augment = Augment(config, self.data.mean, cropped=self.batches.cropped)
 
     def run(self) -> Supernet:
         """Train to the end, from the checkpoint if there is one.
@@ -361,7 +365,7 @@ class SupernetTraining:
         """Measure a network's own batch-norm statistics, on the first batches that the training will see."""
         with_layout(network.to(self.fabric.device), torch.channels_last)
         count = -(-TEACHER_IMAGES // self.recipe.training.batch_size)
-        images = (self.batches.batch(step)[0] for step in range(count))
+        images = (self.batches.whole(step) for step in range(count))
         calibrate(network, (normalise(x, self.data.mean, self.data.std, channels_last=True) for x in images))
 
     def _take(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
