@@ -17,7 +17,7 @@ from snugnet.data.duplicates import report_duplicates
 from snugnet.data.groups import Groups, read_grouping, select_groups
 from snugnet.data.image_set import ImageSet, StoredImages
 from snugnet.data.images import closed_up, decode_images
-from snugnet.data.measures import mean_std_of, measure
+from snugnet.data.measures import histograms, mean_std_of, measure
 from snugnet.data.opening import open_source
 from snugnet.data.pixels import SAMPLE, check_pixels
 from snugnet.data.source import Source, SourceSplit
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Index = NDArray[np.int64]
 _IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 _SPLITS = tuple(_IN_WORDS)
+_AT_ONCE = 64  # images that are looked at
 # Each choice has its own random stream, so that, say, the validation set does not depend on train_rows.
 _STREAM = {"split test": 1, "split validation": 2, "train": 3, "validation": 4, "test": 5}
 
@@ -426,9 +427,12 @@ def _duplicates(
 def _check_pixels(images: ImageSet, config: DataConfig, name: str) -> list[str]:
     if not len(images):
         return []
-    sample = images.pixels(slice(None, None, -(-len(images) // SAMPLE))).numpy()
+    step, counts = -(-len(images) // SAMPLE), np.zeros(256, dtype=np.int64)
+    for start in range(0, len(images), _AT_ONCE * step):
+        part = images.pixels(slice(start, start + _AT_ONCE * step, step))
+        counts += histograms(part.numpy()).sum(axis=(0, 1))
     low, high = images.measures["low"], images.measures["high"]
-    return check_pixels(low, high, sample, config.value_range, _IN_WORDS[name])
+    return check_pixels(low, high, counts, config.value_range, _IN_WORDS[name])
 
 
 def mean_std(images: Tensor | ImageSet) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

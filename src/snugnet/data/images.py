@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "bytes | str | Path | NDArray[Any] | list[Any] | Image"
 
 _IN_FLIGHT = 256  # images in flight: bounds the memory that encoded images take
+_CHUNK = 64 * 2**20  # bytes of decoded images that are on their way to where they are kept, about
 _PROGRESS_AFTER = 2.0  # seconds
 _LONGEST_REASON = 160  # characters that are taken over from Pillow or the system, which repeat what they were given
 
@@ -266,7 +267,8 @@ def decode_chunks(
     progress: str | None = None,
 ) -> Iterator[Chunk]:
     """Decode many images, some hundred at a time; see `decode_images`."""
-    images = np.empty((min(_IN_FLIGHT, total), 3, resolution, resolution), dtype=np.uint8)
+    at_once = max(8, min(_IN_FLIGHT, total, _CHUNK // (3 * resolution**2)))
+    images = np.empty((at_once, 3, resolution, resolution), dtype=np.uint8)
 
     def work(place: int, item: EncodedImage) -> tuple[str | None, Depth | None]:
         try:
@@ -279,7 +281,7 @@ def decode_chunks(
 
     threads = min(8, os.cpu_count() or 1)
     with no_warnings(), ThreadPoolExecutor(threads) as pool, _progress_bar(progress, total) as advance:
-        for items in _chunks(encoded, _IN_FLIGHT):
+        for items in _chunks(encoded, at_once):
             chunk = Chunk(items, images[: len(items)], {}, {})
             for place, (problem, depth) in enumerate(pool.map(work, range(len(items)), items)):
                 if problem is not None and not skip_bad:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.data.duplicates import pixel_hashes
-from snugnet.data.pixels import spans
 
 MEASURES = np.dtype([("hash", "<u8"), ("low", "u1", 3), ("high", "u1", 3), ("sum", "<u8", 3), ("squares", "<u8", 3)])
 """Of one image: `pixel_hashes`; smallest and greatest value of each channel; sums of the values and of their squares."""
 Measures = NDArray[np.void]
-_CHUNK = 512
+_CHUNK = 64
 
 
 def measure(images: NDArray[np.uint8]) -> Measures:
@@ -28,14 +27,26 @@ def measure(images: NDArray[np.uint8]) -> Measures:
         `MEASURES`, ``(n,)``.
     """
     measures = np.zeros(len(images), dtype=MEASURES)
+    measures["hash"] = pixel_hashes(images)
+    values = np.arange(256, dtype=np.int64)
     for start in range(0, len(images), _CHUNK):
         own = slice(start, start + _CHUNK)
-        part = images[own]
-        measures["hash"][own] = pixel_hashes(part)
-        measures["low"][own], measures["high"][own] = spans(part)
-        measures["sum"][own] = part.sum(axis=(2, 3), dtype=np.uint64)
-        measures["squares"][own] = np.square(part, dtype=np.uint16).sum(axis=(2, 3), dtype=np.uint64)
+        counts = histograms(images[own])  # faster than a pass over the pixels for each
+        there = counts > 0
+        measures["low"][own] = there.argmax(axis=2)
+        measures["high"][own] = 255 - there[:, :, ::-1].argmax(axis=2)
+        measures["sum"][own] = counts @ values
+        measures["squares"][own] = counts @ values**2
     return measures
+
+
+def histograms(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each value is there, in each channel of each image: ``(n, c, h, w)`` to ``(n, c, 256)``."""
+    counts = np.empty((*images.shape[:2], 256), dtype=np.int64)
+    for image, of_image in zip(images, counts, strict=True):
+        for channel, own in zip(image, of_image, strict=True):
+            own[:] = np.bincount(channel.ravel(), minlength=256)
+    return counts
 
 
 def mean_std_of(measures: Measures, pixels: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

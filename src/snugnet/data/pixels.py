@@ -39,7 +39,7 @@ def is_flat(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.bool_
 def check_pixels(
     low: NDArray[np.uint8],
     high: NDArray[np.uint8],
-    sample: NDArray[np.uint8],
+    counts: NDArray[np.int64],
     value_range: Sequence[float] | None = None,
     split: str = "training",
 ) -> list[str]:
@@ -48,7 +48,7 @@ def check_pixels(
     Args:
         low: of all images, at least one, as `spans` gives it.
         high: likewise.
-        sample: `SAMPLE` of the images or fewer, uint8 ``(m, 3, r, r)``.
+        counts: how often each value is there, ``(256,)``, in `SAMPLE` of the images or fewer.
         value_range: how they were scaled, for messages.
         split: whose images they are, in words.
 
@@ -72,7 +72,7 @@ def check_pixels(
             f"{int(flat.sum())} of {len(flat)} {split} images are of one colour each (values that differ by {FLAT} of 255 "
             f"or less); {advice}"
         )
-    counts = np.cumsum(np.bincount(sample.ravel(), minlength=256))
+    counts = np.cumsum(counts)
     # 0.1% of the pixels, at either end half of it, may be specks
     first, last = np.searchsorted(counts, [0.0005 * counts[-1], 0.9995 * counts[-1]])
     if last - first < _NARROW:
