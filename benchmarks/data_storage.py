@@ -107,7 +107,7 @@ def _measure(storage: str, folder: str, settings: dict[str, Any]) -> dict[str, A
         for _ in range(ROUNDS):
             own.append(rate(take, settings))
             if storage == "stream":
-                batches._stream._coming = None  # type: ignore[union-attr]  # its workers end, so that the peer has the CPUs
+                batches.close()  # its workers end, so that the peer has the CPUs
                 peer.append(peer_rate(Path(folder), settings))
     size = len(data.train) + len(data.validation) + len(data.test)
     return {

@@ -82,6 +82,11 @@ class Batches:
         here, there = self._places(step)
         return self._set.pixels(there if self.on_device else here)
 
+    def close(self) -> None:
+        """End the processes that make batches ahead, where there are any."""
+        if self._stream is not None:
+            self._stream.close()
+
     def _streamed(self, image_set: ImageSet, crop: tuple[float, float] | None) -> Stream:
         assert isinstance(image_set.images, StoredImages)
         store = image_set.images.store

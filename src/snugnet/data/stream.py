@@ -203,6 +203,10 @@ class Stream:
         self._last = step, found
         return found
 
+    def close(self) -> None:
+        """Let the workers end; who asks for more images gets new ones."""
+        self._coming = None
+
     def _from(self, step: int, pin: bool) -> Iterator[Any]:
         import torch
         from torch.utils.data import DataLoader

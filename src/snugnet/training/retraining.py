@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,7 @@ class NetworkTraining:
             BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another training.
         """
-        with locked(self.folder):
+        with locked(self.folder), closing(self.batches):
             remove_temporaries(self.path)
             return self._run()
 

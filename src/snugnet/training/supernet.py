@@ -7,6 +7,7 @@ AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -140,7 +141,7 @@ class SupernetTraining:
             BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe.
         """
-        with locked(self.folder):
+        with locked(self.folder), closing(self.batches):
             remove_temporaries(self.path)
             return self._run()
 
