@@ -395,14 +395,14 @@ def _read_graph(path: Path, made_with: Fingerprint) -> LookupGraph | None:
 def _read_images(recipe: CellRecipe, config: CellSearchConfig, progress: bool) -> tuple[SearchImages, tuple[str, ...]]:
     """Training images in two parts, and the names of their classes."""
     images, classes = load_split(recipe.data, "train", progress=progress)
-    mean, std = mean_std(images.images)
+    mean, std = mean_std(images)
     return SearchImages.of(images, config.architecture_share, mean, std, recipe.seed), tuple(classes)
 
 
 def _arrays(images: SearchImages) -> tuple[Any, ...]:
     """Images for another process: tensors would go there through shared memory, of which containers have little."""
     parts = (images.weights, images.architecture)
-    return *((each.images.numpy(), each.labels.numpy()) for each in parts), images.mean, images.std
+    return *((each.pixels(slice(None)).numpy(), each.labels.numpy()) for each in parts), images.mean, images.std
 
 
 def _point(recipe: dict[str, Any], loaded: tuple[tuple[Any, ...], tuple[str, ...]], bound: float, folder: str) -> float:

@@ -58,6 +58,16 @@ def read_text(path: Path, wrong: type[SnugnetError], what: str = "") -> str:
         raise wrong(f"{path} is not UTF-8 text ({place}); save it as UTF-8") from error
 
 
+def file_stamp(path: Path, beside: Path | None = None) -> list[Any]:
+    """What tells whether a file has changed: its name (below ``beside``, if given), size and time; the name alone if there is none."""
+    name = str(path) if beside is None else path.relative_to(beside).as_posix()
+    try:
+        found = path.stat()
+    except OSError:
+        return [name]
+    return [name, found.st_size, found.st_mtime_ns]
+
+
 def remove_temporaries(path: Path) -> None:
     """Remove what writers of a file left when they were killed; nobody else may be writing it now.
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Fingerprint = dict[str, Any]
 
 _NAMES_SHOWN = 4  # names in a refusal
@@ -24,14 +26,22 @@ def fingerprint(**parts: Any) -> Fingerprint:
 
 
 def digest(*parts: Any) -> str:
-    """16 hexadecimal digits of some parts: bytes, NumPy arrays, torch tensors, and anything that is plain JSON."""
+    """16 hexadecimal digits of some parts: bytes, NumPy arrays, torch tensors, and anything that is plain JSON.
+
+    An array that is too large for the memory has ``dtype``, ``shape`` and ``chunks()``, and the digest of the array it stands for.
+    """
     total = hashlib.sha256()
     for part in parts:
         if hasattr(part, "detach"):
             part = part.detach().cpu().contiguous().numpy()
-        if hasattr(part, "tobytes"):
+        if hasattr(part, "chunks") or hasattr(part, "tobytes"):
             total.update(f"{part.dtype}{part.shape}".encode())
-            part = part.tobytes()
+            for chunk in part.chunks() if hasattr(part, "chunks") else (part,):
+                total.update(
+                    np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
+                )  # not its bytes, which would be a copy of all of it
+            total.update(b"\0")
+            continue
         total.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
         total.update(b"\0")
     return total.hexdigest()[:16]

@@ -264,16 +264,16 @@ def make_family(
 
 
 def some(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """At most ``count`` images, drawn evenly over the classes."""
+    """At most ``count`` images, drawn evenly over the classes, in memory."""
     if len(images) <= count:
-        return images
+        return images.load()
     order = np.random.default_rng(seed).permutation(len(images))
     labels = images.labels.cpu().numpy()[order]
     rank = np.empty(len(order), dtype=np.int64)  # how many images of the same class stand before
     for label in np.unique(labels):
         rank[labels == label] = np.arange(int((labels == label).sum()))
     first = order[np.argsort(rank, kind="stable")[:count]]
-    return images.take(torch.from_numpy(np.random.default_rng(seed).permutation(first)))
+    return images.take(torch.from_numpy(np.random.default_rng(seed).permutation(first))).load()
 
 
 def machine() -> dict[str, Any]:

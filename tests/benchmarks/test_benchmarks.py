@@ -19,9 +19,15 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def benchmark_module(monkeypatch: pytest.MonkeyPatch, shared_folder: Path) -> Any:
+def benchmark_module(monkeypatch: pytest.MonkeyPatch, shared_folder: Path, benchmark_alone: Any) -> Any:
     """Import a benchmark by name."""
     monkeypatch.setenv("SNUGNET_SHARED", str(shared_folder))
+    return benchmark_alone
+
+
+@pytest.fixture
+def benchmark_alone(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a benchmark that needs no shared data by name."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
     yield importlib.import_module
@@ -50,6 +56,27 @@ def test_tries_of_the_three_ways(benchmark_module: Any) -> None:
     )
     small = module.uniformity(np.random.default_rng(0), each=20)
     assert all(window["all_found_and_no_other"] and window["p"] > 1e-4 for window in small["windows"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")
+def test_images_on_a_disk_or_streamed_take_little_memory(benchmark_alone: Any, tmp_path: Path) -> None:
+    module = benchmark_alone("data_storage")
+    folder = module.make_images(tmp_path / "images", 300)
+    size = 340 * 3 * 448**2
+    settings = {
+        "resolution": 448,
+        "workers": 2,
+        "batch": 8,
+        "seconds": 0.1,
+        "cache": str(tmp_path / "cache"),
+        "limits": {"cache._MAPPED": size // 20, "cache._COMMIT": size // 20, "images._CHUNK": size // 20},
+    }
+    results = {storage: module.measured(storage, folder, settings) for storage in ("memory", "disk", "stream")}
+    assert results["memory"]["resident_gib_above_start"] > 0.9 * size / 2**30
+    for storage in ("disk", "stream"):
+        assert results[storage]["resident_gib_above_start"] < 0.6 * size / 2**30, results
+        assert len(results[storage]["images_a_second"]) == 3
+    assert len(results["stream"]["peer_images_a_second"]) == 3
 
 
 def test_the_forest_is_beaten(benchmark_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,8 @@ def test_no_evaluation_batches_of_nothing() -> None:
 
 
 def test_images_that_do_not_fit_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from snugnet.data import batches
+    from snugnet.data.image_set import fits
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
-    assert batches._fits(numbered(4).images, torch.device("cuda"))
-    assert not batches._fits(numbered(5).images, torch.device("cuda"))
+    assert fits(numbered(4).images, torch.device("cuda"))
+    assert not fits(numbered(5).images, torch.device("cuda"))

@@ -48,7 +48,11 @@ def test_pairs_are_those_of_brute_force(first: list[int], second: list[int]) -> 
 def test_a_report_counts_other_classes_and_names_the_first_places() -> None:
     images = {"train": np.arange(9, dtype=np.uint8)[:, None] // 3, "test": np.array([[2], [7]], np.uint8)}
     labels = {"train": np.array([0, 0, 1, 0, 0, 0, 1, 1, 1]), "test": np.array([0, 0])}
-    report = report_duplicates(images, labels, lambda split, rows: [f"{split} {row}" for row in rows])
+    report = report_duplicates(
+        {split: pixel_hashes(own) for split, own in images.items()},
+        labels,
+        lambda split, rows: [f"{split} {row}" for row in rows],
+    )
     assert report == {
         "train": {
             "count": 6,

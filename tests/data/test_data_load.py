@@ -30,7 +30,7 @@ def test_splits_are_disjoint_and_cover(
 ) -> None:
     codes = np.array([0, 1, 2, 3, *labels])
     names = ("a", "b", "c", "d")
-    source = Source({"train": SourceSplit("x", LabelColumn(codes, names), None, lambda rows: iter(()))})
+    source = Source({"train": SourceSplit("x", LabelColumn(codes, names), None, lambda rows: iter(()), lambda: "x")})
     config = DataConfig(source="x", resolution=8, validation=validation, test=test, seed=seed)
     groups = Groups({"all": names}, names)
     rows = _choose_rows(source, {"train": codes}, config, groups)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snugnet.data.batches import Batches, evaluation_batches
     from snugnet.data.config import AugmentConfig, DataConfig, read_config
-    from snugnet.data.dataset import GroupedImages, ImageSet, load_data, load_split, mean_std
+    from snugnet.data.dataset import GroupedImages, load_data, load_split, mean_std
     from snugnet.data.groups import BUILT_IN_GROUPINGS, Groups, read_grouping, select_groups
+    from snugnet.data.image_set import ImageSet
     from snugnet.data.images import decode_image
     from snugnet.data.transforms import Augment, normalise
 
@@ -37,8 +38,9 @@ __all__ = [
 _HOME = {
     "batches": ("Batches", "evaluation_batches"),
     "config": ("AugmentConfig", "DataConfig", "read_config"),
-    "dataset": ("GroupedImages", "ImageSet", "load_data", "load_split", "mean_std"),
+    "dataset": ("GroupedImages", "load_data", "load_split", "mean_std"),
     "groups": ("BUILT_IN_GROUPINGS", "Groups", "read_grouping", "select_groups"),
+    "image_set": ("ImageSet",),
     "images": ("decode_image",),
     "transforms": ("Augment", "normalise"),
 }

@@ -101,6 +101,18 @@ class DataConfig(Config):
     ungrouped: Literal["error", "drop"] = "error"
     """What becomes of a class that is in no group."""
 
+    storage: Literal["auto", "memory", "disk", "stream"] = "auto"
+    """Where decoded images are kept: in ``memory``; on a ``disk``, in a cache that is written once and mapped; or, with ``stream``,
+    training images nowhere: they are decoded for each step, and ``augment.random_resized_crop`` cuts parts out of the original
+    images. ``auto`` takes memory if the images take no more than half of what is free, else the disk if it has the space, else
+    stream; and says so."""
+
+    cache: str | None = None
+    """Folder of the caches on the disk; without it ``$SNUGNET_CACHE``, else ``~/.cache/snugnet``."""
+
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode training images for ``stream``; without it one for each CPU, up to 8. 0: none but the one that trains."""
+
     @model_validator(mode="before")
     @classmethod
     def _names_are_strings(cls, values: Any) -> Any:

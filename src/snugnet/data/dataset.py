@@ -1,9 +1,9 @@
-"""Labelled, grouped images in memory: train, validation and test, which never mix."""
+"""Labelled, grouped images: train, validation and test, which never mix."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.data.columns import doubtful_names
-from snugnet.data.depth import check_depths
+from snugnet.data.depth import Depth, check_depths
 from snugnet.data.duplicates import report_duplicates
 from snugnet.data.groups import Groups, read_grouping, select_groups
-from snugnet.data.images import Decoded, decode_images
+from snugnet.data.image_set import ImageSet, StoredImages
+from snugnet.data.images import closed_up, decode_images
+from snugnet.data.measures import histograms, mean_std_of, measure
 from snugnet.data.opening import open_source
-from snugnet.data.pixels import check_pixels
+from snugnet.data.pixels import SAMPLE, check_pixels
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.splits import split_off, stratified_rows
+from snugnet.data.storage import Kind, Storage, decode_to_cache, known_depths
 from snugnet.errors import ConfigError, DataError
 from snugnet.texts import listed, shown
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from snugnet.data.config import DataConfig
@@ -32,53 +34,9 @@ if TYPE_CHECKING:
 Index = NDArray[np.int64]
 _IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 _SPLITS = tuple(_IN_WORDS)
+_AT_ONCE = 64  # images that are looked at
 # Each choice has its own random stream, so that, say, the validation set does not depend on train_rows.
 _STREAM = {"split test": 1, "split validation": 2, "train": 3, "validation": 4, "test": 5}
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images and labels.
-
-    Attributes:
-        images: uint8 ``(n, 3, r, r)``, RGB.
-        labels: int64 ``(n,)``.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-    def to(self, device: str | torch.device) -> ImageSet:
-        """The same images on ``device``."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
-
-    def take(self, index: Tensor | Index | list[int]) -> ImageSet:
-        """The rows of ``index`` (whole numbers, ``(m,)``), in its order."""
-        import torch
-
-        rows = torch.as_tensor(index, dtype=torch.int64, device=self.labels.device)
-        return ImageSet(self.images.index_select(0, rows), self.labels.index_select(0, rows))
-
-    def of_classes(self, class_indices: Tensor | Index | Sequence[int]) -> ImageSet:
-        """The rows whose label is one of ``class_indices``; labels stay as they are."""
-        import torch
-
-        wanted = torch.as_tensor(class_indices, dtype=torch.int64, device=self.labels.device)
-        return self.take(torch.isin(self.labels, wanted).nonzero().flatten())
-
-    def among(self, class_indices: Sequence[int]) -> ImageSet:
-        """The rows of these classes, in order; the new labels are places in ``class_indices``."""
-        import torch
-
-        own = self.of_classes(class_indices)
-        wanted = torch.as_tensor(class_indices, device=own.labels.device)
-        place = torch.empty(int(wanted.max()) + 1, dtype=torch.int64, device=own.labels.device)
-        place[wanted] = torch.arange(len(wanted), device=place.device)
-        return ImageSet(own.images, place[own.labels])
 
 
 @dataclass(frozen=True)
@@ -140,7 +98,7 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
     source, groups, notes, labels = chosen.source, chosen.groups, chosen.notes, chosen.labels
     sets, skipped, rows = _decode_splits(source, labels, chosen.rows, config, notes, progress)
     for name in _SPLITS:
-        notes += check_pixels(sets[name].images.numpy(), config.value_range, _IN_WORDS[name])
+        notes += _check_pixels(sets[name], config, name)
 
     counts = np.bincount(sets["train"].labels.numpy(), minlength=len(groups.classes))
     for name, count in zip(groups.classes, counts, strict=True):
@@ -162,7 +120,7 @@ def load_data(config: DataConfig, *, progress: bool = True) -> GroupedImages:
             notes.append(f"{absent} of {len(groups.classes)} classes have no {name} image")
     if groups.one_class:
         notes.append(f"groups of one class cannot be specialised to: {listed(groups.one_class)}")
-    mean, std = mean_std(sets["train"].images)
+    mean, std = mean_std(sets["train"])
     report = {
         "source": config.source,
         "rows": {name: len(sets[name]) for name in _SPLITS},
@@ -199,7 +157,7 @@ def load_split(config: DataConfig, name: str, *, progress: bool = True) -> tuple
     rows = {name: chosen.rows[name]}
     sets, _, _ = _decode_splits(chosen.source, chosen.labels, rows, config, chosen.notes, progress)
     if name == "train":
-        check_pixels(sets[name].images.numpy(), config.value_range)
+        _check_pixels(sets[name], config, name)
     return sets[name], chosen.groups.classes
 
 
@@ -350,41 +308,84 @@ def _decode_splits(
 ) -> tuple[dict[str, ImageSet], dict[str, Any], dict[str, tuple[str, Index]]]:
     """Decode each split of the source once, as far as ``rows`` ask for it; report what was skipped, and which rows were not.
 
-    What there is to say on the depth of the training images is added to ``notes``.
+    What there is to say on where images are kept, and on the depth of the training images, is added to ``notes``.
     """
     import torch
 
+    storage = Storage.of(config, sum(len(own) for _, own in rows.values()))
+    notes += [storage.note] if storage.note else []
     sets: dict[str, ImageSet] = {}
     skipped: dict[str, Any] = {}
     decoded_rows: dict[str, tuple[str, Index]] = {}
     for origin, split in source.splits.items():
-        names = [name for name in _SPLITS if name in rows and rows[name][0] == origin]
-        if not names:
+        own = {name: rows[name][1] for name in _SPLITS if name in rows and rows[name][0] == origin}
+        if not own:
             continue
-        wanted = np.concatenate([rows[name][1] for name in names])
-        decoded = decode_images(
-            split.read(np.sort(wanted)),
-            wanted,
-            config.resolution,
-            value_range=config.value_range,
-            skip_bad=config.on_bad_image == "skip",
-            progress=f"decoding {' + '.join(names)}" if progress else None,
-        )
-        start = 0
-        for name in names:
-            part = slice(start, start + len(rows[name][1]))
-            start = part.stop
-            kept = decoded.kept[part]
-            # Views of one array, which is copied only where images were skipped.
-            images = decoded.images[part] if kept.all() else decoded.images[part][kept]
-            decoded_rows[name] = (origin, rows[name][1][kept])
-            of_set = labels[origin][decoded_rows[name][1]]
-            sets[name] = ImageSet(torch.from_numpy(images), torch.from_numpy(of_set))
-            skipped[name] = _skipped(decoded, part)
+        title = f"decoding {' + '.join(own)}" if progress else None
+        decoded = _in_memory(split, own, config, title) if storage.kind == "memory" else None
+        for name, found in (decoded or _on_disk(split, own, config, storage.kind, title)).items():
+            decoded_rows[name] = (origin, own[name][found.kept])
+            sets[name] = ImageSet(found.images, torch.from_numpy(labels[origin][decoded_rows[name][1]]))
+            skipped[name] = {"count": len(found.skipped), "first": found.skipped[:5]}
             if config.value_range is None:
-                deep = [depth for place, depth in sorted(decoded.depths.items()) if part.start <= place < part.stop]
-                notes += check_depths(deep, len(sets[name]), _IN_WORDS[name])
+                notes += check_depths(found.depths, len(sets[name]), _IN_WORDS[name])
     return sets, skipped, decoded_rows
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What decoding has given of the rows of train, validation or test.
+
+    Attributes:
+        images: of the rows that are kept.
+        kept: for each row that was asked for, whether it could be decoded.
+        skipped: the others, by name and reason.
+        depths: of images of more than 8 bits.
+    """
+
+    images: Tensor | StoredImages
+    kept: NDArray[np.bool_]
+    skipped: list[str]
+    depths: list[Depth]
+
+
+def _in_memory(
+    split: SourceSplit, rows: dict[str, Index], config: DataConfig, progress: str | None
+) -> dict[str, _Found]:
+    import torch
+
+    wanted = np.concatenate(list(rows.values()))
+    decoded = decode_images(
+        split.read(np.sort(wanted)),
+        wanted,
+        config.resolution,
+        value_range=config.value_range,
+        skip_bad=config.on_bad_image == "skip",
+        progress=progress,
+    )
+    found, start = {}, 0
+    for name, own in rows.items():
+        part = slice(start, start + len(own))
+        start = part.stop
+        kept = decoded.kept[part]
+        images = torch.from_numpy(closed_up(decoded.images[part], kept))  # views of one array
+        places = range(part.start, part.stop)
+        skipped = [decoded.skipped[place] for place in places if place in decoded.skipped]
+        depths = [decoded.depths[place] for place in places if place in decoded.depths]
+        found[name] = _Found(images, kept, skipped, depths)
+    return found
+
+
+def _on_disk(
+    split: SourceSplit, rows: dict[str, Index], config: DataConfig, kind: Kind, progress: str | None
+) -> dict[str, _Found]:
+    stores, cache = decode_to_cache(split, rows, config, kind, progress)
+    found = {}
+    for name, own in rows.items():
+        kept = ~cache.bad(own)
+        skipped = [cache.problems[row] for row in own[~kept].tolist()]
+        found[name] = _Found(StoredImages(stores[name], own[kept]), kept, skipped, known_depths(cache, own[kept]))
+    return found
 
 
 def _duplicates(
@@ -399,7 +400,7 @@ def _duplicates(
         return [name_of[row] for row in wanted.tolist()]
 
     report = report_duplicates(
-        {name: sets[name].images.numpy() for name in _SPLITS},
+        {name: sets[name].measures["hash"] for name in _SPLITS},
         {name: sets[name].labels.numpy() for name in _SPLITS},
         names,
     )
@@ -423,22 +424,19 @@ def _duplicates(
     return report
 
 
-def _skipped(decoded: Decoded, part: slice) -> dict[str, Any]:
-    names = [decoded.skipped[place] for place in range(part.start, part.stop) if place in decoded.skipped]
-    return {"count": len(names), "first": names[:5]}
+def _check_pixels(images: ImageSet, config: DataConfig, name: str) -> list[str]:
+    if not len(images):
+        return []
+    step, counts = -(-len(images) // SAMPLE), np.zeros(256, dtype=np.int64)
+    for start in range(0, len(images), _AT_ONCE * step):
+        part = images.pixels(slice(start, start + _AT_ONCE * step, step))
+        counts += histograms(part.numpy()).sum(axis=(0, 1))
+    low, high = images.measures["low"], images.measures["high"]
+    return check_pixels(low, high, counts, config.value_range, _IN_WORDS[name])
 
 
-def mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Exact mean and standard deviation of each channel, in 0..1 (sums of whole numbers, so order does not matter)."""
-    import torch
-
-    total, squares = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
-    for chunk in images.split(512):
-        total += chunk.sum(dim=(0, 2, 3), dtype=torch.int64)
-        squares += chunk.to(torch.int32).square_().sum(dim=(0, 2, 3), dtype=torch.int64)
-    count = images.shape[0] * images.shape[2] * images.shape[3]
-    mean = total.double() / count
-    std = (squares.double() / count - mean.square()).clamp_min(0).sqrt() / 255
-    std[std < 1e-6] = 1.0
-    red, green, blue = (mean / 255).tolist()
-    return (red, green, blue), (std[0].item(), std[1].item(), std[2].item())
+def mean_std(images: Tensor | ImageSet) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Exact mean and standard deviation of each channel, in 0..1; of uint8 images ``(n, 3, h, w)``, or those of a set."""
+    measures = images.measures if isinstance(images, ImageSet) else measure(images.cpu().numpy())
+    _, _, height, width = (images.images if isinstance(images, ImageSet) else images).shape
+    return mean_std_of(measures, height * width)

@@ -23,5 +23,5 @@ def open_digits() -> Source:
             yield EncodedImage(int(row), pixels[row], f"digits, row {row}")
 
     labels = LabelColumn(data.target.astype(np.int64), tuple(str(digit) for digit in range(10)))
-    split = SourceSplit("digits", labels, None, read)
+    split = SourceSplit("digits", labels, None, read, lambda: "digits")
     return Source({"train": split}, members=read_grouping("digits"), default_test=0.2)

@@ -58,14 +58,14 @@ def equal_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64] | None = N
 
 
 def report_duplicates(
-    images: Mapping[str, NDArray[np.uint8]],
+    hashes: Mapping[str, NDArray[np.uint64]],
     labels: Mapping[str, Index],
     names: Callable[[str, Index], list[str]],
 ) -> dict[str, Any]:
     """Count equal images within each split and between each two.
 
     Args:
-        images: uint8 ``(n, ...)`` of each split.
+        hashes: `pixel_hashes` of each split, ``(n,)``.
         labels: ``(n,)`` of each split.
         names: of the images of a split at some positions.
 
@@ -73,7 +73,6 @@ def report_duplicates(
         JSON-ready, by ``"train"`` or ``"train and test"``: ``count`` (images that are in the split before already; within a
         split, images beyond the first), ``other_class`` (those whose label differs there), and ``first``, pairs of names.
     """
-    hashes = {split: pixel_hashes(of_split) for split, of_split in images.items()}
     report: dict[str, Any] = {}
     for one, other in [(split, split) for split in hashes] + list(combinations(hashes, 2)):
         known, found = equal_pairs(hashes[one], None if one == other else hashes[other])

@@ -18,6 +18,8 @@ from snugnet.data.images import EncodedImage
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.files import file_stamp
+from snugnet.fingerprint import digest
 from snugnet.texts import listed, one_form, quoted, shown
 
 # Formats that Pillow hands to another program, knows by their headers alone, or that are no pictures.
@@ -107,9 +109,12 @@ def _open_split(
 
     def read(rows: NDArray[np.int64]) -> Iterator[EncodedImage]:
         for row in rows:
-            yield EncodedImage(int(row), files[row], f"{files[row]} (row {row} of {root.name}/)")
+            yield EncodedImage(int(row), files[row], f"{files[row]} (row {row} of {root.name}/)", own_file=True)
 
-    return SourceSplit(str(root), LabelColumn(codes, names), None, read)
+    def content() -> str:
+        return digest([file_stamp(file, root) for file in files])
+
+    return SourceSplit(str(root), LabelColumn(codes, names), None, read, content)
 
 
 def _note_passed_over(root: Path, found: _Listing) -> str:

@@ -21,6 +21,7 @@ from snugnet.data.parquet import image_value
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.files import file_stamp
 from snugnet.texts import listed
 
 
@@ -112,6 +113,7 @@ def _open_split(data: Any, where: str, config: DataConfig) -> SourceSplit:
 
     wanted = [config.image_column, config.label_column] + ([config.group_column] if config.group_column else [])
     check_columns(data.column_names, wanted, where)
+    fingerprint = data._fingerprint
     if isinstance(data.features[config.image_column], datasets.Image):
         data = data.cast_column(config.image_column, datasets.Image(decode=False))  # decoded by us, in threads
     images = data.select_columns([config.image_column])
@@ -128,7 +130,12 @@ def _open_split(data: Any, where: str, config: DataConfig) -> SourceSplit:
             yield EncodedImage(int(row), value, f"{where}, row {row}{stored}")
 
     groups = column(config.group_column) if config.group_column else None
-    return SourceSplit(where, column(config.label_column), groups, read)
+
+    def content() -> Any:
+        files = [Path(each["filename"]) for each in data.cache_files]
+        return [config.image_column, fingerprint, *(file_stamp(file, file.parent) for file in files)]
+
+    return SourceSplit(where, column(config.label_column), groups, read, content)
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ with antialiasing.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -34,17 +35,22 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "bytes | str | Path | NDArray[Any] | list[Any] | Image"
 
 _IN_FLIGHT = 256  # images in flight: bounds the memory that encoded images take
+_CHUNK = 64 * 2**20  # bytes of decoded images that are on their way to where they are kept, about
 _PROGRESS_AFTER = 2.0  # seconds
 _LONGEST_REASON = 160  # characters that are taken over from Pillow or the system, which repeat what they were given
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One row of a source: its position, what to decode, and the name that messages give it."""
+    """One row of a source: its position, what to decode, and the name that messages give it.
+
+    ``own_file`` says that ``data`` is a file whose size and time the `content` of its split tells.
+    """
 
     row: int
     data: ImageLike | None
     name: str
+    own_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,17 @@ class Decoded:
     depths: dict[int, Depth] = field(default_factory=dict)
 
 
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, upper, right and lower edge in an image, in its pixels."""
+
+
+def centre_square(width: int, height: int) -> Box:
+    """The largest square in the middle, in whole pixels."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
 def decode_image(data: ImageLike, resolution: int, value_range: Range | None = None) -> NDArray[np.uint8]:
     """Decode one image.
 
@@ -79,11 +96,28 @@ def decode_image(data: ImageLike, resolution: int, value_range: Range | None = N
     Raises:
         DataError: the data is no image, is truncated or too large, or is of a kind that has no defined 8-bit form.
     """
-    with _no_warnings():
-        return _decode(data, resolution, value_range)[0]
+    with no_warnings():
+        return decode(data, resolution, value_range)[0]
 
 
-def _decode(data: ImageLike, resolution: int, value_range: Range | None) -> tuple[NDArray[np.uint8], Depth | None]:
+def decode(
+    data: ImageLike,
+    resolution: int,
+    value_range: Range | None,
+    box_of: Callable[[int, int], Box] = centre_square,
+    *,
+    draft: bool = False,
+) -> tuple[NDArray[np.uint8], Depth | None]:
+    """`decode_image`, and what the values of an image of more than 8 bits were.
+
+    Args:
+        data: as for `decode_image`.
+        resolution: as for `decode_image`.
+        value_range: as for `decode_image`.
+        box_of: what is cut out of an upright image of some width and height.
+        draft: let a JPEG be decoded at a half, a quarter or an eighth of its size where what is cut out still has
+            ``resolution`` pixels on each side. Its decoder averages then, so that pixels differ a little.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -94,10 +128,9 @@ def _decode(data: ImageLike, resolution: int, value_range: Range | None) -> tupl
         else:
             image = data if isinstance(data, Image.Image) else _open(data)
             raw, full = _raw_mode(image), _full(image)
+        drafted = _draft(image, resolution, box_of) if draft else None
         image, of_image = _to_rgb(ImageOps.exif_transpose(image), raw, full, None if depth else value_range)
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
+        box = box_of(*image.size) if drafted is None else _at_size(image, *drafted)
         if image.size != (resolution, resolution):
             image = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), depth or of_image
@@ -106,6 +139,26 @@ def _decode(data: ImageLike, resolution: int, value_range: Range | None) -> tupl
     except Exception as error:  # broken files make Pillow raise OSError, SyntaxError, ValueError, EOFError, ...
         reason = _reason(error, data)
         raise DataError(f"image cannot be decoded: {reason}") from None
+
+
+def _draft(image: Image, resolution: int, box_of: Callable[[int, int], Box]) -> tuple[Box, int, int] | None:
+    """Have a JPEG that is not yet read decoded as small as will do; what is cut out of it, at its full upright width and height."""
+    from PIL import ExifTags
+
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    width, height = (image.height, image.width) if turned else image.size
+    box = box_of(width, height)
+    scale = resolution / min(box[2] - box[0], box[3] - box[1])
+    image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+    return box, width, height
+
+
+def _at_size(image: Image, box: Box, width: int, height: int) -> Box:
+    """A box of an image of some width and height in one that may have been made smaller."""
+    across, down = image.width / width, image.height / height
+    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
 
 def _open(data: bytes | str | Path) -> Image:
@@ -163,29 +216,82 @@ def decode_images(
     place = {int(row): index for index, row in enumerate(rows)}
     skipped: dict[int, str] = {}
     depths: dict[int, Depth] = {}
+    chunks = decode_chunks(
+        encoded, len(rows), resolution, value_range=value_range, skip_bad=skip_bad, progress=progress
+    )
+    for chunk in chunks:
+        places = [place[item.row] for item in chunk.items]
+        images[places] = chunk.images
+        for index, problem in chunk.problems.items():
+            kept[places[index]] = False
+            skipped[places[index]] = problem
+        depths |= {places[index]: depth for index, depth in chunk.depths.items()}
+    return Decoded(images, kept, skipped, depths)
 
-    def work(item: EncodedImage) -> str | None:
+
+def closed_up(images: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The images that are kept, moved up in the array that they are in: a copy would take as much memory again."""
+    places = np.flatnonzero(kept)
+    if len(places) < len(images):
+        for start in range(0, len(places), _IN_FLIGHT):
+            part = places[start : start + _IN_FLIGHT]
+            images[start : start + len(part)] = images[part]
+    return images[: len(places)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some images of a source, decoded.
+
+    Attributes:
+        items: as they were read.
+        images: uint8 ``(n, 3, r, r)``, of the items in their order; what a bad one has there is undefined. Overwritten by the next
+            chunk.
+        problems: of bad images, their number among the items, and their name with the reason.
+        depths: of images of more than 8 bits, likewise.
+    """
+
+    items: list[EncodedImage]
+    images: NDArray[np.uint8]
+    problems: dict[int, str]
+    depths: dict[int, Depth]
+
+
+def decode_chunks(
+    encoded: Iterable[EncodedImage],
+    total: int,
+    resolution: int,
+    *,
+    value_range: Range | None = None,
+    skip_bad: bool = False,
+    progress: str | None = None,
+) -> Iterator[Chunk]:
+    """Decode many images, some hundred at a time; see `decode_images`."""
+    at_once = max(8, min(_IN_FLIGHT, total, _CHUNK // (3 * resolution**2)))
+    images = np.empty((at_once, 3, resolution, resolution), dtype=np.uint8)
+
+    def work(place: int, item: EncodedImage) -> tuple[str | None, Depth | None]:
         try:
             if item.data is None:
                 raise DataError("there is no image (the value is null); add it or remove the row")
-            images[place[item.row]], depth = _decode(item.data, resolution, value_range)
-            if depth is not None:
-                depths[place[item.row]] = depth
+            images[place], depth = decode(item.data, resolution, value_range)
         except DataError as error:
-            return f"{item.name}: {error}"
-        return None
+            return f"{item.name}: {error}", None
+        return None, depth
 
     threads = min(8, os.cpu_count() or 1)
-    with _no_warnings(), ThreadPoolExecutor(threads) as pool, _progress_bar(progress, len(rows)) as advance:
-        for chunk in _chunks(encoded, _IN_FLIGHT):
-            for item, problem in zip(chunk, pool.map(work, chunk), strict=True):
+    with no_warnings(), ThreadPoolExecutor(threads) as pool, _progress_bar(progress, total) as advance:
+        for items in _chunks(encoded, at_once):
+            chunk = Chunk(items, images[: len(items)], {}, {})
+            for place, (problem, depth) in enumerate(pool.map(work, range(len(items)), items)):
                 if problem is not None and not skip_bad:
                     raise DataError(f"{problem}, or set on_bad_image=skip")
                 if problem is not None:
-                    kept[place[item.row]] = False
-                    skipped[place[item.row]] = problem
-            advance(len(chunk))
-    return Decoded(images, kept, skipped, depths)
+                    chunk.problems[place] = problem
+                if depth is not None:
+                    chunk.depths[place] = depth
+            yield chunk
+            advance(len(items))
 
 
 def _raw_mode(image: Image) -> str:
@@ -286,7 +392,7 @@ def _uneven(rows: list[Any], where: str = "") -> str:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Keep what Pillow says about large images and odd metadata off the terminal: what matters is an error of ours."""
     from PIL import Image
 

@@ -20,6 +20,7 @@ from snugnet.data.looks import looks_like
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.files import file_stamp
 from snugnet.texts import cut, listed
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ def open_split(files: Sequence[Path], config: DataConfig) -> SourceSplit:
 
     groups = column(config.group_column) if config.group_column else None
     where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    return SourceSplit(where, column(config.label_column), groups, read)
+
+    def content() -> Any:
+        return [config.image_column, *(file_stamp(file, file.parent) for file in files)]
+
+    return SourceSplit(where, column(config.label_column), groups, read, content, at_random=False)
 
 
 def image_value(value: Any, folder: Path | None) -> tuple[Any, str]:

@@ -11,7 +11,7 @@ from snugnet.errors import DataError
 
 FLAT = 2  # levels of 255 by which the pixels of an image "of one colour" may differ: JPEG's rounding
 _NARROW = 32  # levels: an eighth of what there is
-_SAMPLE = 2000  # images whose histogram is taken
+SAMPLE = 2000  # images whose histogram is taken
 _CHUNK = 1024
 
 
@@ -37,21 +37,24 @@ def is_flat(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.bool_
 
 
 def check_pixels(
-    images: NDArray[np.uint8], value_range: Sequence[float] | None = None, split: str = "training"
+    low: NDArray[np.uint8],
+    high: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+    value_range: Sequence[float] | None = None,
+    split: str = "training",
 ) -> list[str]:
     """Notes on images that have little or nothing in them.
 
     Args:
-        images: uint8 ``(n, 3, r, r)``, decoded.
+        low: of all images, at least one, as `spans` gives it.
+        high: likewise.
+        counts: how often each value is there, ``(256,)``, in `SAMPLE` of the images or fewer.
         value_range: how they were scaled, for messages.
         split: whose images they are, in words.
 
     Raises:
         DataError: all training images are of one and the same colour. Of others, of which there may be a few, this is a note.
     """
-    if not len(images):
-        return []
-    low, high = spans(images)
     flat = is_flat(low, high)
     advice = (
         f"value_range=[{value_range[0]:g}, {value_range[1]:g}] may be wrong"
@@ -59,18 +62,17 @@ def check_pixels(
         else "if their values have another range than 0 to 255, say so by value_range=[low, high]"
     )
     if flat.all() and is_flat(low.min(0)[None], high.max(0)[None])[0]:
-        problem = f"all {len(images)} {split} images are of one and the same colour (values {low.min()} to {high.max()} of 0 to 255)"
+        problem = f"all {len(flat)} {split} images are of one and the same colour (values {low.min()} to {high.max()} of 0 to 255)"
         if split == "training":
             raise DataError(f"{problem}, so there is nothing to learn; look at the files, and {advice}")
         return [f"{problem}; look at the files, and {advice}"]
     notes = []
     if flat.any():
         notes.append(
-            f"{int(flat.sum())} of {len(images)} {split} images are of one colour each (values that differ by {FLAT} of 255 "
+            f"{int(flat.sum())} of {len(flat)} {split} images are of one colour each (values that differ by {FLAT} of 255 "
             f"or less); {advice}"
         )
-    sample = images[:: -(-len(images) // _SAMPLE)]
-    counts = np.cumsum(np.bincount(sample.ravel(), minlength=256))
+    counts = np.cumsum(counts)
     # 0.1% of the pixels, at either end half of it, may be specks
     first, last = np.searchsorted(counts, [0.0005 * counts[-1], 0.9995 * counts[-1]])
     if last - first < _NARROW:

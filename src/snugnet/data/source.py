@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,17 @@ class SourceSplit:
         labels: the class of each row.
         groups: the superclass of each row, where the source says it.
         read: yields the encoded image of each of the given rows (int64, ascending) once.
+        content: plain JSON, or a digest, of what the images are: another when one of them changes, the same where the source lies
+            elsewhere. Nothing is decoded for it.
+        at_random: whether a few rows are read as fast from anywhere as many in order.
     """
 
     where: str
     labels: LabelColumn
     groups: LabelColumn | None
     read: Callable[[NDArray[np.int64]], Iterator[EncodedImage]]
+    content: Callable[[], Any]
+    at_random: bool = True
 
 
 @dataclass(frozen=True)

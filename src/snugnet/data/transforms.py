@@ -59,14 +59,15 @@ class Augment:
     full ones, and a batch is never augmented in parts. Only the training step may call this.
     """
 
-    def __init__(self, config: AugmentConfig, mean: Sequence[float]) -> None:
+    def __init__(self, config: AugmentConfig, mean: Sequence[float], *, cropped: bool = False) -> None:
         """Prepare.
 
         Args:
             config: what to do.
             mean: of the red, green and blue channel, in 0..1, as `normalise` gets it: what is cut out is 0 behind it.
+            cropped: whether ``random_resized_crop`` is done already (`Batches.cropped`).
         """
-        self.config = config
+        self.config = config.model_copy(update={"random_resized_crop": None}) if cropped else config
         self.mean = tuple(mean)
         self._auto = _AutoAugment(config.auto_augment) if config.auto_augment else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,12 @@ class SearchImages:
         order = torch.from_numpy(np.random.default_rng((seed, 1)).permutation(len(images)))
         cut = min(max(2, round(share * len(images))), len(images) - 2)
         parts = (order[cut:].sort().values, order[:cut].sort().values)
-        weights, architecture = (ImageSet(images.images[rows], images.labels[rows]) for rows in parts)
+        weights, architecture = (images.take(rows) for rows in parts)
         return cls(weights, architecture, mean, std)
 
     def digest(self) -> str:
         """Of all that a search sees."""
-        parts = (self.weights, self.architecture)
-        return digest(self.mean, self.std, *(tensor for each in parts for tensor in (each.images, each.labels)))
+        return digest(self.mean, self.std, *self.weights.contents(), *self.architecture.contents())
 
 
 @dataclass(frozen=True)
@@ -158,11 +157,12 @@ class CellSearch:
             self.fabric.device
         )
         self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.fabric.device)
-        self._augmented = Augment(self.augment, self.images.mean)
+        crop = self.augment.random_resized_crop
         self._train, self._validation = (
-            Batches(images, config.batch_size, self.seed, device=self.fabric.device)
+            Batches(images, config.batch_size, self.seed, device=self.fabric.device, crop=crop)
             for images in (self.images.weights, self.images.architecture)
         )
+        self._augmented = Augment(self.augment, self.images.mean, cropped=self._train.cropped)
         self._ascent = config.multiplier_rate / ((config.epochs - config.warmup_epochs) * self._train.steps_per_epoch)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         self._sgd = make_optimizer(self.network, config.momentum, config.weight_decay, nesterov=False)
@@ -187,7 +187,7 @@ class CellSearch:
             TrainingError: the loss is not finite, or the checkpoint belongs to another search.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder):
+        with locked(self.folder), closing(self._train), closing(self._validation):
             remove_temporaries(self.path)
             return self._run()
 

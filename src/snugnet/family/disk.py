@@ -61,9 +61,9 @@ def save_family(family: FamilyRecord, folder: Path) -> Path:
         "supernet.safetensors": _tensors(family.supernet),
         "generator.safetensors": _tensors(family.generator),
         "images.npz": _npz(
-            calibration_images=family.calibration.images.cpu().numpy(),
+            calibration_images=family.calibration.pixels(slice(None)).cpu().numpy(),
             calibration_labels=family.calibration.labels.cpu().numpy(),
-            validation_images=family.validation.images.cpu().numpy(),
+            validation_images=family.validation.pixels(slice(None)).cpu().numpy(),
             validation_labels=family.validation.labels.cpu().numpy(),
         ),
         "costs.npz": _npz(**{f"{name}/{key}": v for name, t in family.tables.items() for key, v in t.arrays().items()}),

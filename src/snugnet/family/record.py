@@ -171,7 +171,7 @@ class FamilyRecord:
     def calibration_batches(self) -> Iterable[Tensor]:
         """Images of all classes, as in training: statistics of the group's images alone measurably cost accuracy."""
         for start in range(0, len(self.calibration), CALIBRATION_BATCH):
-            batch = self.calibration.images[start : start + CALIBRATION_BATCH]
+            batch = self.calibration.pixels(slice(start, start + CALIBRATION_BATCH))
             if len(batch) == CALIBRATION_BATCH or start == 0:
                 yield normalise(batch, self.mean, self.std, channels_last=True)
 

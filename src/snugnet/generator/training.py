@@ -87,8 +87,7 @@ class GeneratorTraining:
             if len(rows) < 2:
                 raise DataError(f"group {name!r} has {len(rows)} validation images; the generator needs at least 2")
         self.made_with = self._made_with()
-        self.images = self.data.validation.images.to(device)
-        self.labels = self.data.validation.labels.to(device)
+        self.images = self.data.validation.to(device)
 
     def run(self) -> ArchitectureGenerator:
         """Train to the end, from the checkpoint if there is one.
@@ -136,7 +135,7 @@ class GeneratorTraining:
                 log_every=self.recipe.training.log_every,
                 checkpoint_seconds=self.recipe.training.checkpoint_seconds,
                 progress=self.progress,
-                inputs=lambda step: faults(self.images[:512], self.data.mean, self.data.std),
+                inputs=lambda step: faults(self.images.pixels(slice(512)), self.data.mean, self.data.std),
                 ranks=self.ranks,
             )
         finally:
@@ -200,7 +199,8 @@ class GeneratorTraining:
             self.rows[g][torch.randint(len(self.rows[g]), (config.images,), device=device)] for g in groups.tolist()
         ]
         index = torch.stack(picks, 1)
-        return groups, self.images[index], self.labels[index]
+        images = self.images.pixels(index.flatten())
+        return groups, images.view(*index.shape, *images.shape[1:]), self.images.labels[index]
 
     def _made_with(self) -> Fingerprint:
         """What the checkpoint must have been made with: the generator's recipe, and the very costs and weights it is trained on."""

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snugnet.data import ImageSet, normalise
+from snugnet.data import ImageSet
 from snugnet.errors import SearchError
 from snugnet.nn.layers import ConvLayer
 from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
-from snugnet.training.calibration import calibrate
+from snugnet.training.calibration import calibrate, network_batches
 from snugnet.training.threads import side_by_side
 
 _CPU_PIXELS = 2**17  # in a batch
@@ -25,7 +25,7 @@ Colours = tuple[float, float, float]
 
 @dataclass(eq=False)
 class ImageScorer:
-    """Accuracy of sub-networks on validation images that stay on the device, batch norm recalibrated for each.
+    """Accuracy of sub-networks on validation images that stay on the device where they fit, batch norm recalibrated for each.
 
     A candidate is extracted once as a small static network in channels-last layout; after its statistics have been measured
     they are folded into its convolutions, so that validation runs no batch norm; and what is right is counted on the device
@@ -60,7 +60,7 @@ class ImageScorer:
         self.validation = self.validation.of_classes(self._classes)
         labels = self.validation.labels
         if not self.batch:
-            pixels = self.validation.images.shape[-1] ** 2
+            pixels = self.validation.resolution**2
             self.batch = 512 if labels.device.type != "cpu" else max(8, _CPU_PIXELS // pixels)
         self._members: list[tuple[Tensor, Tensor, Tensor]] = []  # of each group: its images, its logits, its labels
         for classes in self.groups:
@@ -80,7 +80,7 @@ class ImageScorer:
         """Accuracy of each architecture on each group's images, among the group's classes: (n, groups)."""
         if not len(rows):
             return np.zeros((0, len(self.groups)))
-        with side_by_side(self.validation.images.device, len(rows)) as run:
+        with side_by_side(self.validation.device, len(rows)) as run:
             right = torch.stack(list(run(self._right, rows)))
         return right.cpu().numpy() / np.array([len(own) for own, _, _ in self._members])
 
@@ -91,13 +91,8 @@ class ImageScorer:
         resolution = network.blueprint.resolution
         calibrate(network, (resized(images, resolution) for images in self.calibration()))
         fold_norms(network)
-        images = self.validation.images
-        logits = torch.cat(
-            [
-                network(resized(normalise(part, self.mean, self.std, channels_last=True), resolution))
-                for part in images.split(self.batch)
-            ]
-        )
+        batches = network_batches(self.validation, self.mean, self.std, resolution, self.batch)
+        logits = torch.cat([network(part) for part, _ in batches])
         return torch.stack(
             [(logits[own][:, columns].argmax(1) == labels).sum() for own, columns, labels in self._members]
         )

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from snugnet.data import GroupedImages, ImageSet, load_data
-from snugnet.data.duplicates import pixel_hashes
 from snugnet.recipe import Recipe
 
 
@@ -36,7 +35,7 @@ class StudyImages:
             if recipe.data.train_rows is not None:
                 every = load_data(recipe.data.model_copy(update={"train_rows": None}), progress=self.progress)
                 left = unseen(every.train, data.train)
-                judge = ImageSet(torch.cat([judge.images, left.images]), torch.cat([judge.labels, left.labels]))
+                judge = judge.joined(left)
             self.judges[key] = judge
         return self.judges[key]
 
@@ -51,7 +50,7 @@ class StudyImages:
 
 def unseen(images: ImageSet, seen: ImageSet) -> ImageSet:
     """The images that are not, pixel by pixel, among those seen."""
-    hashes, known = (pixel_hashes(each.images.cpu().numpy()) for each in (images, seen))
+    hashes, known = (each.measures["hash"] for each in (images, seen))
     return images.take(np.flatnonzero(~np.isin(hashes, known)))
 
 

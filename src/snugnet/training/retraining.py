@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,7 @@ class ClassImages:
 
     def digest(self) -> str:
         """Of all that the training sees."""
-        return digest(
-            self.mean, self.std, *(t for each in (self.train, self.validation) for t in (each.images, each.labels))
-        )
+        return digest(self.mean, self.std, *self.train.contents(), *self.validation.contents())
 
 
 @dataclass
@@ -101,9 +100,9 @@ class NetworkTraining:
         block = self.network.block(self.auxiliary) if self.auxiliary and self.config.auxiliary else None
         self.trained = WithAuxiliary(self.network, block, seed=self.recipe.seed)
         self.path = self.folder / CHECKPOINT
-        self.augment = Augment(self.recipe.augment, self.images.mean)
-        device = self.fabric.device
-        self.batches = Batches(self.images.train, self.config.batch_size, self.recipe.seed, device=device)
+        device, crop = self.fabric.device, self.recipe.augment.random_resized_crop
+        self.batches = Batches(self.images.train, self.config.batch_size, self.recipe.seed, device=device, crop=crop)
+        self.augment = Augment(self.recipe.augment, self.images.mean, cropped=self.batches.cropped)
         self.validation = self.images.validation.to(device)
         with_layout(self.trained.to(device), torch.channels_last).requires_grad_(True)
         if self.teacher is not None:
@@ -119,7 +118,7 @@ class NetworkTraining:
             BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another training.
         """
-        with locked(self.folder):
+        with locked(self.folder), closing(self.batches):
             remove_temporaries(self.path)
             return self._run()
 

@@ -7,6 +7,7 @@ AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
         TrainingError: the predictor that the training asks, or the cost table that it draws from, cannot be read.
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
-    for key in ("source", "groups"):  # what they hold counts, below, not where it lies
+    for key in ("source", "groups", "storage", "cache", "workers"):  # what they hold counts, below, not where it lies
         content["data"].pop(key, None)
     for key in ("checkpoint_seconds", "log_every", "start"):
         content["training"].pop(key, None)
@@ -70,8 +71,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     if (cost := recipe.training.cost) in recipe.costs:
         content["training"]["cost"] = _checksum(f"costs.{cost}", Path(recipe.costs[cost]))
     groups = {name: list(classes) for name, classes in data.groups.items()}
-    parts = (data.train, data.validation)
-    images = digest(data.mean, data.std, *(tensor for each in parts for tensor in (each.images, each.labels)))
+    images = digest(data.mean, data.std, *data.train.contents(), *data.validation.contents())
     device, precision = resolve_device(recipe)  # each draws and rounds in its own way
     content |= {
         "device": device,
@@ -125,9 +125,16 @@ class SupernetTraining:
         self.teacher: Network | None = None
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
-        self.augment = Augment(self.recipe.augment, self.data.mean)
-        size, shard = self.recipe.training.batch_size, (self.ranks.index, self.ranks.count)
-        self.batches = Batches(self.data.train, size, self.recipe.seed, device=self.fabric.device, shard=shard)
+        config, (size, seed) = self.recipe.augment, (self.recipe.training.batch_size, self.recipe.seed)
+        self.batches = Batches(
+            self.data.train,
+            size,
+            seed,
+            device=self.fabric.device,
+            shard=(self.ranks.index, self.ranks.count),
+            crop=config.random_resized_crop,
+        )
+        self.augment = Augment(config, self.data.mean, cropped=self.batches.cropped)
 
     def run(self) -> Supernet:
         """Train to the end, from the checkpoint if there is one.
@@ -136,11 +143,12 @@ class SupernetTraining:
             BusyError: another process trains in this folder.
             TrainingError: the loss is not finite, or the checkpoint belongs to another recipe; another rank does not answer.
         """
-        if not self.ranks.first:
-            return self._run()
-        with locked(self.folder):
-            remove_temporaries(self.path)
-            return self._run()
+        with closing(self.batches):
+            if not self.ranks.first:
+                return self._run()
+            with locked(self.folder):
+                remove_temporaries(self.path)
+                return self._run()
 
     def _run(self) -> Supernet:
         self.ranks.agree(self.made_with)
@@ -370,7 +378,7 @@ class SupernetTraining:
         """Measure a network's own batch-norm statistics, on the first batches that the training will see."""
         with_layout(network.to(self.fabric.device), torch.channels_last)
         count = -(-TEACHER_IMAGES // (self.recipe.training.batch_size // self.ranks.count))
-        images = (self.batches.batch(step)[0] for step in range(count))
+        images = (self.batches.whole(step) for step in range(count))
         calibrate(network, (normalise(x, self.data.mean, self.data.std, channels_last=True) for x in images))
 
     def _take(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
