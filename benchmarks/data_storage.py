@@ -30,7 +30,7 @@ import numpy as np
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "benchmark-data-storage.json"
 CLASSES, TEST = 20, 0.02
-BATCH, CROP = 128, (0.08, 1.0)
+BATCH, CROP = 32, (0.08, 1.0)
 SIZE = (320, 240)
 ROUNDS = 3  # in which the stream and the peer take turns
 
@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--storages", default="disk,stream")
+    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--folder", type=Path, help="keep the images here; without it they are thrown away")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -252,7 +253,7 @@ def main() -> None:
         "size": SIZE,
         "results": results,
     }
-    OUT.write_text(json.dumps(report, indent=1))
+    given.out.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

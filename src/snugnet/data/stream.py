@@ -107,8 +107,12 @@ class EncodedImages:
                 ) from None
 
         threads = 1 if get_worker_info() is not None else min(8, os.cpu_count() or 1)
-        with no_warnings(), ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(len(rows)), self.encoded(rows)))
+        with no_warnings():
+            if threads == 1:
+                list(map(work, range(len(rows)), self.encoded(rows)))
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    list(pool.map(work, range(len(rows)), self.encoded(rows)))
         return images
 
 
