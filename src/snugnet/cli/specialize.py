@@ -43,6 +43,8 @@ def specialize(
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
+    peak_memory: ShortBudget = None,
+    weight_memory: ShortBudget = None,
     best_of: BestOf = 1,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the network: .onnx, or .pt2 for torch.export.")
@@ -53,7 +55,10 @@ def specialize(
 
     Without any budget the largest network is allowed.
     """
-    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    budgets = read_budgets(
+        budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
+        weight_memory=weight_memory,
+    )  # fmt: skip
     wanted = read_group(group, classes)
     if wanted is None:
         raise ConfigError("the classes are given by --group or by --classes, one of the two; neither is given")
