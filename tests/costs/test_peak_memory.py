@@ -76,7 +76,7 @@ def test_weights_are_a_sum(name):
     assert counted_table(space, "weight_memory")(rows).tolist() == expected
 
 
-@pytest.mark.parametrize("name", [name for name in list_spaces() if name != "darts"])
+@spaces
 def test_range_draws_and_decodes_against_brute_force(name, made):
     space, table = made(name, {"num_classes": 10, **FEW[name]})
     rows, rng = every(space), np.random.default_rng(1)

@@ -82,10 +82,10 @@ class Problem:
         self.limits = {name: resolve_budget(value, self.tables[name].range) for name, value in self.limits.items()}
         for name, limit in self.limits.items():
             self.tables[name].check_budget(limit)
-        if self.at_least and (len(self.limits) != 1 or self._maxima):
-            raise SearchError(
-                f"at_least is a share of one limit on a sum; there are limits on {', '.join(self.limits) or 'none'}"
-            )
+        if self.at_least and len(self.limits) != 1:
+            raise SearchError(f"at_least is a share of one limit; there are {len(self.limits)}")
+        if self.at_least and self._maxima:
+            raise SearchError(f"at_least is a share of a limit on a sum; {next(iter(self.limits))} is a maximum")
         self.allowed = within(self._maxima)
         # What the dearest architecture meets binds nothing.
         limited = ((self.tables[name], limit) for name, limit in self.limits.items())
