@@ -89,7 +89,7 @@ def out() -> Console:
     """For tables, on standard output; wide where no terminal sets a width."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, emoji=False)
+    return Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False, emoji=False)
 
 
 def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
