@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from snugnet._version import __version__
-from snugnet.costs import COSTS, resolve_budget
+from snugnet.costs import COSTS, additive_cost, resolve_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import ConfigError, DataError
 from snugnet.family import Family
@@ -189,7 +189,7 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
     budget_name = recipe.generator.budget
     table = whole = recipe.cost_table(space, budget_name)
     if budget_name in COSTS:  # of a measured cost it is not known what a narrower classifier saves
-        table = COSTS[budget_name].with_classes(whole, largest)
+        table = additive_cost(budget_name).with_classes(whole, largest)
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
         table.check_budget(resolve_budget(budget, whole.range), "evaluation.budgets: ")

@@ -33,7 +33,14 @@ def write(tmp_path: Path) -> Any:
     return make
 
 
-COSTS = {"activations": 3502728, "madds": 121278672, "params": 3410792}
+COSTS = {
+    "activations": 3502728,
+    "madds": 121278672,
+    "params": 3410792,
+    "peak_memory": 3211264,  # 112 x 112 pixels of 16 channels, and of the 48 that they are expanded to, 4 bytes each
+    "peak_memory_int8": 802816,
+    "weight_memory": 13619296,
+}
 
 
 def test_one_architecture(snugnet: Any, write: Any) -> None:
@@ -211,14 +218,23 @@ CELL = {"arch_str": "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_conn
 NO_PATH = {"arch_str": "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"}
 
 
+COUNTED = {
+    "activations": 2107530,
+    "madds": 184730240,
+    "params": 1288506,
+    "peak_memory": 327680,
+    "peak_memory_int8": 81920,
+    "weight_memory": 5142504,
+}
+"""Of the cell, on CIFAR-10."""
+
+
 def test_costs_on_devices(snugnet: Any, write: Any) -> None:
     path = write({"best": CELL, "empty": NO_PATH})
     arguments = ("cost", "nas-bench-201", "--arch", path, "--device", "edgetpu", "--device", "fpga")
     done = snugnet(*arguments, "--json")
     assert done.json["best"] == {
-        "activations": 2107530,
-        "madds": 184730240,
-        "params": 1288506,
+        **COUNTED,
         "latency_ms@edgetpu": 1.475253,
         "latency_ms@fpga": 7.42096,
         "energy_mj@fpga": 51.94672,
@@ -229,7 +245,7 @@ def test_costs_on_devices(snugnet: Any, write: Any) -> None:
     assert "energy_mj@fpga" in shown
     assert "51.94672" in shown
     one = snugnet("cost", "nas-bench-201", "--arch", write(CELL), "--device", "raspi4", "--json").json
-    assert one == {"activations": 2107530, "madds": 184730240, "params": 1288506, "latency_ms@raspi4": 80.400089}
+    assert one == {**COUNTED, "latency_ms@raspi4": 80.400089}
 
 
 def test_costs_on_devices_go_by_the_data_set(snugnet: Any, write: Any) -> None:

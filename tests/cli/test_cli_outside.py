@@ -140,6 +140,9 @@ def process(site: Path, tmp_path: Path) -> Any:
 SOURCE = Path(__file__).parents[2] / "src"
 
 
+COUNTED = ("activations", "madds", "params", "peak_memory", "peak_memory_int8", "weight_memory")
+
+
 def test_a_space_and_a_cost(process: Any, tmp_path: Path) -> None:
     listed = {each["name"]: each for each in process("space", "list", "--json")}
     assert listed["brick"]["description"] == "A convolution of some width, and a classifier."
@@ -150,7 +153,7 @@ def test_a_space_and_a_cost(process: Any, tmp_path: Path) -> None:
     assert {name: each["watts"] for name, each in shown["networks"].items()} == dict.fromkeys(shown["networks"], 2)
     (tmp_path / "arch.json").write_text(json.dumps(shown["networks"]["largest"]["architecture"]))
     costs = process("cost", "brick", "--arch", "arch.json", "--num-classes", "4", "--json")
-    assert costs == {key: shown["networks"]["largest"][key] for key in ("activations", "madds", "params", "watts")}
+    assert costs == {key: shown["networks"]["largest"][key] for key in (*COUNTED, "watts")}
     assert "cannot be loaded" in process("space", "show", "ruin", code=2)
 
 

@@ -59,6 +59,19 @@ def test_budgets_of_any_cost_as_amounts_or_shares(snugnet: Any, family: Path) ->
     assert middle == pytest.approx((smallest["budgets"]["madds"] + largest["budgets"]["madds"]) / 2)
 
 
+def test_memory_in_bytes(snugnet: Any, family: Path) -> None:
+    from snugnet.family.disk import load_family
+
+    low, high = load_family(family).cost_range("peak_memory", "round")
+    limit = (low + high) / 2
+    arguments = ("specialize", family, "--group", "round", "--madds", "90%", "--json")
+    for text in (f"{limit}", f"{limit} B", f"{limit / 1000}k", f"{limit / 1024} KiB", f"{limit / 1000} kB"):
+        done = snugnet(*arguments, "--peak-memory", text, "--weight-memory", "1MiB").json
+        assert done["budgets"]["peak_memory"] == pytest.approx(limit)
+        assert done["budgets"]["weight_memory"] == 2**20
+        assert done["costs"]["peak_memory"] <= limit
+
+
 def test_any_classes_in_the_order_given(snugnet: Any, family: Path) -> None:
     done = snugnet("specialize", family, "--classes", "9, 1,3", "--madds", "100k", "--params", "100k", "--json").json
     assert done["classes"] == ["9", "1", "3"]

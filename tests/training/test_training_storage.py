@@ -15,7 +15,7 @@ from snugnet.data import load_data
 from snugnet.errors import TrainingError
 from snugnet.pipeline import train_supernet
 from snugnet.recipe import parse_recipe
-from snugnet.training import supernet as training
+from snugnet.training import ranks
 from snugnet.training.device import make_fabric
 from snugnet.training.loop import RunLog
 
@@ -66,7 +66,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Stops the first training after its fifth checkpoint."""
-    save, saved = training.save_checkpoint, [0]
+    save, saved = ranks.save_checkpoint, [0]
 
     def save_and_stop(*given: Any) -> None:
         save(*given)
@@ -74,7 +74,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         if saved[0] == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(ranks, "save_checkpoint", save_and_stop)
     return monkeypatch
 
 

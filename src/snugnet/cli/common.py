@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from snugnet.costs import Cost
+    from snugnet.costs import Cost, MaximumCost
     from snugnet.family import Family
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         metavar="NAME=N",
-        help="At most N of a cost, such as madds=40M, latency_ms=12.5, or a share of its range, madds=40%; may be given "
+        help="At most N of a cost, such as madds=40M, latency_ms=12.5, peak_memory=256KiB, or a share of its range, madds=40%; may be given "
         "several times, and all hold.",
     ),
 ]
@@ -89,7 +89,7 @@ def out() -> Console:
     """For tables, on standard output; wide where no terminal sets a width."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, emoji=False)
+    return Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False, emoji=False)
 
 
 def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def known(registry: Registry[T]) -> Iterator[tuple[str, str, T | None]]:
             yield name, (inspect.getdoc(thing) or "").split("\n")[0], thing
 
 
-def by_cost(value: Callable[[Cost], T], greatest: Callable[[T], float]) -> dict[str, T]:
+def by_cost(value: Callable[[Cost | MaximumCost], T], greatest: Callable[[T], float]) -> dict[str, T]:
     """A value for every cost that is known, but for one whose greatest amount is 0 (BitOps of networks in float).
 
     For a cost that cannot be imported or computed a line says why it is left out.

@@ -54,7 +54,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Specialise a family to groups and budgets, and measure every network on the family's test images; or measure one network."""
-    asked = read_budget_list(SPREAD_BUDGETS if budgets is None else budgets)
+    asked = read_budget_list(SPREAD_BUDGETS if budgets is None else budgets, cost)
     changes = read_changes(data)
     if out_folder is not None:
         check_folder(out_folder)
@@ -133,19 +133,20 @@ def read_changes(texts: list[str] | None) -> dict[str, Any]:
     return changes
 
 
-def read_budget_list(text: str) -> int | list[float | str]:
-    """How many budgets, or the budgets themselves, each checked to be an amount or a share.
+def read_budget_list(text: str, cost: str | None = None) -> int | list[float | str]:
+    """How many budgets, or the budgets themselves (of ``cost``, in its unit), each checked to be an amount or a share.
 
     Raises:
         ConfigError: neither.
     """
-    from snugnet.costs import resolve_budget, split_amounts
+    from snugnet.costs import resolve_budget, split_amounts, without_unit
 
     if re.fullmatch(r"\s*\d{1,3}\s*", text) and int(text) <= MOST_BUDGETS:
         if int(text) == 0:
             raise ConfigError("--budgets: at least one budget is evaluated, got 0")
         return int(text)
-    budgets: list[float | str] = [*split_amounts(text)]
+    amounts = split_amounts(text)
+    budgets: list[float | str] = [*(amounts if cost is None else (without_unit(cost, each) for each in amounts))]
     for budget in budgets:
         resolve_budget(budget, (0.0, 1.0))
     return budgets

@@ -45,6 +45,8 @@ def export(
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
+    peak_memory: ShortBudget = None,
+    weight_memory: ShortBudget = None,
     best_of: BestOf = 1,
     opset: Annotated[
         int | None,
@@ -58,7 +60,10 @@ def export(
 
     Of a family, the options choose the network as 'snugnet specialize' does; a network on disk is written as it is.
     """
-    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    budgets = read_budgets(
+        budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
+        weight_memory=weight_memory,
+    )  # fmt: skip
     wanted = read_group(group, classes)
     check_file(out_file)
     if opset is not None and out_file.suffix != ".onnx":

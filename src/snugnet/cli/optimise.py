@@ -24,7 +24,7 @@ from snugnet.errors import ConfigError
 from snugnet.files import json_text, plain_number, write_atomically
 
 if TYPE_CHECKING:
-    from snugnet.costs import CostTable
+    from snugnet.costs import CostTable, MaximumTable
     from snugnet.spaces import SearchSpace
 
 
@@ -116,7 +116,7 @@ def optimise(
         say(f"wrote {out_file}")
 
 
-def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dict[str, CostTable]:
+def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dict[str, CostTable | MaximumTable]:
     """Every cost that is known, and those of tables in files.
 
     Raises:
@@ -126,7 +126,7 @@ def cost_tables(space: SearchSpace, files: list[Path] | tuple[Path, ...]) -> dic
     """
     from snugnet.costs import load_cost_table
 
-    tables = by_cost(lambda cost: cost.table(space), lambda table: table.range[1])
+    tables: dict[str, CostTable | MaximumTable] = by_cost(lambda cost: cost.table(space), lambda table: table.range[1])
     for path in files:
         table = load_cost_table(path, space)
         if table.name in tables:

@@ -71,6 +71,8 @@ def retrain(
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
+    peak_memory: ShortBudget = None,
+    weight_memory: ShortBudget = None,
     best_of: BestOf = 1,
     start: Annotated[
         Start,
@@ -89,7 +91,10 @@ def retrain(
     With --arch, and neither --group nor --classes, it tells all classes of the family apart. A network on disk is trained as it
     is. No test image is looked at.
     """
-    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    budgets = read_budgets(
+        budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
+        weight_memory=weight_memory,
+    )  # fmt: skip
     wanted = read_group(group, classes)
     if arch is not None and (budgets or best_of > 1):
         raise ConfigError("--arch gives the architecture: leave out budgets and --best-of, or --arch")

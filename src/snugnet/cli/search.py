@@ -92,6 +92,8 @@ def search(
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
+    peak_memory: ShortBudget = None,
+    weight_memory: ShortBudget = None,
     limits: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +135,10 @@ def search(
 
     Run the same command again with the same --out to go on with a search that was stopped.
     """
-    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    budgets = read_budgets(
+        budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
+        weight_memory=weight_memory,
+    )  # fmt: skip
     several = None if limits is None else read_several(limits)
     short = {
         "preset": preset, "evaluations": evaluations, "population": population, "rounds": rounds, "predictor": predictor,

@@ -43,6 +43,8 @@ def specialize(
     params: ShortBudget = None,
     latency_ms: ShortBudget = None,
     energy_mj: ShortBudget = None,
+    peak_memory: ShortBudget = None,
+    weight_memory: ShortBudget = None,
     best_of: BestOf = 1,
     out_file: Annotated[
         Path | None,
@@ -83,7 +85,7 @@ def specialize(
     """
     given = {
         "--group": group, "--classes": classes, "--budget": budget, "--madds": madds, "--params": params,
-        "--latency-ms": latency_ms, "--energy-mj": energy_mj,
+        "--latency-ms": latency_ms, "--energy-mj": energy_mj, "--peak-memory": peak_memory, "--weight-memory": weight_memory,
     }  # fmt: skip
     if every:
         if single := [option for option, value in given.items() if value is not None]:
@@ -95,7 +97,10 @@ def specialize(
     for option, value in {"--budgets": budget_file, "--data": data, "--fresh": fresh or None}.items():
         if value is not None:
             raise ConfigError(f"{option} goes with --all")
-    budgets = read_budgets(budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj)
+    budgets = read_budgets(
+        budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
+        weight_memory=weight_memory,
+    )  # fmt: skip
     wanted = read_group(group, classes)
     if wanted is None:
         raise ConfigError("the classes are given by --group or by --classes, one of the two; neither is given")

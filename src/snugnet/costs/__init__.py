@@ -11,11 +11,12 @@ from snugnet.costs.budget import (
     split_amounts,
     without_unit,
 )
-from snugnet.costs.cost import COSTS, Cost, register_cost
-from snugnet.costs.counted import counted_table
+from snugnet.costs.cost import COSTS, Cost, MaximumCost, register_cost
+from snugnet.costs.counted import additive_cost, counted_table
 from snugnet.costs.decoding import decode
 from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.hardware import DEVICES, MeasuredCost, disconnected, measured_cost
+from snugnet.costs.maximum import MaximumTable, within
 from snugnet.costs.measured import load_cost_table, load_ofa_latency, save_cost_table
 from snugnet.costs.sampling import Sampler, make_sampler, sample
 from snugnet.costs.table import CostTable
@@ -26,8 +27,11 @@ __all__ = [
     "Allowed",
     "Cost",
     "CostTable",
+    "MaximumCost",
+    "MaximumTable",
     "MeasuredCost",
     "Sampler",
+    "additive_cost",
     "block_table",
     "counted_table",
     "decode",
@@ -43,6 +47,7 @@ __all__ = [
     "register_cost",
     "resolve_budget",
     "split_amounts",
+    "within",
     "without_unit",
     "make_sampler",
     "sample",

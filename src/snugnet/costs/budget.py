@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from snugnet.errors import BudgetError
 from snugnet.texts import shown
 
-_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _BUDGET = re.compile(
-    r"\s*(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?:_\d{3})+(?:\.\d*)?|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*([kmg]?)\s*",
+    r"\s*(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?:_\d{3})+(?:\.\d*)?|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)\s*((?:[kmg]i?)?)\s*",
     re.IGNORECASE,
 )
 """A number, with commas between its thousands as reports and messages print them, underscores as in programs, or without."""
@@ -22,7 +22,8 @@ def parse_budget(value: object) -> float:
     """A budget as a number, in the unit of its cost.
 
     Args:
-        value: a positive number, or text such as ``"1.5M"``, ``"40k"``, ``"2G"``, ``"4e7"`` or ``"1,723,904"``.
+        value: a positive number, or text such as ``"1.5M"``, ``"40k"``, ``"2G"``, ``"4e7"`` or ``"1,723,904"``;
+            ``"256Ki"`` is 256 times 1024.
 
     Raises:
         BudgetError: not a positive, finite number.
@@ -67,11 +68,12 @@ def without_unit(name: str, text: str) -> str:
 
     Args:
         name: of the cost, or of one on a device (``latency_ms@raspi4``). Its unit is what follows the last underscore, else the
-            name itself (``8.4M MAdds`` of ``madds``).
+            name itself (``8.4M MAdds`` of ``madds``); of a memory it is the byte (``256 KiB`` of ``peak_memory``).
         text: the amount; what has another unit stays, and is then no amount.
     """
-    unit = name.partition("@")[0].rpartition("_")[2]
-    match = re.fullmatch(rf"(.*[\d.kmg%])\s*{re.escape(unit)}\s*", text, re.IGNORECASE | re.DOTALL) if unit else None
+    words = name.partition("@")[0].split("_")
+    unit = "B" if "memory" in words else words[-1]
+    match = re.fullmatch(rf"(.*[\d.kmgi%])\s*{re.escape(unit)}\s*", text, re.IGNORECASE | re.DOTALL) if unit else None
     return match[1] if match else text
 
 

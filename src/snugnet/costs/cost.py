@@ -1,15 +1,22 @@
-"""Additive costs by name: what a block costs is all that there is to say."""
+"""Costs by name: sums, of which what a block costs is all that there is to say, and maxima."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from numpy.typing import ArrayLike
 
 from snugnet.costs.blocks import BlockCost, block_table, part_table
+from snugnet.costs.maximum import MaximumTable
 from snugnet.costs.table import CostTable
 from snugnet.errors import SnugnetError, SpaceError
 from snugnet.registry import Registry
 from snugnet.spaces import Block, Blueprint, SearchSpace
+
+AnyCost = TypeVar("AnyCost", "Cost", "MaximumCost")
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,46 @@ class Cost:
         return CostTable(space, table.name, table.unit, [*table.tables, ((), table.constant), (columns, more)])
 
 
-COSTS: Registry[Cost] = Registry("snugnet.costs", "cost", SpaceError, lambda thing: isinstance(thing, Cost))
+@dataclass(frozen=True)
+class MaximumCost:
+    """A cost that is the largest of many amounts in a network, such as what is held in memory at each of its steps.
+
+    Attributes:
+        name: of the cost, such as ``"peak_memory"``.
+        unit: of its values, such as ``"B"``.
+        description: one line, for people.
+        network: what one network costs.
+        tables: for a space, and a width of the classifier where that is another than the space's, pairs of columns and values, as those
+            of a :class:`snugnet.costs.MaximumTable`; of an architecture the largest is what its network costs.
+    """
+
+    name: str
+    unit: str
+    description: str
+    network: Callable[[Blueprint], float]
+    tables: Callable[[SearchSpace, int | None], Sequence[tuple[Sequence[int], ArrayLike]]]
+
+    def of(self, blueprint: Blueprint) -> float:
+        """What one network costs."""
+        return self.network(blueprint)
+
+    def table(self, space: SearchSpace, num_classes: int | None = None) -> MaximumTable:
+        """The cost of every architecture of a space; see :meth:`Cost.table`."""
+        return MaximumTable(space, self.name, self.unit, self.tables(space, num_classes))
+
+    def with_classes(self, table: MaximumTable, num_classes: int) -> MaximumTable:
+        """Equal to :meth:`table` for another width of the classifier; the very table where that changes nothing."""
+        narrower = self.table(table.space, num_classes)
+        return table if narrower.same_as(table) else narrower
+
+
+COSTS: Registry[Cost | MaximumCost] = Registry(
+    "snugnet.costs", "cost", SpaceError, lambda thing: isinstance(thing, (Cost, MaximumCost))
+)
 """What can be computed from a blueprint alone; installed packages bring theirs through entry points."""
 
 
-def register_cost(cost: Cost) -> Cost:
+def register_cost(cost: AnyCost) -> AnyCost:
     """Make a cost known by its name."""
-    return COSTS.add(cost.name, cost)
+    COSTS.add(cost.name, cost)
+    return cost

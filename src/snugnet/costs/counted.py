@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from snugnet.costs.cost import COSTS, Cost, register_cost
+from snugnet.costs.cost import COSTS, Cost, MaximumCost, register_cost
+from snugnet.costs.live import peak_values
+from snugnet.costs.peak import peak_tables
 from snugnet.costs.table import CostTable
+from snugnet.errors import SpaceError
 from snugnet.spaces import SearchSpace
 
 MADDS = register_cost(
@@ -33,6 +36,29 @@ BITOPS = register_cost(
         lambda block, _: sum(layer.bitops for layer in block.all_layers),
     )
 )
+WEIGHT_MEMORY = register_cost(
+    Cost(
+        "weight_memory",
+        "B",
+        "bytes of weights and biases in the exported file, batch norm folded; float32, quantised weights a byte each",
+        lambda block, _: sum(layer.weight_bytes for layer in block.all_layers),
+    )
+)
+
+
+def _peak_memory(name: str, each: int, what: str) -> MaximumCost:
+    """Peak memory where a value takes so many bytes."""
+    return MaximumCost(
+        name,
+        "B",
+        f"most bytes of activations held at once, one image at a time, {what}; the largest step, not a sum",
+        lambda blueprint: each * peak_values(blueprint),
+        lambda space, num_classes: [(scope, each * values) for scope, values in peak_tables(space, num_classes)],
+    )
+
+
+PEAK_MEMORY = register_cost(_peak_memory("peak_memory", 4, "in float32"))
+PEAK_MEMORY_INT8 = register_cost(_peak_memory("peak_memory_int8", 1, "a byte each, as where all is int8"))
 
 
 def counted_table(space: SearchSpace, name: str, num_classes: int | None = None) -> CostTable:
@@ -44,6 +70,20 @@ def counted_table(space: SearchSpace, name: str, num_classes: int | None = None)
         num_classes: width of the classifier, if another than the space's.
 
     Raises:
-        SpaceError: there is no such cost.
+        SpaceError: there is no such cost, or it is no sum.
     """
-    return COSTS[name].table(space, num_classes)
+    return additive_cost(name).table(space, num_classes)
+
+
+def additive_cost(name: str) -> Cost:
+    """A cost that is known by name and is a sum: what a network can be trained or searched for by its expectation.
+
+    Raises:
+        SpaceError: there is no such cost, or it is no sum.
+    """
+    cost = COSTS[name]
+    if isinstance(cost, MaximumCost):
+        raise SpaceError(
+            f"{name} is a maximum over a network, not a sum; it can be a limit, and here a cost that is a sum is needed"
+        )
+    return cost

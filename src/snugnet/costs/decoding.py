@@ -15,6 +15,7 @@ from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.exact.automaton import Automaton, Floats
 from snugnet.costs.exact.best import Lattice, Paths, make_lattice
 from snugnet.costs.exact.feasible import undominated
+from snugnet.costs.maximum import MaximumTable, within
 from snugnet.costs.table import CostTable, common_automaton
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population
@@ -29,7 +30,7 @@ _ROUNDS = 3  # of that, before only cells are looked at in which everything fits
 
 
 def decode(
-    tables: Sequence[CostTable],
+    tables: Sequence[CostTable | MaximumTable],
     scores: ArrayLike,
     budgets: ArrayLike,
     *,
@@ -49,7 +50,8 @@ def decode(
     depend on the others. Ties are broken the same way every time.
 
     Args:
-        tables: costs of one space.
+        tables: costs of one space, sums and maxima: a limit on a maximum leaves architectures out, and the rest is as if there were
+            no others. All scenarios with the same limits on maxima are decoded together.
         scores: in one-hot layout (``space.offsets``), shape ``(n, sum of options)``; minus infinity forbids an option.
         budgets: shape ``(n, len(tables))``, or ``(n,)`` for one table; infinite for no bound.
         allowed: further limits, the same for all scenarios.
@@ -63,17 +65,51 @@ def decode(
         SpaceError: wrong shapes, scores that are NaN or plus infinity, or everything forbidden.
     """
     array, limits = _check(tables, scores, budgets, cells)
+    numbers = np.arange(len(array)) if len(array) > 1 else None
+    sums = [m for m, table in enumerate(tables) if isinstance(table, CostTable)]
+    if len(sums) == len(tables):
+        return _decode([t for t in tables if isinstance(t, CostTable)], array, limits, allowed, cells, numbers)
+    space, maxima = tables[0].space, [(m, t) for m, t in enumerate(tables) if isinstance(t, MaximumTable)]
+    added = [t for t in tables if isinstance(t, CostTable)] or [maxima[0][1].nothing]
+    bounds = limits[:, sums] if sums else np.full((len(array), 1), np.inf)
+    for m, table in maxima:
+        for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
+            table.check_budget(float(limits[i, m]), _where(numbers, i), allowed)
+    different, which = np.unique(limits[:, [m for m, _ in maxima]], axis=0, return_inverse=True)
+    fitting = [within(zip((t for _, t in maxima), limit, strict=True), allowed) for limit in different.tolist()]
+    rows = np.zeros((len(array), space.d), dtype=np.int16)
+    for among in dict.fromkeys(fitting):  # between some limits no cost lies
+        members = np.flatnonzero(np.array([each is among for each in fitting])[which.ravel()])
+        named = None if numbers is None else numbers[members]
+        rows[members] = _decode(added, array[members], bounds[members], among, cells, named)
+    return rows
+
+
+def _decode(
+    tables: Sequence[CostTable],
+    scores: Floats,
+    limits: NDArray[np.float64],
+    allowed: Allowed | None,
+    cells: int,
+    numbers: NDArray[np.intp] | None,
+) -> Population:
+    """Decode under limits on sums; ``numbers`` are those of the scenarios, for messages, where there are several."""
     automaton = common_automaton(tables, allowed)
     for m, table in enumerate(tables):
         for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
-            table.check_budget(float(limits[i, m]), f"scenario {i}: " if len(array) > 1 else "", allowed)
-    rows = np.zeros((len(array), automaton.d), dtype=np.int16)
+            table.check_budget(float(limits[i, m]), _where(numbers, i), allowed)
+    rows = np.zeros((len(scores), automaton.d), dtype=np.int16)
     size = max(1, min(_AT_A_TIME, _GAINS // max(1, sum(len(step.rows) for step in automaton.steps))))
-    for start in range(0, len(array), size):
+    for start in range(0, len(scores), size):
         some = slice(start, start + size)
-        named = start if len(array) > 1 else None
-        rows[some] = _Decoder(tables, allowed, automaton, array[some], limits[some], cells, named).run()
+        named = None if numbers is None else numbers[some]
+        rows[some] = _Decoder(tables, allowed, automaton, scores[some], limits[some], cells, named).run()
     return rows
+
+
+def _where(numbers: NDArray[np.intp] | None, i: int | np.integer) -> str:
+    """For messages: which scenario of several."""
+    return "" if numbers is None else f"scenario {numbers[i]}: "
 
 
 class _Decoder:
@@ -87,11 +123,11 @@ class _Decoder:
         scores: Floats,
         budgets: NDArray[np.float64],
         cells: int,
-        first: int | None,
+        numbers: NDArray[np.intp] | None,
     ) -> None:
         self.tables, self.allowed, self.automaton = tables, allowed, automaton
         self.scores, self.budgets, self.cells = scores, budgets, cells
-        self.first = first  # number of the first scenario, for messages; None where there is only one
+        self.numbers = numbers
         self.excesses = [table.excess(automaton) for table in tables]
         self.lows = np.array([table.constant + e.low for table, e in zip(tables, self.excesses, strict=True)])
         self.forbidding = np.isneginf(scores).any(axis=1)
@@ -104,7 +140,7 @@ class _Decoder:
         gains = self.automaton.scores(self.scores)
         rows, sums = self.automaton.best(gains)
         if np.isneginf(sums).any():
-            raise SpaceError(f"{self._where(np.isneginf(sums).argmax())}the scores forbid every architecture")
+            raise SpaceError(f"{_where(self.numbers, np.isneginf(sums).argmax())}the scores forbid every architecture")
         self._accept(np.arange(len(rows)), rows)
         if len(gains) == 1:
             self._look_at_all(gains[0])
@@ -124,13 +160,9 @@ class _Decoder:
             self._accept(left, rows[left])
         for i in np.flatnonzero(self.pending):
             self.rows[i] = find_feasible(
-                self.tables, self.automaton, self.scores[i], self.budgets[i], self._where(i), self.allowed
+                self.tables, self.automaton, self.scores[i], self.budgets[i], _where(self.numbers, i), self.allowed
             )
         return self.rows
-
-    def _where(self, i: np.integer) -> str:
-        """For messages: which scenario of several."""
-        return "" if self.first is None else f"scenario {self.first + i}: "
 
     def _costs(self, rows: Population) -> NDArray[np.float64]:
         """True costs, shape ``(n, m)``."""
@@ -167,7 +199,7 @@ class _Decoder:
             for i, low in zip(some, least, strict=True):
                 if budgets[i] < low:
                     raise BudgetError(
-                        f"{self._where(i)}of what its scores allow, no architecture has {table.name} <= "
+                        f"{_where(self.numbers, i)}of what its scores allow, no architecture has {table.name} <= "
                         f"{budgets[i]:,.10g}; feasible: from {low:,.10g} {table.unit}"
                     )
         return rows
@@ -302,7 +334,7 @@ def _exact_range(table: CostTable, allowed: Allowed | None) -> str:
 
 
 def _check(
-    tables: Sequence[CostTable], scores: ArrayLike, budgets: ArrayLike, cells: int
+    tables: Sequence[CostTable | MaximumTable], scores: ArrayLike, budgets: ArrayLike, cells: int
 ) -> tuple[Floats, NDArray[np.float64]]:
     """Scores and budgets as arrays of the right shapes."""
     if not tables:

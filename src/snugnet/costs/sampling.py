@@ -24,6 +24,7 @@ from snugnet.costs.budget import format_amount
 from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.exact.count import Over, make_counts
 from snugnet.costs.exact.excess import EDGE
+from snugnet.costs.maximum import MaximumTable, within
 from snugnet.costs.table import CostTable
 from snugnet.errors import BudgetError
 from snugnet.spaces import Population
@@ -39,7 +40,7 @@ _SAMPLERS_KEPT = 32  # samplers
 
 
 def sample(
-    table: CostTable,
+    table: CostTable | MaximumTable,
     n: int,
     rng: np.random.Generator,
     budget: float | None = None,
@@ -50,11 +51,11 @@ def sample(
     """Draw architectures among all with ``at_least <= cost <= budget``.
 
     Args:
-        table: the cost.
+        table: the cost, a sum or a maximum.
         n: how many.
         rng: source of randomness.
         budget: greatest cost allowed, in the table's unit.
-        at_least: smallest cost allowed.
+        at_least: smallest cost allowed, of a sum.
         allowed: further limits.
         over: what the draw is uniform over.
 
@@ -68,7 +69,7 @@ def sample(
 
 
 def make_sampler(
-    table: CostTable,
+    table: CostTable | MaximumTable,
     budget: float | None = None,
     at_least: float | None = None,
     allowed: Allowed | None = None,
@@ -77,8 +78,17 @@ def make_sampler(
     """The sampler of one budget or window; the last ones are kept.
 
     Raises:
-        BudgetError: no architecture lies in it.
+        BudgetError: no architecture lies in it, or a window is of a maximum.
     """
+    if isinstance(table, MaximumTable):
+        if at_least is not None:
+            raise BudgetError(
+                f"{table.name} is a maximum; a least of it is no limit that can be drawn under: leave it out"
+            )
+        if budget is not None:
+            table.check_budget(float(budget), allowed=allowed)
+            allowed = within([(table, float(budget))], allowed)
+        table, budget = table.nothing, None
     most, least = np.inf if budget is None else float(budget), -np.inf if at_least is None else float(at_least)
     return _kept(table, most, least, allowed, over)
 

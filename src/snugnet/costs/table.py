@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from snugnet.costs.budget import format_amount
 from snugnet.costs.exact.allowed import Allowed, automaton_of
 from snugnet.costs.exact.automaton import Automaton, Scope
 from snugnet.costs.exact.excess import Excess
 from snugnet.costs.exact.terms import Table, Terms
+from snugnet.costs.ranged import check_budget, described_range
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import Population, SearchSpace
 
@@ -190,9 +189,7 @@ class CostTable:
 
     def describe_range(self, allowed: Allowed | None = None) -> str:
         """The range for people, such as ``121.3M to 566.2M MAdds``; the lower end is rounded up, so it is feasible."""
-        low, high = self.bounds(allowed=allowed)
-        among = "" if allowed is None else f" ({allowed.text})"
-        return f"{format_amount(low, rounding=math.ceil)} to {format_amount(high, self.unit)}{among}"
+        return described_range(self, allowed)
 
     def check_budget(self, budget: float, where: str = "", allowed: Allowed | None = None) -> None:
         """Refuse a budget that no architecture meets.
@@ -205,11 +202,7 @@ class CostTable:
         Raises:
             BudgetError: with the feasible range.
         """
-        if not budget >= self.bounds(allowed=allowed)[0]:
-            raise BudgetError(
-                f"{where}no architecture of {self.space.name} has {self.name} <= {format_amount(budget, rounding=math.floor)}; "
-                f"feasible: {self.describe_range(allowed)}"
-            )
+        check_budget(self, budget, where, allowed)
 
     # -- other tables --------------------------------------------------------------------------------------------------
 
@@ -269,3 +262,8 @@ def common_automaton(tables: Sequence[CostTable], allowed: Allowed | None = None
     scopes = frozenset[Scope]().union(*(table.terms.scopes for table in tables))
     same = scopes == tables[0].terms.scopes
     return tables[0].automaton(allowed) if same else automaton_of(tables[0].space, scopes, allowed)
+
+
+def nothing(space: SearchSpace) -> CostTable:
+    """A cost of 0 for every architecture: it bounds nothing."""
+    return CostTable(space, "nothing", "", [((), np.array(0.0))])

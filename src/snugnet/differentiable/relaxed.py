@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from snugnet.costs import Allowed, CostTable, exact_amount
 from snugnet.costs.decoding import decode
+from snugnet.costs.table import nothing
 from snugnet.errors import BudgetError
-from snugnet.spaces import Population, SearchSpace
+from snugnet.spaces import Population
 from snugnet.spaces.cells import CellSpace
 
 
@@ -214,11 +215,6 @@ def _is_of_edges(space: CellSpace, table: CostTable) -> bool:
             ):
                 return False
     return True
-
-
-def nothing(space: SearchSpace) -> CostTable:
-    """What costs nothing."""
-    return CostTable(space, "nothing", "", [((), np.array(0.0))])
 
 
 def operations_of_first_cell(space: CellSpace, operation: str) -> CostTable:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snugnet.costs import COSTS, CostTable
+from snugnet.costs import COSTS, CostTable, MaximumTable
 from snugnet.data import ImageSet, normalise
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.generator.model import ArchitectureGenerator
@@ -60,8 +60,10 @@ class FamilyRecord:
     calibration: ImageSet
     validation: ImageSet
     provenance: dict[str, Any] = field(default_factory=dict)
-    _counted: dict[str, CostTable] = field(default_factory=dict, repr=False)
-    _narrower: dict[tuple[CostTable, int], CostTable] = field(default_factory=dict, repr=False)
+    _counted: dict[str, CostTable | MaximumTable] = field(default_factory=dict, repr=False)
+    _narrower: dict[tuple[CostTable | MaximumTable, int], CostTable | MaximumTable] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def space(self) -> SearchSpace:
@@ -126,7 +128,7 @@ class FamilyRecord:
 
     # -- costs ---------------------------------------------------------------------------------------------------------
 
-    def table(self, cost: str, classes: int) -> CostTable:
+    def table(self, cost: str, classes: int) -> CostTable | MaximumTable:
         """A cost of networks for so many classes; :attr:`tables` are of networks for all of them.
 
         Of a measured cost it is not known what a narrower classifier saves, so the table stands as it is.
@@ -142,7 +144,7 @@ class FamilyRecord:
         if classes == len(self.classes) or cost not in COSTS:
             return whole
         if (whole, classes) not in self._narrower:
-            self._narrower[whole, classes] = COSTS[cost].with_classes(whole, classes)
+            self._narrower[whole, classes] = COSTS[cost].with_classes(whole, classes)  # type: ignore[arg-type]  # its own
         return self._narrower[whole, classes]
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import decode, exact_amount, parse_budget, resolve_budget
+from snugnet.costs import CostTable, MaximumTable, decode, exact_amount, parse_budget, resolve_budget
 from snugnet.errors import BudgetError, FamilyError
 from snugnet.family.record import FamilyRecord, Group
 from snugnet.generator.conditions import Batch
@@ -145,8 +145,7 @@ class Asked:
         for classes in np.unique(self.widths):
             own = np.flatnonzero(self.widths == classes)
             tables = [self.family.table(name, int(classes)) for name in self.names]
-            exact = [table.terms.whole and table.constant.is_integer() for table in tables]
-            key = tuple((id(t.terms), None if whole else t.constant) for t, whole in zip(tables, exact, strict=True))
+            key = tuple(_apart_from_whole(table) for table in tables)
             batches.setdefault(key, []).append(Batch(own, self.mixture[own], tables, self.limits[own]))
         return [_together(parts) for parts in batches.values()]
 
@@ -156,11 +155,23 @@ def _name(of: object) -> object:
     return of if isinstance(of, str) else object()
 
 
+def _apart_from_whole(table: CostTable | MaximumTable) -> tuple[int, float | None]:
+    """What is equal for tables that differ by a whole number at most; maxima differ by none."""
+    if isinstance(table, MaximumTable):
+        return id(table), None
+    exact = table.terms.whole and table.constant.is_integer()
+    return id(table.terms), None if exact else table.constant
+
+
+def _constant(table: CostTable | MaximumTable) -> float:
+    return 0.0 if isinstance(table, MaximumTable) else table.constant
+
+
 def _together(batches: list[Batch]) -> Batch:
     """One batch of several whose tables differ by a constant each: under the first one's tables."""
-    first = [table.constant for table in batches[0].tables]
+    first = [_constant(table) for table in batches[0].tables]
     limits = [
-        batch.limits + np.array([a - table.constant for a, table in zip(first, batch.tables, strict=True)])
+        batch.limits + np.array([a - _constant(table) for a, table in zip(first, batch.tables, strict=True)])
         for batch in batches
     ]
     members = np.concatenate([batch.members for batch in batches])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import exact_amount
+from snugnet.costs import MaximumTable, exact_amount
 from snugnet.errors import BudgetError, SearchError, SpaceError
 from snugnet.family.networks import Specialized
 from snugnet.family.record import Group
@@ -207,9 +207,10 @@ class GeneratorProposer:
         classes = len(family.class_indices(group))
         limits = {}
         for name, limit in problem.limits.items():  # of a network with a narrower head than this group's
-            # by the least that the wider head costs: that of the smallest network
-            wider = family.table(name, classes)(smallest)
-            limits[name] = limit + float(wider[0] - problem.tables[name](smallest)[0])
+            # by the least that the wider head costs: that of the smallest network; of a maximum, by nothing
+            wider, own = family.table(name, classes), problem.tables[name]
+            more = 0.0 if isinstance(own, MaximumTable) else float(wider(smallest)[0] - own(smallest)[0])
+            limits[name] = limit + more
         networks = family.specialize_many([(group, limits)] * n, noise=True, seed=int(rng.integers(2**31)))
         return np.stack([network.row for network in networks])
 

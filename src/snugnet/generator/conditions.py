@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, decode
+from snugnet.costs import CostTable, MaximumTable, decode
 from snugnet.generator.model import ArchitectureGenerator, regrets
 from snugnet.spaces import Population
 from snugnet.training.threads import side_by_side
@@ -38,7 +38,7 @@ class Batch:
 
     members: NDArray[np.intp]
     mixture: NDArray[np.intp]
-    tables: Sequence[CostTable]
+    tables: Sequence[CostTable | MaximumTable]
     limits: NDArray[np.float64]
 
 
@@ -55,7 +55,7 @@ class ConditionedGenerator:
         table: any cost of its space; it bounds nothing.
     """
 
-    def __init__(self, generator: ArchitectureGenerator, table: CostTable) -> None:
+    def __init__(self, generator: ArchitectureGenerator, table: CostTable | MaximumTable) -> None:
         self.generator, self.table = generator, table
         self.conditions = np.linspace(generator.low, generator.high, CONDITIONS)
         self._modes: OrderedDict[bytes, _Modes] = OrderedDict()

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from snugnet.costs import sample
+from snugnet.costs import CostTable, sample
 from snugnet.errors import BudgetError, SearchError
 from snugnet.predictors import PREDICTORS, fit_predictor
 from snugnet.search.driver import run_search
@@ -96,21 +96,24 @@ class PredictorSearch(Method):
 
 
 def spread(now: Round, n: int) -> Population:
-    """New architectures within all limits, spread evenly over the cost that is limited first (or the first cost); where
-    the problem has no costs, samples.
+    """New architectures within all limits, spread evenly over the sum that is limited first (or the first sum); where
+    the problem has none, samples.
 
     Uniform samples nearly all lie close to one cost; a predictor has to know the rest as well.
     """
     problem, taken = now.problem, set[bytes]()
-    if not problem.tables:
+    tables = (problem.tables[name] for name in (*problem.limits, *problem.tables))
+    table = next((table for table in tables if isinstance(table, CostTable)), None)
+    if table is None:
         return now.samples(n)
-    table = problem.tables[next(iter(problem.limits), next(iter(problem.tables)))]
     low, high = table.range
     edges = np.linspace(low, min(high, problem.limits.get(table.name, np.inf)), _SAMPLE_WINDOWS + 1)
     found = []
     for lower, upper in pairwise(edges):
         try:
-            rows = sample(table, 2 * n // _SAMPLE_WINDOWS, now.rng, budget=upper, at_least=lower)
+            rows = sample(
+                table, 2 * n // _SAMPLE_WINDOWS, now.rng, budget=upper, at_least=lower, allowed=problem.allowed
+            )
         except BudgetError:  # nothing lies in this window
             continue
         found.append(now.fresh(rows[problem.feasible(rows)], n // _SAMPLE_WINDOWS, taken))

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable, decode, make_sampler, resolve_budget, sample
+from snugnet.costs import Allowed, CostTable, MaximumTable, decode, make_sampler, resolve_budget, sample, within
 from snugnet.costs.exact.automaton import make_automaton
 from snugnet.errors import BudgetError, SearchError
 from snugnet.spaces import Population, SearchSpace
@@ -52,19 +52,22 @@ class Problem:
         proposer: of architectures, where somebody knows where good ones are.
         gradients: of the score, where it has any.
         at_least: share of the only limit that architectures cost at least, so that searches are compared at equal cost.
+        allowed: the architectures within all limits on maxima; ``None`` where these are all.
+        sums: limits on sums that bind, the one that leaves the fewest architectures first.
         start: canonical rows, (n, d), that the first round of every method evaluates besides its own; those within all limits.
     """
 
     space: SearchSpace
     score: Score
-    tables: Mapping[str, CostTable]
+    tables: Mapping[str, CostTable | MaximumTable]
     limits: Mapping[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     proposer: Proposer | None = None
     gradients: Gradients | None = None
     at_least: float = 0.0
     start: Population | None = None
-    _binding: list[tuple[CostTable, float]] = field(init=False, repr=False)
+    allowed: Allowed | None = field(init=False, repr=False)
+    sums: list[tuple[CostTable, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse limits that no architecture meets, before any work.
@@ -81,16 +84,25 @@ class Problem:
             self.tables[name].check_budget(limit)
         if self.at_least and len(self.limits) != 1:
             raise SearchError(f"at_least is a share of one limit; there are {len(self.limits)}")
-        # What the dearest architecture meets binds nothing. The limit that leaves the fewest architectures comes first.
-        binding = [(self.tables[n], limit) for n, limit in self.limits.items() if limit < self.tables[n].range[1]]
-        self._binding = sorted(binding, key=lambda each: make_sampler(*each).reachable)
-        if len(binding) > 1:
+        if self.at_least and self._maxima:
+            raise SearchError(f"at_least is a share of a limit on a sum; {next(iter(self.limits))} is a maximum")
+        self.allowed = within(self._maxima)
+        # What the dearest architecture meets binds nothing.
+        limited = ((self.tables[name], limit) for name, limit in self.limits.items())
+        sums = [(table, limit) for table, limit in limited if isinstance(table, CostTable) and limit < table.range[1]]
+        self.sums = sorted(sums, key=lambda each: make_sampler(each[0], each[1], None, self.allowed).reachable)
+        if len(sums) + len(self._maxima) > 1:
             self.decode(np.zeros((1, int(self.space.offsets[-1]))))
 
     @property
+    def _maxima(self) -> list[tuple[MaximumTable, float]]:
+        limited = ((self.tables[name], limit) for name, limit in self.limits.items())
+        return [(table, limit) for table, limit in limited if isinstance(table, MaximumTable)]
+
+    @property
     def fast_samples(self) -> bool:
-        """Whether sampling takes no tries: at most one limit binds."""
-        return len(self._binding) < 2
+        """Whether sampling takes no tries: at most one limit on a sum binds."""
+        return len(self.sums) < 2
 
     def costs(self, rows: Population) -> dict[str, NDArray[np.float64]]:
         """Costs by name, (n,) each."""
@@ -99,8 +111,10 @@ class Problem:
     def feasible(self, rows: Population) -> NDArray[np.bool_]:
         """Which rows meet every limit: (n,)."""
         fits = np.ones(len(rows), dtype=bool)
-        for table, bound in self._binding:
+        for table, bound in self.sums:
             fits &= table(rows) <= bound
+        for maximum, bound in self._maxima:
+            fits &= maximum(rows) <= bound
         if self._window is not None:
             table, least, _ = self._window
             fits &= table(rows) >= least
@@ -112,8 +126,10 @@ class Problem:
         if not self.at_least:
             return None
         ((name, limit),) = self.limits.items()
-        most = min(limit, self.tables[name].range[1])
-        return self.tables[name], self.at_least * most, most
+        table = self.tables[name]
+        assert isinstance(table, CostTable)
+        most = min(limit, table.range[1])
+        return table, self.at_least * most, most
 
     def first(self) -> Population:
         """Those of :attr:`start` that meet every limit, each once: (n, d)."""
@@ -137,10 +153,11 @@ class Problem:
         if not self.tables:
             automaton = make_automaton(self.space, ())
             return automaton.best(automaton.scores(scores))[0]
-        tables = [table for table, _ in self._binding] or [next(iter(self.tables.values()))]
-        bounds = [bound for _, bound in self._binding] or [np.inf]
+        tables: list[CostTable | MaximumTable] = [table for table, _ in self.sums]
+        tables = tables or [next(iter(self.tables.values()))]
+        bounds = [bound for _, bound in self.sums] or [np.inf]
         parts = [
-            decode(tables, part, np.tile(bounds, (len(part), 1)), cells=cells)
+            decode(tables, part, np.tile(bounds, (len(part), 1)), allowed=self.allowed, cells=cells)
             for part in np.split(scores, range(_DECODED, len(scores), _DECODED))
         ]
         return np.concatenate(parts)
@@ -158,7 +175,7 @@ class Problem:
     def sample(self, n: int, rng: np.random.Generator) -> Population:
         """Draw architectures within all limits: canonical rows, (n, d); they may repeat.
 
-        Under at most one binding limit the draw is exactly uniform. Under several, draws under the tightest are kept where
+        Under at most one binding limit on a sum, and any on maxima, the draw is exactly uniform. Under several, draws under the tightest are kept where
         they meet the others, which is uniform too; where that finds too few, the rest is the decode of random scores: not
         uniform, but it meets all limits and always ends.
         """
@@ -167,16 +184,16 @@ class Problem:
         if self._window is not None:
             table, least, most = self._window
             return sample(table, n, rng, budget=most, at_least=least)
-        if not self._binding:
-            return sample(next(iter(self.tables.values())), n, rng)
-        table, bound = self._binding[0]
-        if len(self._binding) == 1:
-            return sample(table, n, rng, budget=bound)
+        if not self.sums:
+            return sample(next(iter(self.tables.values())), n, rng, allowed=self.allowed)
+        table, bound = self.sums[0]
+        if len(self.sums) == 1:
+            return sample(table, n, rng, budget=bound, allowed=self.allowed)
         found, missing, size = [np.zeros((0, self.space.d), dtype=np.int16)], n, n + 8
         for _ in range(_TRIES):
             if missing <= 0:
                 break
-            rows = sample(table, size, rng, budget=bound)
+            rows = sample(table, size, rng, budget=bound, allowed=self.allowed)
             found.append(rows[self.feasible(rows)][:missing])
             missing -= len(found[-1])
             size = min(2 * size, _MOST)

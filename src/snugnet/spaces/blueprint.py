@@ -121,6 +121,24 @@ class Layer:
                 return 0
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of what is trained, as it stands in the exported file: float32, batch norm folded into the convolution before it.
+
+        A quantised convolution has codes of a byte each, where its weights have bits, and keeps its batch norm (four vectors).
+        Constants (steps, limits, shapes) are not counted.
+        """
+        match self.op:
+            case "conv":
+                taps = self.kernel**2 * (self.in_channels // self.groups) * self.out_channels
+                quantised = self.weight_bits > 0 or self.activation_bits > 0
+                vectors = self.bias + 4 * self.norm if quantised else int(self.bias or self.norm)
+                return taps * (1 if self.weight_bits else 4) + 4 * vectors * self.out_channels
+            case "norm":
+                return 4 * 4 * self.out_channels
+            case _:
+                return 4 * self.params
+
+    @property
     def bitops(self) -> int:
         """MAdds times weight bits times activation bits, for one image; 0 in float."""
         return self.madds * self.weight_bits * self.activation_bits

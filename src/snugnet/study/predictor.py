@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.costs import CostTable
 from snugnet.family.report import check_groups
 from snugnet.files import write_atomically
 from snugnet.fingerprint import digest
@@ -62,7 +63,9 @@ class Spread(Method):
         return self.architectures
 
     def propose(self, now: Round) -> Population:
-        windows = CostWindows.make(now.problem.tables[self.cost], _COST_WINDOWS, even=True)
+        table = now.problem.tables[self.cost]
+        assert isinstance(table, CostTable)  # the cost that a generator was trained on is a sum
+        windows = CostWindows.make(table, _COST_WINDOWS, even=True)
         rows = windows.sample(self.architectures, 1, np.random.default_rng((self.seed, 2)))
         return now.fresh(rows, self.architectures, set())
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from snugnet.costs import COSTS, CostTable, decode, sample
+from snugnet.costs import CostTable, counted_table, decode, sample
 from snugnet.costs.exact.count import Over
 from snugnet.spaces import Population, SearchSpace
 from snugnet.testing.contract import holds
@@ -42,7 +42,7 @@ def check_exactness(space: SearchSpace, seed: int = 0) -> None:
     holds(
         len(every) == space.size, space.name, f"size is the number of canonical rows, {len(every):,}", f"{space.size:,}"
     )
-    tables = [COSTS[name].table(space) for name in COUNTS]
+    tables = [counted_table(space, name) for name in COUNTS]
     costs = np.stack([table(every) for table in tables], 1)
     for name, table, own in zip(COUNTS, tables, costs.T, strict=True):
         ends = (own.min(), own.max())

@@ -80,8 +80,9 @@ class Allowed:
             close(space, name, tuple(int(c) for c in columns), np.asarray(values, dtype=np.float64))
             for columns, values in tables
         )
-        fine = tuple((scope, values <= limit) for scope, values in closed)
-        return cls(space, fine, f"{name} <= {format_amount(limit)}")
+        fine = (_needed(space, scope, values <= limit) for scope, values in closed)
+        text = f"{name} <= {format_amount(limit)}"
+        return cls(space, tuple((scope, values) for scope, values in fine if not values.all()), text)
 
     def __and__(self, other: Allowed) -> Allowed:
         if self.space.choices != other.space.choices:
@@ -95,6 +96,15 @@ class Allowed:
         for scope, values in self.tables:
             fine &= values[tuple(rows[:, c] for c in scope)]
         return fine
+
+
+def _needed(space: SearchSpace, scope: Scope, fine: NDArray[np.bool_]) -> tuple[Scope, NDArray[np.bool_]]:
+    """The same table over as few choices as it depends on; ancestors stay."""
+    for axis in reversed(range(len(scope))):
+        above = any(space.parents[c] == scope[axis] for c in scope)
+        if not above and (fine == fine.take([0], axis)).all():
+            fine, scope = fine.take([0], axis).squeeze(axis), scope[:axis] + scope[axis + 1 :]
+    return scope, fine
 
 
 def automaton_of(space: SearchSpace, scopes: frozenset[Scope], allowed: Allowed | None) -> Automaton:

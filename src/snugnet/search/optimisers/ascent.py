@@ -15,8 +15,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs.exact.automaton import Automaton, make_automaton
-from snugnet.costs.table import common_automaton
+from snugnet.costs.exact.allowed import automaton_of
+from snugnet.costs.exact.automaton import Automaton
+from snugnet.costs.table import CostTable, common_automaton
 from snugnet.errors import SearchError
 from snugnet.search.archive import Archive
 from snugnet.search.optimisers.flips import SCORED_AT_ONCE, Flips
@@ -58,9 +59,9 @@ class _Run:
         space = self.space
         self.archive = Archive(space.d, 1 + len(self.problem.columns))
         every = [(self.problem.tables[name], limit) for name, limit in self.problem.limits.items()]
-        self.limits = [(table, limit) for table, limit in every if limit < table.range[1]]
-        tables = [table for table, _ in self.limits]
-        self.plan = common_automaton(tables) if tables else make_automaton(space, ())
+        self.limits = [(t, limit) for t, limit in every if isinstance(t, CostTable) and limit < t.range[1]]
+        tables, allowed = [table for table, _ in self.limits], self.problem.allowed
+        self.plan = common_automaton(tables, allowed) if tables else automaton_of(space, frozenset(), allowed)
         self.column = np.repeat(np.arange(space.d), space.num_options)
         self.option = np.arange(len(self.column)) - space.offsets[self.column]
         self.prices = np.zeros(len(self.limits))

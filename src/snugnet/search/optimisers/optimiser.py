@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import CostTable
+from snugnet.costs import CostTable, MaximumTable
 from snugnet.errors import SearchError
 from snugnet.predictors import Predictor
 from snugnet.registry import Registry
@@ -110,7 +110,7 @@ def check_probability(optimiser: Optimiser, name: str = "probability") -> None:
 
 def predictor_problem(
     predictor: Predictor,
-    tables: Mapping[str, CostTable],
+    tables: Mapping[str, CostTable | MaximumTable],
     limits: Mapping[str, float | str],
     target: str | None = None,
 ) -> Problem:
