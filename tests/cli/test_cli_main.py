@@ -129,7 +129,7 @@ def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(("name", "expected"), [("round", "round"), ("a/b c", "a-b-c"), ("../x", "x"), ("//", "group")])
 def test_names_of_groups_as_names_of_files(name: str, expected: str) -> None:
-    from snugnet.cli.common import slug
+    from snugnet.texts import slug
 
     assert slug(name) == expected
 

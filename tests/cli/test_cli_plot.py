@@ -17,7 +17,12 @@ def test_pictures_of_a_family(snugnet: Any, family: Path) -> None:
 
 @pytest.mark.parametrize(
     ("budgets", "words"),
-    [("0", "at least one budget"), ("9999", "feasible:"), ("10M,x", "a budget is"), ("", "names have commas")],
+    [
+        ("0", "at least one budget"),
+        ("9999", "feasible:"),
+        ("10M,x", "a budget is"),
+        ("", "a budget is a positive number"),
+    ],
 )
 def test_wrong_budgets(snugnet: Any, family: Path, budgets: str, words: str) -> None:
     assert words in snugnet("plot", family, "--out", "plots", "--budgets", budgets).error

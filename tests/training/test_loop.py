@@ -324,6 +324,31 @@ def test_a_stop_ends_the_step_and_saves_it(number: signal.Signals) -> None:
     assert saved == [5]
 
 
+@pytest.mark.parametrize("at", [3, 9])
+def test_a_stop_while_a_step_is_being_saved_is_not_lost(at: int) -> None:
+    """Not even the last one's, after which no step would ask."""
+    steps: list[int] = []
+
+    def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        steps.append(step)
+        return {"loss": torch.tensor(1.0)}
+
+    def save(done: int) -> None:
+        if done == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_phase(
+                "phase", step_of, save, phase=0, start=0, total=9, seed=0, log=Lines(), log_every=3,  # type: ignore[arg-type]
+                checkpoint_seconds=0, progress=False,
+            )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(steps) == min(at + 1, 9)
+
+
 def test_a_second_stop_does_not_wait() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

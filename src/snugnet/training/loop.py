@@ -242,3 +242,5 @@ def run_phase(
             advance(note)
             if stopped:
                 raise KeyboardInterrupt
+        if ranks.any(stop.asked):  # while the last step was being saved
+            raise KeyboardInterrupt
