@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from snugnet.costs.cost import COSTS, Cost, MaximumCost, register_cost
 from snugnet.costs.live import peak_values
 from snugnet.costs.peak import peak_tables
@@ -9,40 +11,27 @@ from snugnet.costs.table import CostTable
 from snugnet.errors import SpaceError
 from snugnet.spaces import SearchSpace
 
-MADDS = register_cost(
-    Cost(
-        "madds",
-        "MAdds",
-        "multiply-accumulates of convolutions and linear layers, for one image",
-        lambda block, _: sum(layer.madds for layer in block.all_layers),
-    )
+
+def _layers(name: str, unit: str, what: str, count: str) -> Cost:
+    """What a property of a layer adds up to over a network's layers."""
+    of = attrgetter(count)
+    return register_cost(Cost(name, unit, what, lambda block, _: sum(map(of, block.all_layers))))
+
+
+MADDS = _layers("madds", "MAdds", "multiply-accumulates of convolutions and linear layers, for one image", "madds")
+PARAMS = _layers("params", "params", "trainable parameters", "params")
+ACTIVATIONS = _layers("activations", "values", "outputs of all layers, for one image", "activations")
+BITOPS = _layers(
+    "bitops",
+    "BitOps",
+    "MAdds times weight bits times activation bits of quantised layers, for one image; layers in float have none",
+    "bitops",
 )
-PARAMS = register_cost(
-    Cost("params", "params", "trainable parameters", lambda block, _: sum(layer.params for layer in block.all_layers))
-)
-ACTIVATIONS = register_cost(
-    Cost(
-        "activations",
-        "values",
-        "outputs of all layers, for one image",
-        lambda block, _: sum(layer.activations for layer in block.all_layers),
-    )
-)
-BITOPS = register_cost(
-    Cost(
-        "bitops",
-        "BitOps",
-        "MAdds times weight bits times activation bits of quantised layers, for one image; layers in float have none",
-        lambda block, _: sum(layer.bitops for layer in block.all_layers),
-    )
-)
-WEIGHT_MEMORY = register_cost(
-    Cost(
-        "weight_memory",
-        "B",
-        "bytes of weights and biases in the exported file, batch norm folded; float32, quantised weights a byte each",
-        lambda block, _: sum(layer.weight_bytes for layer in block.all_layers),
-    )
+WEIGHT_MEMORY = _layers(
+    "weight_memory",
+    "B",
+    "bytes of weights and biases in the exported file, batch norm folded; float32, quantised weights a byte each",
+    "weight_bytes",
 )
 
 
