@@ -44,10 +44,14 @@ def front_figure(curves: Mapping[str, Points], title: str, cost: str, accuracy: 
         cost: label of the x axis; costs of a million and more are shown in millions.
         accuracy: label of the y axis.
     """
-    largest = max((x for points in curves.values() for x, _, _ in points), default=0.0)
-    scale, unit = (1e6, " (millions)") if largest >= 1e6 else (1.0, "")
+    scale, unit = in_millions(max((x for points in curves.values() for x, _, _ in points), default=0.0))
     scaled = {label: [(x / scale, y, e) for x, y, e in points] for label, points in curves.items()}
     return line_figure(scaled, title, cost + unit, accuracy)
+
+
+def in_millions(largest: float) -> tuple[float, str]:
+    """What costs of at most so much are divided by in a figure, and what the axis says of it."""
+    return (1e6, " (millions)") if largest >= 1e6 else (1.0, "")
 
 
 def line_figure(curves: Mapping[str, Points], title: str, x_label: str, y_label: str) -> bytes:

@@ -17,6 +17,8 @@ from snugnet.retraining_config import RetrainingConfig, Schedule
 from snugnet.spaces import SearchSpace
 from snugnet.yaml_content import read_yaml
 
+PLACES = ("storage", "cache", "workers")
+"""Keys of a recipe's data that say where images are kept on a machine, and nothing of what they are."""
 SPLITTING = ("seed", "test", "validation", "train_split", "test_split", "validation_split")
 """Keys of the data section that decide which rows are test images: with others, trained-on images could be among them."""
 

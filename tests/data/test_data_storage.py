@@ -292,6 +292,15 @@ def test_auto_picks_by_size_and_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(disk.train.images, StoredImages)
     assert not disk.train.streamed
     assert "more than half of the" in disk.report["notes"][0]
+    with monkeypatch.context() as full:  # what the cache has taken is no longer free
+        full.setattr(storage_module, "free_disk", lambda folder: 0 if folder == tmp_path / "cache" else 10**9)
+        full.setattr(storage_module, "_SHARE_OF_DISK", 1.0)
+        assert isinstance(load(source, tmp_path, "auto").train.images, StoredImages)
+        assert not load(source, tmp_path, "auto").train.streamed
+    with monkeypatch.context() as several:
+        several.setattr(storage_module, "available_memory", lambda: 2 * size)
+        several.setenv("LOCAL_WORLD_SIZE", "2")
+        assert isinstance(load(source, tmp_path, "auto").train.images, StoredImages)
     with monkeypatch.context() as small:
         small.setattr(storage_module, "_SHARE_OF_DISK", 0.0)
         streamed = load(source, tmp_path, "auto")
@@ -320,12 +329,18 @@ def test_streamed_batches_are_a_function_of_seed_and_step(source: Path, tmp_path
     resumed = Batches(load(source, tmp_path, "stream", workers=1).train, 8, seed=3, crop=crop)
     for step in (5, 6, 2, 2, 8):
         assert all(torch.equal(one, other) for one, other in zip(resumed.batch(step), seen[step], strict=True))
+    shards = [Batches(train, 8, seed=3, crop=crop, shard=(place, 2)) for place in (0, 1)]
+    for step in (0, 5):  # several processes have the parts of what one has, crops and all
+        parts = [each.batch(step) for each in shards]
+        assert all(
+            torch.equal(torch.cat(both), one) for both, one in zip(zip(*parts, strict=True), seen[step], strict=True)
+        )
     again = Batches(train, 8, seed=4, crop=crop).batch(0)[0]
     assert not torch.equal(again, seen[0][0])
     # the same images as from memory, cut otherwise; and not cut the same twice
     memory = Batches(load(source, tmp_path, "memory").train, 8, seed=3)
     assert torch.equal(memory.batch(4)[1], seen[4][1])
-    assert torch.equal(memory.batch(4)[0], whole.whole(4))
+    assert all(torch.equal(one, other) for one, other in zip(memory.batch(4), whole.whole(4), strict=True))
     assert not torch.equal(memory.batch(4)[0], seen[4][0])
     plain = Batches(train, 8, seed=3)
     assert not plain.cropped

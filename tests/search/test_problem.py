@@ -9,7 +9,7 @@ import pytest
 from test_searchers import problem, within
 from toys import ALL, SPACES
 
-from snugnet.costs import counted_table
+from snugnet.costs import COSTS, counted_table
 from snugnet.errors import BudgetError, SearchError
 from snugnet.search.driver import run_search
 from snugnet.search.method import make_method
@@ -62,5 +62,26 @@ def test_a_least_cost_is_kept_by_samples_and_by_an_evolution() -> None:
         assert archive.min() < 0.96 * min(limit, high)  # the score asks for the cheapest
         with pytest.raises(SearchError, match="keeps limits and no least cost"):
             problem.decode(np.zeros((1, int(space.offsets[-1]))))
-    with pytest.raises(SearchError, match="a share of one limit; there are 0"):
+    with pytest.raises(SearchError, match="a share of a limit on a sum, and there is none"):
         Problem(space, lambda rows: -table(rows), {"madds": table}, at_least=0.95)
+
+
+def test_a_least_cost_beside_limits_on_a_maximum_and_another_sum() -> None:
+    """Draws are of the window, and meet the others; what nothing is in is refused before any work."""
+    space = get_space("ofa-mobilenet-v3", width_mult=0.35, resolution=32, num_classes=10)
+    tables = {name: COSTS[name].table(space) for name in ("madds", "params", "peak_memory")}
+    limits = {name: table.range[0] + 0.5 * (table.range[1] - table.range[0]) for name, table in tables.items()}
+    case = Problem(space, lambda rows: np.zeros(len(rows)), tables, limits, at_least=0.8)
+    result = run_search(
+        replace(case, at_least=0.0), make_method("random", {"samples": 50, "at_least": 0.8}), progress=False
+    )
+    for rows in (case.sample(50, np.random.default_rng(0)), result.archive.rows):
+        assert len(rows) > 20
+        assert (tables["madds"](rows) >= 0.8 * limits["madds"]).all()
+        assert all((table(rows) <= limits[name]).all() for name, table in tables.items())
+    with pytest.raises(SearchError, match="a share of a limit on a sum"):
+        Problem(space, lambda rows: np.zeros(len(rows)), tables, {"peak_memory": limits["peak_memory"]}, at_least=0.8)
+    with pytest.raises(BudgetError):
+        replace(case, limits={"madds": tables["madds"].range[0] * 1.0001}, at_least=0.99999999999)
+    with pytest.raises(SearchError, match="keep limits and no least cost"):
+        run_search(case, make_method("predictor"), progress=False)

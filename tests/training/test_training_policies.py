@@ -207,6 +207,11 @@ def test_the_average_takes_the_place_of_the_weights(data: GroupedImages, log: Ru
             decay = min(0.3, (1 + step) / (10 + step))
             expected = decay * expected + (1 - decay) * each[name].double()
         torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    saved, _ = load_checkpoint(
+        log.folder / "supernet.ckpt.safetensors"
+    )  # what starts from it, such as a study's supernets
+    assert all(torch.equal(tensor, saved[f"supernet.{name}"]) for name, tensor in supernet.state_dict().items())
+    assert not any(name.startswith("average.") for name in saved)
 
 
 def test_candidates_are_judged_by_their_loss_on_the_batch(data: GroupedImages, log: RunLog) -> None:

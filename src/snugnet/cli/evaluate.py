@@ -167,10 +167,13 @@ def test_images(family: Family | Origin, provenance: dict[str, Any], changes: di
     import torch
 
     from snugnet.data import DataConfig, ImageSet, load_split, read_config
+    from snugnet.recipe import PLACES
 
     recipe = provenance.get("recipe")
     section = recipe.get("data") if isinstance(recipe, dict) else None
-    config = read_config(DataConfig, {**(section if isinstance(section, dict) else {}), **changes}, "data")
+    # where the machine that trained kept them is not where this one does
+    kept = {key: value for key, value in (section if isinstance(section, dict) else {}).items() if key not in PLACES}
+    config = read_config(DataConfig, {**kept, **changes}, "data")
     if config.resolution != family.space.resolution:
         raise ConfigError(
             f"data: {family.name} takes images of {family.space.resolution} pixels, not {config.resolution}"

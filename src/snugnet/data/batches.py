@@ -80,10 +80,15 @@ class Batches:
             return self._set.pixels(there if self.on_device else here), labels
         return to_device(self._stream.images(step, pin=self.device.type == "cuda"), self.device), labels
 
-    def whole(self, step: int) -> Tensor:
-        """The images of a step as :meth:`batch` gives them where nothing is cropped: centre squares, uint8 ``(batch_size, 3, r, r)``."""
+    @property
+    def rows(self) -> int:
+        """Of what :meth:`batch` gives: the batch, or the shard of it."""
+        return self._order.rows
+
+    def whole(self, step: int) -> tuple[Tensor, Tensor]:
+        """What :meth:`batch` gives, where nothing is cropped: centre squares."""
         here, there = self._places(step)
-        return self._set.pixels(there if self.on_device else here)
+        return self._set.pixels(there if self.on_device else here), self._set.labels.index_select(0, there)
 
     def close(self) -> None:
         """End the processes that make batches ahead, where there are any."""
@@ -95,7 +100,8 @@ class Batches:
         store = image_set.images.store
         assert isinstance(store, EncodedImages)
         rows, order = image_set.images.rows, self._order
-        return Stream(StreamedBatches(store, lambda step: rows[order.places(step)], crop, self._seed))
+        part = (order.shard[0] * order.rows, self.batch_size)
+        return Stream(StreamedBatches(store, lambda step: rows[order.places(step)], crop, self._seed, part))
 
     def _places(self, step: int) -> tuple[Tensor, Tensor]:
         """Which images a step has, on the CPU and on the device."""
@@ -138,7 +144,7 @@ class _Order:
         return np.random.default_rng((self.seed, epoch)).permutation(self.images)
 
     def places(self, step: int) -> NDArray[np.int64]:
-        """Places of a step, ``(batch_size,)``; an epoch's are only drawn once while its steps follow each other."""
+        """Places of a step, ``(rows,)``; an epoch's are only drawn once while its steps follow each other."""
         epoch, part = self.part(step)
         if self._known[0] != epoch:
             self._known = epoch, self.of_epoch(epoch)

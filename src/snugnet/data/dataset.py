@@ -22,7 +22,7 @@ from snugnet.data.opening import open_source
 from snugnet.data.pixels import SAMPLE, check_pixels
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.splits import split_off, stratified_rows
-from snugnet.data.storage import Kind, Storage, decode_to_cache, known_depths
+from snugnet.data.storage import Kind, Storage, cached_bytes, decode_to_cache, known_depths
 from snugnet.errors import ConfigError, DataError
 from snugnet.texts import listed, shown
 
@@ -312,7 +312,9 @@ def _decode_splits(
     """
     import torch
 
-    storage = Storage.of(config, sum(len(own) for _, own in rows.values()))
+    storage = Storage.of(
+        config, sum(len(own) for _, own in rows.values()), lambda: cached_bytes(source.splits.values(), config)
+    )
     notes += [storage.note] if storage.note else []
     sets: dict[str, ImageSet] = {}
     skipped: dict[str, Any] = {}

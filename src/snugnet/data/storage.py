@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,20 +40,21 @@ class Storage:
     note: str = ""
 
     @classmethod
-    def of(cls, config: DataConfig, images: int) -> Storage:
+    def of(cls, config: DataConfig, images: int, cached: Callable[[], int]) -> Storage:
         """The one that is asked for, or that fits.
 
         Args:
             config: what to load.
             images: how many there are of all splits.
+            cached: asked where they may go to the disk: how many bytes of them are there already.
         """
         size = images * 3 * config.resolution**2
         if config.storage != "auto":
             return cls(config.storage, _note(config, config.storage, size) if config.storage != "memory" else "")
         memory = available_memory()
-        if memory is None or size <= _SHARE_OF_MEMORY * memory:
+        if memory is None or size <= _SHARE_OF_MEMORY * memory / _processes():
             return cls("memory")
-        disk = free_disk(cache_folder(config))
+        disk = free_disk(cache_folder(config)) + cached()
         kind: Kind = "disk" if size <= _SHARE_OF_DISK * disk else "stream"
         why = f"{_gib(size)} of decoded images are more than half of the {_gib(memory)} of memory that are free"
         if kind == "stream":
@@ -79,7 +80,7 @@ def decode_to_cache(
     Raises:
         DataError: a bad image, unless they are skipped; or the disk is full.
     """
-    cache = Cache.of(cache_folder(config), _identity(split, config), len(split.labels.codes), config.resolution)
+    cache = _cache(split, config)
     needed = np.zeros(cache.rows, dtype=np.uint8)
     for name, own in rows.items():
         streamed = kind == "stream" and name == "train"
@@ -87,6 +88,16 @@ def decode_to_cache(
     _fill(cache, split, needed, config, progress)
     encoded = EncodedImages(cache, split, config.value_range, _workers(config))
     return {name: encoded if kind == "stream" and name == "train" else cache for name in rows}, cache
+
+
+def _cache(split: SourceSplit, config: DataConfig) -> Cache:
+    return Cache.of(cache_folder(config), _identity(split, config), len(split.labels.codes), config.resolution)
+
+
+def cached_bytes(splits: Iterable[SourceSplit], config: DataConfig) -> int:
+    """Of pixels that the caches of some splits hold already."""
+    rows = sum(int(np.count_nonzero(_cache(split, config).table["state"] & PIXELS)) for split in splits)
+    return rows * 3 * config.resolution**2
 
 
 def _fill(
@@ -171,7 +182,12 @@ def _workers(config: DataConfig) -> int:
     if config.workers is not None:
         return config.workers
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cpus)
+    return max(1, min(8, cpus) // _processes())
+
+
+def _processes() -> int:
+    """Processes of this machine that torchrun has started to train together: each loads the images, and they share what there is."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _note(config: DataConfig, kind: Kind, size: int) -> str:

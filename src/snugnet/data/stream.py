@@ -65,15 +65,19 @@ class EncodedImages:
         """The centre squares, pixel by pixel as they are in memory."""
         return self._decoded(rows, lambda place: centre_square, draft=False)
 
-    def crops(self, rows: Index, area: tuple[float, float], seed: tuple[int, ...]) -> NDArray[np.uint8]:
+    def crops(
+        self, rows: Index, area: tuple[float, float], seed: tuple[int, ...], part: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
         """Random parts of the original images, resized: uint8 ``(m, 3, r, r)``.
 
         Args:
             rows: of the split.
             area: range of the part's share of the image's area; its aspect ratio is between 3/4 and 4/3.
-            seed: of the draw, which depends on nothing else.
+            seed: of the draw.
+            part: the place of the first row in a batch, and the rows of that, of which these are a part; a batch of their own without it.
         """
-        draws = np.random.default_rng(seed).random((len(rows), 2 * _TRIES + 2))
+        first, batch = part or (0, len(rows))
+        draws = np.random.default_rng(seed).random((batch, 2 * _TRIES + 2))[first : first + len(rows)]
         return self._decoded(rows, lambda place: partial(random_box, area=area, draws=draws[place]), draft=True)
 
     def encoded(self, rows: Index) -> list[EncodedImage]:
@@ -153,12 +157,14 @@ class StreamedBatches:
         rows_of: rows of the store for a step.
         area: of random crops; None for centre squares.
         seed: of the training.
+        part: of the batch, see :meth:`EncodedImages.crops`.
     """
 
     images: EncodedImages
     rows_of: Callable[[int], Index]
     area: tuple[float, float] | None
     seed: int
+    part: tuple[int, int]
 
     def __getitem__(self, step: int) -> Tensor | str:
         """uint8 ``(b, 3, r, r)``; or what went wrong, since an error of a worker comes with the whole story of its process."""
@@ -168,7 +174,7 @@ class StreamedBatches:
             rows = self.rows_of(step)
             if self.area is None:
                 return torch.from_numpy(self.images.read(rows))
-            return torch.from_numpy(self.images.crops(rows, self.area, (self.seed, _CROPS, step)))
+            return torch.from_numpy(self.images.crops(rows, self.area, (self.seed, _CROPS, step), self.part))
         except DataError as error:
             return str(error)
 
@@ -194,10 +200,14 @@ class Stream:
             self._coming = self._from(step, pin)
         try:
             found = next(self._coming)
-        except RuntimeError as error:  # of the DataLoader: a worker was killed
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+        ) as error:  # a worker was killed; the last two while it handed over a batch
             self._coming = None
             raise DataError(
-                f"a process that decodes training images has ended ({str(error).splitlines()[0][:160]}); set data.workers to fewer, "
+                f"a process that decodes training images has ended ({str(error).partition(chr(10))[0][:160]}); set data.workers to fewer, "
                 "or to 0, and go on"
             ) from None
         self._next = step + 1

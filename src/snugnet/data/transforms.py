@@ -49,7 +49,7 @@ class Augment:
 
     Crop, flip and rotation are one bilinear sampling of each image (whole-pixel crops and flips without rotation are a
     gather, and exact). So a crop that is rotated shows the image around it, not black, which comes only from beyond the
-    image; and nothing is interpolated twice. Where AutoAugment stands between them, rotation is a sampling of its own.
+    image (or beyond the crop, where images are streamed and come cropped); and nothing is interpolated twice. Where AutoAugment stands between them, rotation is a sampling of its own.
 
     Colour jitter is one affine step, clamped to 0..1 at its end. kornia and torchvision clamp after each of brightness,
     contrast and saturation, in an order drawn for the batch; without clamping the three commute (`draws.colour_matrices`).

@@ -388,7 +388,7 @@ class CellSearch:
     def _accuracy(self, weights: Tensor) -> float:
         right = []
         for step in range(min(self.config.perturbation_batches, self._validation.steps_per_epoch)):
-            images, labels = self._validation.batch(step)
+            images, labels = self._validation.whole(step)
             x = normalise(images, self.images.mean, self.images.std, channels_last=True)
             logits = self._logits(resized(x, self.space.resolution), weights)
             right.append((logits.argmax(1) == labels).float().mean().item())

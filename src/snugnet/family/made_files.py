@@ -55,8 +55,8 @@ class MadeFiles:
             raise ConfigError(
                 f"{folder} holds {strange[0]} but no {JOURNAL} that says what it is; give another --out, or --fresh to write over it"
             )
-        for name in (JOURNAL, *names):  # what a run left that was killed
-            remove_temporaries(folder / name)
+        for pattern in {JOURNAL, *(f"*{Path(name).suffix}" for name in names)}:  # what a run left that was killed
+            remove_temporaries(folder / pattern)
         text = "".join(f"{json.dumps(line)}\n" for line in (made_with, *entries.values()))
         write_atomically(path, text.encode())
         return cls(folder, entries)

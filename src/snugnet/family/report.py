@@ -22,7 +22,7 @@ from snugnet.family.stored import StoredNetwork
 from snugnet.family.text_table import TextTable, human, percent
 from snugnet.files import json_text, write_atomically
 from snugnet.nn.network import with_classes
-from snugnet.plots import architecture_figure, canvas, line_figure, mean_similarity
+from snugnet.plots import architecture_figure, canvas, in_millions, line_figure, mean_similarity
 from snugnet.progress import progress_bar
 from snugnet.training.calibration import accuracy, network_batches
 
@@ -154,19 +154,20 @@ class Report:
         return buffer.getvalue()
 
     def _draw(self, figure: Any, axes: Any) -> None:
+        scale, unit = in_millions(max((row.costs[self.budget] for row in self.rows), default=0.0))
         for group in dict.fromkeys(row.group for row in self.rows):
             own = [row for row in self.rows if row.group == group]
             axes.plot(
-                [row.costs[self.budget] / 1e6 for row in own], [100 * row.accuracy for row in own],
+                [row.costs[self.budget] / scale for row in own], [100 * row.accuracy for row in own],
                 marker="o", linewidth=1, markersize=3, alpha=0.7, label=group,
             )  # fmt: skip
         means = self.mean()
         for key, label, style in (("accuracy", "mean, specialised", "-"), ("accuracy_all", "mean, all classes", "--")):
             axes.plot(
-                [each[self.budget] / 1e6 for each in means], [100 * each[key] for each in means],
+                [each[self.budget] / scale for each in means], [100 * each[key] for each in means],
                 style, color="black", linewidth=2, label=label,
             )  # fmt: skip
-        axes.set_xlabel(f"{self.budget} (millions)")
+        axes.set_xlabel(self.budget + unit)
         axes.set_ylabel("test accuracy on the group's images (%)")
         axes.set_title(self.family)
         axes.grid(alpha=0.3)

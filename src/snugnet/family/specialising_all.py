@@ -28,7 +28,7 @@ from snugnet.training.calibration import accuracy
 from snugnet.training.threads import side_by_side
 
 STEM = "networks"
-_LONGEST_NAME = 100  # characters of a file's name
+_LONGEST_NAME = 150  # bytes of a file's name, of the 255 that systems allow; more is added to it
 _MOST_CURVES = 12  # groups that have a curve of their own
 
 
@@ -241,7 +241,7 @@ class AllScenarios:
         names, seen = [], set()
         for (_, budgets), asked in zip(self.scenarios, self.networks, strict=True):
             parts = [asked.group, *(f"{cost}-{value}".replace("%", "pct") for cost, value in budgets.items())]
-            name = slug("-".join(parts))[:_LONGEST_NAME]
+            name = slug("-".join(parts)).encode()[:_LONGEST_NAME].decode(errors="ignore")
             if name.casefold() in seen:  # names that differ only in what a file's name does not show
                 name += f"-{digest(asked.class_indices, asked.budgets)}"
             seen.add(name.casefold())
@@ -268,7 +268,7 @@ class AllScenarios:
         """
         if test is not None:
             test = test.to(self.family.device)
-        images = None if test is None else digest(test.images, test.labels)
+        images = None if test is None else digest(*test.contents())
         asked = [
             fingerprint(group=each.group, classes=each.classes, budgets=each.budgets, images=images)
             for each in self.networks

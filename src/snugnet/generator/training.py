@@ -109,6 +109,7 @@ class GeneratorTraining:
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.learning_rate)
         self.ranks.agree(self.made_with)
         start = self._resume(optimizer)
+        self.ranks.align(self.generator)
         self._since = time.monotonic() - self.spent
         if start == 0:  # so that a run which is killed early knows where its part of the log begins
             self._save(0, optimizer)
@@ -151,17 +152,17 @@ class GeneratorTraining:
         over_ranks: Callable[[Metrics], Metrics],
     ) -> Metrics:
         config = self.recipe.generator
-        groups, images, labels = self._draw_images()
+        own = self.ranks.share(config.pairs)
+        groups, images, labels = self._draw_images(own)
         # the budgets of a step are spread evenly over the range, so that every step sees all of it
-        place = (torch.randperm(config.pairs, device=images.device) + torch.rand_like(groups.float())) / config.pairs
+        place = (torch.randperm(config.pairs, device=groups.device) + torch.rand_like(groups.float())) / config.pairs
         budgets = self.generator.low + place * (self.generator.high - self.generator.low)
         one_hot = torch.nn.functional.one_hot(groups, len(self.data.groups)).float()
         logits = self.generator(one_hot, budgets)
         first, last = config.temperature
         probabilities = relax(logits, self.generator.space, config.encoding, first + (last - first) * done)
         costs = self.table.expectation(probabilities)
-        own = self.ranks.share(config.pairs)
-        task = self._task(gated, groups[own], images[:, own], labels[:, own], [each[own] for each in probabilities])
+        task = self._task(gated, groups[own], images, labels, [each[own] for each in probabilities])
         task = task * (
             (own.stop - own.start) * self.ranks.count / config.pairs
         )  # so that the mean over ranks is that over pairs
@@ -190,15 +191,15 @@ class GeneratorTraining:
         mask = mask.expand(len(images), *mask.shape).flatten(0, 1)
         return cross_entropy(outputs.flatten(0, 1), labels.flatten(), mask)
 
-    def _draw_images(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Groups (pairs,), validation images (b, pairs, 3, h, w) as uint8, and their labels (b, pairs)."""
+    def _draw_images(self, own: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Groups (pairs,), and of some pairs the validation images (b, own, 3, h, w) as uint8 and their labels (b, own)."""
         config = self.recipe.generator
         device = self.images.device
         groups = torch.randint(len(self.rows), (config.pairs,), device=device)
         picks = [
             self.rows[g][torch.randint(len(self.rows[g]), (config.images,), device=device)] for g in groups.tolist()
         ]
-        index = torch.stack(picks, 1)
+        index = torch.stack(picks, 1)[:, own]
         images = self.images.pixels(index.flatten())
         return groups, images.view(*index.shape, *images.shape[1:]), self.images.labels[index]
 

@@ -181,6 +181,7 @@ class _Run:
             chunk=self.chunk,
             columns=self.problem.columns,
             **({} if self.problem.start is None else {"start": digest(self.problem.start)}),
+            **({"at_least": self.problem.at_least} if self.problem.at_least else {}),
         )
 
     def _resume(self, path: Path) -> None:

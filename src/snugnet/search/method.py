@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs import sample
 from snugnet.errors import SearchError
 from snugnet.registry import Registry
 from snugnet.search.archive import Archive, keys
@@ -186,7 +185,7 @@ class RandomSearch(Method):
 
     Attributes:
         samples: how many.
-        at_least: share of the first budget that they cost at least, so that architectures are compared at equal cost.
+        at_least: share of the first budget on a sum that they cost at least; see :class:`snugnet.search.problem.Problem`.
     """
 
     name: ClassVar[str] = "random"
@@ -205,6 +204,7 @@ class RandomSearch(Method):
     def on(self, problem: Problem) -> Self:
         if self.at_least and not problem.limits:
             raise SearchError("random: at_least is a share of a budget, and there is none")
+        replace(problem, at_least=self.at_least)  # refuses what nothing meets
         return self
 
     @property
@@ -218,11 +218,8 @@ class RandomSearch(Method):
     def propose(self, now: Round) -> Population:
         if not self.at_least:
             return now.samples(self.samples)
-        problem = now.problem
-        name, limit = next(iter(problem.limits.items()))
-        limit = min(limit, problem.tables[name].range[1])
-        rows = sample(problem.tables[name], self.samples, now.rng, budget=limit, at_least=self.at_least * limit)
-        return now.fresh(rows[problem.feasible(rows)], self.samples, set())
+        rows = replace(now.problem, at_least=self.at_least).sample(self.samples, now.rng)
+        return now.fresh(rows, self.samples, set())
 
 
 @dataclass(frozen=True)

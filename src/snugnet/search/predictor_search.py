@@ -56,6 +56,10 @@ class PredictorSearch(Method):
 
     def on(self, problem: Problem) -> Self:
         kind, optimiser = PREDICTORS[self.predictor], OPTIMISERS[self.optimiser]
+        if problem.at_least:
+            raise SearchError(
+                "predictor: its optimisers keep limits and no least cost; take random or evolution for that"
+            )
         if self.samples < kind.minimum_rows:
             raise SearchError(
                 f"predictor: {self.predictor} is fitted on {kind.minimum_rows} samples at least, got {self.samples}"

@@ -51,7 +51,7 @@ class Problem:
         columns: names of the k values that the score gives besides what an architecture is worth.
         proposer: of architectures, where somebody knows where good ones are.
         gradients: of the score, where it has any.
-        at_least: share of the only limit that architectures cost at least, so that searches are compared at equal cost.
+        at_least: share of the first limit on a sum that architectures cost at least, so that searches are compared at equal cost.
         allowed: the architectures within all limits on maxima; ``None`` where these are all.
         sums: limits on sums that bind, the one that leaves the fewest architectures first.
         start: canonical rows, (n, d), that the first round of every method evaluates besides its own; those within all limits.
@@ -82,17 +82,16 @@ class Problem:
         self.limits = {name: resolve_budget(value, self.tables[name].range) for name, value in self.limits.items()}
         for name, limit in self.limits.items():
             self.tables[name].check_budget(limit)
-        if self.at_least and len(self.limits) != 1:
-            raise SearchError(f"at_least is a share of one limit; there are {len(self.limits)}")
-        if self.at_least and self._maxima:
-            raise SearchError(f"at_least is a share of a limit on a sum; {next(iter(self.limits))} is a maximum")
         self.allowed = within(self._maxima)
         # What the dearest architecture meets binds nothing.
         limited = ((self.tables[name], limit) for name, limit in self.limits.items())
         sums = [(table, limit) for table, limit in limited if isinstance(table, CostTable) and limit < table.range[1]]
         self.sums = sorted(sums, key=lambda each: make_sampler(each[0], each[1], None, self.allowed).reachable)
         if len(sums) + len(self._maxima) > 1:
-            self.decode(np.zeros((1, int(self.space.offsets[-1]))))
+            self._decode(np.zeros((1, int(self.space.offsets[-1]))))
+        if self._window is not None:
+            table, least, most = self._window
+            make_sampler(table, most, least, self.allowed)
 
     @property
     def _maxima(self) -> list[tuple[MaximumTable, float]]:
@@ -125,11 +124,12 @@ class Problem:
         """A cost, and the least and most of it, where there is a least."""
         if not self.at_least:
             return None
-        ((name, limit),) = self.limits.items()
-        table = self.tables[name]
-        assert isinstance(table, CostTable)
-        most = min(limit, table.range[1])
-        return table, self.at_least * most, most
+        for name, limit in self.limits.items():
+            table = self.tables[name]
+            if isinstance(table, CostTable):
+                most = min(limit, table.range[1])
+                return table, self.at_least * most, most
+        raise SearchError("at_least is a share of a limit on a sum, and there is none")
 
     def first(self) -> Population:
         """Those of :attr:`start` that meet every limit, each once: (n, d)."""
@@ -150,6 +150,9 @@ class Problem:
         """
         if self.at_least:
             raise SearchError("a decode keeps limits and no least cost; take random or evolution for that")
+        return self._decode(scores, cells)
+
+    def _decode(self, scores: NDArray[np.floating], cells: int = 512) -> Population:
         if not self.tables:
             automaton = make_automaton(self.space, ())
             return automaton.best(automaton.scores(scores))[0]
@@ -177,26 +180,23 @@ class Problem:
 
         Under at most one binding limit on a sum, and any on maxima, the draw is exactly uniform. Under several, draws under the tightest are kept where
         they meet the others, which is uniform too; where that finds too few, the rest is the decode of random scores: not
-        uniform, but it meets all limits and always ends.
+        uniform, but it meets all limits and always ends. (With a least cost there are fewer then.)
         """
         if not self.tables:
             return self.space.sample(n, rng)
-        if self._window is not None:
-            table, least, most = self._window
-            return sample(table, n, rng, budget=most, at_least=least)
-        if not self.sums:
+        if not self.sums and self._window is None:
             return sample(next(iter(self.tables.values())), n, rng, allowed=self.allowed)
-        table, bound = self.sums[0]
-        if len(self.sums) == 1:
-            return sample(table, n, rng, budget=bound, allowed=self.allowed)
+        drawn, least, bound = self._window or (self.sums[0][0], None, self.sums[0][1])
+        if all(table is drawn for table, _ in self.sums):
+            return sample(drawn, n, rng, budget=bound, at_least=least, allowed=self.allowed)
         found, missing, size = [np.zeros((0, self.space.d), dtype=np.int16)], n, n + 8
         for _ in range(_TRIES):
             if missing <= 0:
                 break
-            rows = sample(table, size, rng, budget=bound, allowed=self.allowed)
+            rows = sample(drawn, size, rng, budget=bound, at_least=least, allowed=self.allowed)
             found.append(rows[self.feasible(rows)][:missing])
             missing -= len(found[-1])
             size = min(2 * size, _MOST)
-        if missing > 0:
-            found.append(self.decode(rng.gumbel(size=(missing, int(self.space.offsets[-1])))))
+        if missing > 0 and not self.at_least:
+            found.append(self._decode(rng.gumbel(size=(missing, int(self.space.offsets[-1])))))
         return np.concatenate(found)

@@ -33,7 +33,9 @@ class StudyImages:
         if key not in self.judges:
             data, judge = self._halved(recipe)
             if recipe.data.train_rows is not None:
-                every = load_data(recipe.data.model_copy(update={"train_rows": None}), progress=self.progress)
+                # judged again and again: nothing is decoded anew each time
+                kept = {"storage": "disk"} if recipe.data.storage == "stream" else {}
+                every = load_data(recipe.data.model_copy(update={"train_rows": None, **kept}), progress=self.progress)
                 left = unseen(every.train, data.train)
                 judge = judge.joined(left)
             self.judges[key] = judge

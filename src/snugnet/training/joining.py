@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import time
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -79,6 +80,8 @@ def join_ranks(recipe: Recipe) -> Fabric:
     if recipe.ranks == 1:
         return make_fabric(recipe)
     check_devices(recipe)
+    if int(os.environ["RANK"]):  # what there is to say about the images the first rank says
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"snugnet\.")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it says of every process that it has begun
     timeout = timedelta(seconds=recipe.rank_timeout)
     fabric = make_fabric(recipe, recipe.devices, recipe.num_nodes, _Joined(timeout=timeout))

@@ -25,7 +25,7 @@ from snugnet.errors import SnugnetError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_digest, fingerprint
 from snugnet.nn.network import Network, build, with_layout
-from snugnet.recipe import Recipe, StageConfig
+from snugnet.recipe import PLACES, Recipe, StageConfig
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet, begin_at_shortcuts
 from snugnet.supernets.sorting import channel_axes, narrows, sort_channels
@@ -60,7 +60,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
         TrainingError: the predictor that the training asks, or the cost table that it draws from, cannot be read.
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
-    for key in ("source", "groups", "storage", "cache", "workers"):  # what they hold counts, below, not where it lies
+    for key in ("source", "groups", *PLACES):  # what they hold counts, below, not where it lies
         content["data"].pop(key, None)
     for key in ("checkpoint_seconds", "log_every", "start"):
         content["training"].pop(key, None)
@@ -163,8 +163,10 @@ class SupernetTraining:
             step, held = 0, _Held()
             if self.recipe.training.trains_teacher(index):
                 self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
-            if index + 1 < len(stages):
-                self._save(index + 1, 0, None)
+            self.ranks.align(self.supernet)
+            self._save(
+                index + 1, 0, None
+            )  # of the last stage too: what starts from it begins with the average, where there is one
         return self.supernet.eval()
 
     def _sort(self, index: int, stage: StageConfig) -> None:
@@ -187,12 +189,12 @@ class SupernetTraining:
         warmup = round(stage.warmup_epochs * self.batches.steps_per_epoch)
         optimizer = make_optimizer(self.supernet, config.momentum, config.weight_decay)
         load_optimizer(optimizer, self.supernet, held.optimizer)
+        self.ranks.align(self.supernet, self.teacher)
         average = Average(self.supernet, stage.average, held.average) if stage.average else None
         model, wrapped = self.fabric.setup(self.supernet, optimizer)
         falling = SCHEDULES[stage.schedule]
         policy = make_policy(stage, self.recipe.cost_table(self.supernet.space, config.cost))
         rate = 0.0 if config.trains_teacher(index) else config.superclass_dropout
-        self.ranks.align(self.supernet, self.teacher)
         over_ranks = self.ranks.averaging(self.supernet)
         self.supernet.train()
 
@@ -377,8 +379,7 @@ class SupernetTraining:
     def _calibrate(self, network: Network) -> None:
         """Measure a network's own batch-norm statistics, on the first batches that the training will see."""
         with_layout(network.to(self.fabric.device), torch.channels_last)
-        count = -(-TEACHER_IMAGES // (self.recipe.training.batch_size // self.ranks.count))
-        images = (self.batches.whole(step) for step in range(count))
+        images = (self.batches.whole(step)[0] for step in range(-(-TEACHER_IMAGES // self.batches.rows)))
         calibrate(network, (normalise(x, self.data.mean, self.data.std, channels_last=True) for x in images))
 
     def _take(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
