@@ -45,7 +45,11 @@ PARTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What DCA-NAS adds to DARTS, each switched off by itself."""
 LONG = 30
-"""Epochs of the searches that show the collapse."""
+"""Epochs of searches that go on for longer."""
+TRAP: dict[str, Any] = {"space": {**SEARCH["space"], "cells": 2}}
+"""What is different where DARTS is to collapse: two cells a stage. With one it is only on its way after 30 epochs."""
+TRAPPED = 20
+"""Epochs of that."""
 TABLE_METHODS: dict[str, dict[str, int]] = {
     "random": {"evaluations": 100}, "evolution": {"population": 20, "rounds": 5}, "nsga2": {"population": 20, "rounds": 5},
 }  # fmt: skip
@@ -223,7 +227,15 @@ def unlimited(
     return {**found, "found": cells, "without_limit": derived(found["scores"])}
 
 
-def from_below(seed: int) -> dict[str, Any]:
+def trapped(method: str, seed: int) -> dict[str, Any]:
+    """A search in the trap, and what is derived from it by weights and, of DARTS, by perturbation."""
+    found = searched(method, seed, epochs=TRAPPED, perturb=method == "darts", **TRAP)
+    if method == "darts":
+        found["by_perturbation"] = derived(found["perturbation"])
+    return {**found, "without_limit": derived(found["scores"])}
+
+
+def from_below(seed: int, epochs: int = LONG, **changes: Any) -> dict[str, Any]:
     """DARTS with a limit from below on params, to its collapse or not."""
     from snugnet.costs import counted_table
     from snugnet.differentiable.relaxed import Limit, derive
@@ -232,13 +244,18 @@ def from_below(seed: int) -> dict[str, Any]:
     low, high = table.range
     amount = low + AT_LEAST * (high - low)
     limit = Limit(table, amount, at_least=True)
-    found = searched("darts", seed, [(limit, amount)], epochs=LONG)
+    found = searched("darts", seed, [(limit, amount)], epochs=epochs, **changes)
     row = derive(target(), np.array(found["scores"]), [limit])
     return {
         **found,
         "found": {"architecture": target().to_dict(row), **worth(row)},
         "without_limit": derived(found["scores"]),
     }
+
+
+def trapped_from_below(seed: int) -> dict[str, Any]:
+    """The same in the trap."""
+    return from_below(seed, TRAPPED, **TRAP)
 
 
 def on_the_table(method: str, device: str, place: int, seed: int) -> dict[str, Any]:
@@ -389,6 +406,8 @@ def jobs() -> Jobs:
             Job(f"dca-long-{s}", unlimited, ("dca", s, LONG)),
         ]
         made += [Job(f"from-below-{s}", from_below, (s,))]
+        made += [Job(f"trap-{method}-{s}", trapped, (method, s)) for method in ("darts", "dca")]
+        made += [Job(f"trap-from-below-{s}", trapped_from_below, (s,))]
         made += [Job(f"dca-without-{part}-{s}", unlimited, ("dca", s, None, False, part)) for part in PARTS]
     return Jobs(made, ROOT / "runs" / "cells", OUT.with_suffix(".json"))
 

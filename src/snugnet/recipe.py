@@ -112,6 +112,7 @@ class TrainingConfig(Config):
             the largest learns from labels, all others from the largest alone.)
         distillation_dropout: rate of superclass dropout in the loss against a teacher, frozen or in place; without it that loss
             has the very logits that stay in the loss against the labels.
+        divergence: what that loss is: ``kl``, or ``alpha``, the greater of two clipped alpha-divergences (AlphaNet, arXiv 2102.07954).
         temperature: of both softmaxes in that loss, which is multiplied by its square (Hinton et al., arXiv 1503.02531, section 2).
         gradients: whether those of a step's sub-networks are averaged (``mean``) or added up (``sum``: OFA, AttentiveNAS); k of
             them added up are a k times higher learning rate under a k times lower weight decay.
@@ -139,6 +140,7 @@ class TrainingConfig(Config):
     superclass_dropout: float = Field(default=0.6, ge=0, le=1)
     distillation: float = Field(default=1.0, ge=0)
     distillation_dropout: float | None = Field(default=None, ge=0, le=1)
+    divergence: Literal["kl", "alpha"] = "kl"
     temperature: float = Field(default=1.0, gt=0)
     gradients: Literal["mean", "sum"] = "mean"
     clip_value: float | None = Field(default=None, gt=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,12 +93,14 @@ def test_every_combination_of_superclasses_has_its_probability(rate: float) -> N
 
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_large_logits_give_finite_losses_and_gradients(rate: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("divergence", ["kl", "alpha"])
+def test_large_logits_give_finite_losses_and_gradients(rate: float, dtype: torch.dtype, divergence: Any) -> None:
     torch.manual_seed(2)
     logits = (torch.randn(64, 8) * 1e4).to(dtype).requires_grad_()
     labels = torch.randint(8, (64,))
     mask = superclass_mask(labels, GROUPS, rate)
-    loss = cross_entropy(logits, labels, mask, 0.1) + distillation_loss(logits, torch.randn(64, 8) * 1e4, mask)
+    taught = torch.randn(64, 8) * 1e4
+    loss = cross_entropy(logits, labels, mask, 0.1) + distillation_loss(logits, taught, mask, divergence=divergence)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
@@ -119,3 +123,37 @@ def test_temperature() -> None:
         torch.testing.assert_close(loss, expected)
         for got, right in zip(torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits), strict=True):
             torch.testing.assert_close(got, right)
+
+
+def test_the_greater_alpha_divergence() -> None:
+    """Value and gradient of each sample's greater divergence, by their definitions where no ratio is clipped."""
+    torch.manual_seed(0)
+    logits, teacher = (torch.randn(2, 400, 6, dtype=torch.float64) * 0.3).unbind()
+    mask = torch.rand(400, 6) < 0.7
+    mask[:, :2] = True
+    for kept in (torch.ones_like(mask), mask):
+        own = logits.clone().requires_grad_(True)
+        q, p = (each.masked_fill(~kept, -torch.inf).softmax(1) for each in (own, teacher))
+        assert ((p / q)[kept] < 5).all()
+        assert ((q / p)[kept] < 5).all()
+        p, q = p.masked_fill(~kept, 1.0), q.masked_fill(~kept, 1.0)
+        kl = (kept * p * (p / q).log()).sum(1)
+        other = ((kept * q * (q / p)).sum(1) - 1) / 2  # 1 / (a (a - 1)) (sum of q (p / q)^a - 1), a = -1
+        assert 50 < (kl > other).sum() < 350
+        expected = torch.maximum(kl, other).mean()
+        mine = logits.clone().requires_grad_(True)
+        loss = distillation_loss(mine, teacher, kept, divergence="alpha")
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-6)
+        (right,), (got,) = torch.autograd.grad(expected, own), torch.autograd.grad(loss, mine)
+        torch.testing.assert_close(got, right, rtol=1e-4, atol=1e-7)
+
+
+def test_no_ratio_of_an_alpha_divergence_counts_more_than_five() -> None:
+    """Where the student has ten times the teacher's probability, and nearly none of another class: five times, either way."""
+    p, q = torch.tensor([[0.05, 0.95]]), torch.tensor([[0.5, 0.5]])
+    logits = q.log().requires_grad_(True)
+    loss = distillation_loss(logits, p.log(), divergence="alpha")
+    assert loss.item() == pytest.approx((0.5 * (5 - 1) + 0.5 * (0.5 / 0.95 - 1)) / 2, rel=1e-5)
+    (pull,) = torch.autograd.grad(loss, logits)
+    weights = torch.tensor([0.5 * 5, 0.5 * 0.5 / 0.95])  # of d log q, whose logits' gradient is one-hot minus q
+    torch.testing.assert_close(pull[0], weights - weights.sum() * q[0])

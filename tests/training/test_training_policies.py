@@ -147,7 +147,9 @@ def test_the_loss_against_the_teacher_has_its_own_draw_and_temperature(
     data: GroupedImages, log: RunLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no superclass dropped there, that loss is over all classes, whatever the labels' loss drops."""
-    made = recipe(log.folder, ALL, superclass_dropout=1.0, distillation_dropout=0.0, temperature=2.0)
+    made = recipe(
+        log.folder, ALL, superclass_dropout=1.0, distillation_dropout=0.0, temperature=2.0, divergence="alpha"
+    )
     training = training_of(made, data, log)
     training.teacher = training._frozen(training.supernet.extract(training.supernet.space.largest))
     asked: list[tuple[Any, ...]] = []
@@ -157,9 +159,9 @@ def test_the_loss_against_the_teacher_has_its_own_draw_and_temperature(
     images = batch_of(training)
     batch = _Batch(images.x, images.labels, images.class_to_group, 1.0)
     training._taught(training.supernet, batch, training.supernet.space.smallest)
-    ((_, _, mask, temperature),) = asked
+    ((_, _, mask, temperature, divergence),) = asked
     assert mask is None
-    assert temperature == 2.0
+    assert (temperature, divergence) == (2.0, "alpha")
 
 
 def test_a_network_that_begins_at_its_shortcuts(data: GroupedImages, log: RunLog) -> None:

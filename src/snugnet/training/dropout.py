@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,9 +50,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = None, sm
 
 
 def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None, temperature: float = 1.0
+    logits: Tensor,
+    teacher_logits: Tensor,
+    mask: Tensor | None = None,
+    temperature: float = 1.0,
+    divergence: Literal["kl", "alpha"] = "kl",
 ) -> Tensor:
-    """Mean cross-entropy against the teacher's probabilities; both softmaxes are over the kept classes.
+    """How far the student's probabilities are from the teacher's, on average; both softmaxes are over the kept classes.
 
     Args:
         logits: (n, classes).
@@ -58,9 +64,39 @@ def distillation_loss(
         mask: (n, classes), True where kept.
         temperature: that both logits are divided by. The loss is multiplied by its square, so that gradients stay of one size
             (Hinton et al., arXiv 1503.02531, section 2).
+        divergence: ``kl``, given as the cross-entropy, or :func:`alpha_divergence`.
     """
-    teacher = teacher_logits.detach().float() / temperature
-    if mask is not None:
-        teacher = teacher.masked_fill(~mask, -torch.inf)
-    log_p = masked_log_softmax(logits / temperature, mask)
-    return -(F.softmax(teacher, 1) * log_p).sum(1).mean() * temperature**2
+    log_q = masked_log_softmax(logits / temperature, mask)
+    log_p = masked_log_softmax(teacher_logits.detach() / temperature, mask)
+    kept = 1.0 if mask is None else mask
+    each = -(log_p.exp() * kept * log_q).sum(1) if divergence == "kl" else alpha_divergence(log_q, log_p, kept)
+    return each.mean() * temperature**2
+
+
+CLIP = 5.0
+"""At most what a ratio of probabilities, to the power alpha, counts (AlphaNet, section 4)."""
+
+
+def alpha_divergence(log_q: Tensor, log_p: Tensor, kept: Tensor | float = 1.0) -> Tensor:
+    """The greater of two clipped alpha-divergences of each sample (AlphaNet: Wang et al., ICML 2021, arXiv 2102.07954).
+
+    That of alpha 1 is the KL divergence, which charges a student for what it misses; that of alpha -1 charges it for probability where
+    the teacher has none. Ratios are held fixed in the gradient, which is minus the sum of q (p / q)^alpha d log q, over alpha, and clipped
+    at :data:`CLIP` there and in the value.
+
+    Args:
+        log_q: the student's log-probabilities, (n, classes).
+        log_p: the teacher's.
+        kept: (n, classes), 1 or True where a class counts.
+
+    Returns:
+        The divergences, (n,).
+    """
+    fixed = log_q.detach()
+    q, log_ratio = fixed.exp() * kept, log_p - fixed
+    missed, invented = log_ratio.exp().clamp(max=CLIP), (-log_ratio).exp().clamp(max=CLIP)
+    values = torch.stack(((q * missed * log_ratio).sum(1), (q * (invented - 1)).sum(1) / 2))
+    pulls = torch.stack((-(q * missed * log_q).sum(1), (q * invented * log_q).sum(1)))
+    greater = values.argmax(0, keepdim=True)
+    value, pull = (each.gather(0, greater).squeeze(0) for each in (values, pulls))
+    return value + pull - pull.detach()

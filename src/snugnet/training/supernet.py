@@ -261,7 +261,7 @@ class SupernetTraining:
         config = self.recipe.training
         if config.distillation_dropout is not None:
             mask = batch.mask(config.distillation_dropout)
-        return distillation_loss(logits, taught, mask, config.temperature)
+        return distillation_loss(logits, taught, mask, config.temperature, config.divergence)
 
     def _sandwich(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
         """The largest, first, learns from the labels, with dropout; the others from its logits alone (AttentiveNAS 3.1)."""
