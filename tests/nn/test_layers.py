@@ -51,7 +51,11 @@ def test_a_layer_at_full_size_slices_nothing() -> None:
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_maps_smaller_than_the_kernel(size: int, kernel: int, stride: int, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("columns", [3, 7])
+def test_depthwise_weight_gradients_by_columns(
+    size: int, kernel: int, stride: int, layout: torch.memory_format, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snugnet.nn.layers._columns", lambda: columns)
     layer = Layer("depthwise", "conv", 5, 5, size, kernel, stride, groups=5)
     x = torch.randn(3, 5, size, size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weight = torch.randn(5, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
