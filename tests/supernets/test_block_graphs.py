@@ -25,7 +25,8 @@ IMAGES = 4
 OFA = {"width_mult": 0.1, "resolution": 9, "num_classes": 4, "stem_stride": 1, "stage_strides": (2, 1, 2, 1, 1)}
 
 ROUNDED = ("darts", "resnet-mixed-precision")
-"""Spaces in which sums of gradients have other brackets: blocks that read one output several times, beside others that read it."""
+"""Spaces in which a block's gradient comes in another layout than its output (spread out from a mean): a CPU's kernels then sum in another
+order."""
 
 
 def supernet_of(space: SearchSpace) -> Supernet:
