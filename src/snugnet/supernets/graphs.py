@@ -58,6 +58,9 @@ class Recorder(Protocol):
 class CudaRecorder:
     """CUDA graphs."""
 
+    def __init__(self) -> None:
+        self._aside = torch.cuda.Stream()
+
     def pool(self) -> Any:
         """A pool of the allocator's."""
         return torch.cuda.graph_pool_handle()
@@ -68,11 +71,10 @@ class CudaRecorder:
 
     def warm(self, work: Callable[[], object]) -> None:
         """On a stream aside, as torch's notes on graphs ask."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._aside):
             work()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._aside)
 
     def record(self, work: Callable[[], T], pool: Any) -> tuple[T, Callable[[], None]]:
         """Other threads may go on meanwhile: they pin memory for batches, or watch over ranks."""
