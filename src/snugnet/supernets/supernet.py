@@ -149,12 +149,14 @@ class Supernet(nn.Module):
             last = _stages(blueprint)[-drop_connect_stages:]
             rates = {name: rate if _stage(name) in last else 0.0 for name, rate in rates.items()}
 
+        def as_it_is(block: Block) -> bool:
+            """Whether nothing is drawn in a block, and nothing left out."""
+            if block is head.node:
+                return classes is None and not (self.training and dropout)
+            return not (self.training and rates[block.name] and block.shortcut == ())
+
         def run(block: Block, x: Tensor) -> Tensor:
-            whole = block is not head.node or classes is None
-            draws = (
-                self.training and (dropout if block is head.node else rates[block.name] * (block.shortcut == ())) > 0
-            )
-            if blocks is not None and whole and not draws and (out := blocks(block, x)) is not None:
+            if blocks is not None and as_it_is(block) and (out := blocks(block, x)) is not None:
                 return out
             if block is head.node:
                 return self._classified(block, x, classes, dropout)

@@ -214,13 +214,13 @@ class SupernetTraining:
         graphs, run = self._graphs, model
         if graphs is not None:
             run = graphs.for_stage(stage, Uniform(self.supernet.space, stage.elastic).used, model)
-            distilled = self.teacher is not None and config.distillation > 0 and not stage.sandwich
-            self._teacher_graph = graphs.teacher(self.teacher) if distilled else None
+            taught = None if stage.sandwich or config.distillation == 0 else self.teacher
+            self._teacher_graph = None if taught is None else graphs.teacher(taught)
 
         def draw(step: int) -> Population:
             return policy.draw(step_rng(self.recipe.seed, index, step))
 
-        def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        def step_of(step: int, _: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * falling(step, total, warmup, stage.floor)
             self.ranks.own_draws()
