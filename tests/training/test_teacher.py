@@ -13,6 +13,7 @@ from snugnet.data import GroupedImages, load_data
 from snugnet.study.teacher import teacher_recipe, with_training
 from snugnet.supernets import Supernet
 from snugnet.training import step as training_step
+from snugnet.training.checkpoint import load_checkpoint
 from snugnet.training.loop import RunLog
 
 ALONE = {**ALL, "name": "largest", "elastic": {}}
@@ -45,7 +46,7 @@ def test_a_second_stage_of_the_largest_alone_is_not_the_first_in_a_study_either(
     assert training.teacher is not None
     taught, now = training.teacher.state_dict(), training.supernet.extract(training.supernet.space.largest).state_dict()
     first = training_of(alone, data, RunLog(tmp_path / "other"))
-    first._take(*training_step.load_checkpoint(start))
+    first._take(*load_checkpoint(start))
     expected = first.supernet.extract(first.supernet.space.largest).state_dict()
     assert all(torch.equal(taught[name], tensor) for name, tensor in expected.items())
     assert not all(torch.equal(taught[name], tensor) for name, tensor in now.items())
