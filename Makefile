@@ -1,5 +1,6 @@
 # make quickstart   environment, then the whole way on handwritten digits
 # make test         environment, then the whole test suite
+# make test-gpu     the tests that need a CUDA device (where there is none they are skipped, and it says so)
 # make test-runtimes  exported files in the runtimes that people have (each in an environment below build/; about half an hour)
 # make lint         ruff and mypy
 # make clean        throw the environment and caches away (runs/ stays)
@@ -16,7 +17,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-runtimes lint clean
+.PHONY: help quickstart test test-gpu test-runtimes lint clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -28,6 +29,9 @@ quickstart: $(USER_STAMP)
 # what several of them share is made once.
 test: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-gpu: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m gpu -rs tests
 
 test-runtimes: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/runtimes.py

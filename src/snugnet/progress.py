@@ -29,3 +29,8 @@ def progress_bar(
             progress.update(task, advance=by, note=note)
 
         yield advance
+
+
+def show_note(text: str) -> None:
+    """A line among the bars."""
+    Console(stderr=True).print(text, markup=False, highlight=False)

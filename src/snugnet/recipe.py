@@ -129,6 +129,8 @@ class TrainingConfig(Config):
             the recipe's ``costs``.
         predictor: folder of an accuracy predictor that BestUp and WorstUp ask; without it, they compare the losses on the
             images of the step.
+        graphs: on a GPU, whether the supernet's blocks run as graphs that were recorded once (``auto``) or operation by operation
+            (``off``). Gradients are the same; a frozen teacher under graphs has its batch norm folded and its weights cast.
         checkpoint_seconds: at most so much work is lost when a run is stopped.
         log_every: steps between two lines of the log.
     """
@@ -153,6 +155,7 @@ class TrainingConfig(Config):
     drop_connect_stages: int | None = Field(default=None, ge=1)
     cost: str = "madds"
     predictor: str | None = None
+    graphs: Literal["auto", "off"] = "auto"
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_every: int = Field(default=20, ge=1)
 

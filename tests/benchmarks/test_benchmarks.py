@@ -247,3 +247,22 @@ def test_steps_of_a_cell_search(benchmark_module: Any) -> None:
     assert list(steps) == list(module.OURS)
     assert steps["darts"]["memory_over_darts"] == 1
     assert steps["dca"]["memory_over_darts"] < 0.5
+
+
+def test_figures_of_a_gpu_are_rehearsed_and_not_taken_twice(
+    benchmark_alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = benchmark_alone("gpu")
+    path = tmp_path / "rehearsal.json"
+    monkeypatch.setattr(module, "REHEARSAL", path)
+    monkeypatch.setattr(module, "MEASURES", {name: module.MEASURES[name] for name in ("training", "static")})
+    report = module.main(["--rehearse"])
+    assert json.loads(path.read_text()) == report
+    named = {name for rows in report["measures"].values() for name in rows}
+    steps = {"largest stage", "first 40 elastic steps", "elastic step, 2 sub-networks + teacher"}
+    assert named == {*steps, "static network, eager"} <= module.BEFORE.keys()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in named)
+    monkeypatch.setattr(module, "static", lambda bench: pytest.fail("measured twice"))
+    monkeypatch.setattr(module, "MEASURES", {"training": module.static, "static": module.static})
+    assert module.main(["--rehearse"])["measures"] == report["measures"]

@@ -21,14 +21,14 @@ KINDS = ["depth", "expand_ratio", "kernel_size"]
 
 
 def test_nothing_elastic_is_the_largest() -> None:
-    drawn = Uniform(SPACE, {}, subnets=3).sample(0, np.random.default_rng(0))
+    drawn = Uniform(SPACE, {}, subnets=3).draw(np.random.default_rng(0))
     assert (drawn == SPACE.largest).all()
     assert drawn.shape == (3, SPACE.d)
 
 
 @given(st.dictionaries(st.sampled_from(KINDS), st.integers(1, 9)), st.integers(1, 5), st.integers(0, 99))
 def test_only_elastic_options_are_drawn(elastic: dict[str, int], subnets: int, seed: int) -> None:
-    drawn = Uniform(SPACE, elastic, subnets).sample(0, np.random.default_rng(seed))
+    drawn = Uniform(SPACE, elastic, subnets).draw(np.random.default_rng(seed))
     assert drawn.shape == (subnets, SPACE.d)
     assert np.array_equal(drawn, SPACE.rows(drawn))  # valid and canonical
     active = SPACE.active(drawn)
@@ -39,7 +39,7 @@ def test_only_elastic_options_are_drawn(elastic: dict[str, int], subnets: int, s
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_elastic_options_are_drawn_uniformly(count: int) -> None:
-    drawn = Uniform(SPACE, dict.fromkeys(KINDS, count), 6000).sample(0, np.random.default_rng(1))
+    drawn = Uniform(SPACE, dict.fromkeys(KINDS, count), 6000).draw(np.random.default_rng(1))
     active = SPACE.active(drawn)
     pvalues = []
     for c in range(SPACE.d):
@@ -54,9 +54,9 @@ def test_elastic_options_are_drawn_uniformly(count: int) -> None:
 
 def test_the_generator_decides() -> None:
     policy = Uniform(SPACE, dict.fromkeys(KINDS, 3), 4)
-    first, second = (policy.sample(0, np.random.default_rng(5)) for _ in range(2))
+    first, second = (policy.draw(np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(first, second)
-    assert not np.array_equal(first, policy.sample(0, np.random.default_rng(6)))
+    assert not np.array_equal(first, policy.draw(np.random.default_rng(6)))
 
 
 class _AlmostOne:
@@ -69,7 +69,7 @@ class _AlmostOne:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_rounding_never_leaves_the_options(count: int) -> None:
     """In float64, 1 + 2 * 0.99... is 3."""
-    drawn = Uniform(SPACE, dict.fromkeys(KINDS, count)).sample(0, _AlmostOne())  # type: ignore[arg-type]
+    drawn = Uniform(SPACE, dict.fromkeys(KINDS, count)).draw(_AlmostOne())  # type: ignore[arg-type]
     assert np.array_equal(drawn, SPACE.largest)
 
 
@@ -97,13 +97,13 @@ def stage(**settings: Any) -> StageConfig:
 
 def test_all_is_every_option() -> None:
     everything = dict.fromkeys(KINDS, 3)
-    drawn = [Uniform(SPACE, elastic, 4).sample(0, np.random.default_rng(5)) for elastic in ("all", everything)]
+    drawn = [Uniform(SPACE, elastic, 4).draw(np.random.default_rng(5)) for elastic in ("all", everything)]
     assert np.array_equal(*drawn)
 
 
 def test_costs_are_drawn_uniformly() -> None:
     windows = CostWindows.make(TABLE, 8, even=True)
-    drawn = UniformCost(windows, 4000).sample(0, np.random.default_rng(0))
+    drawn = UniformCost(windows, 4000).draw(np.random.default_rng(0))
     assert np.array_equal(drawn, SPACE.rows(drawn))
     counts = np.histogram(TABLE(drawn), np.linspace(*TABLE.range, 9))[0]
     assert chisquare(counts).pvalue > 1e-4
@@ -112,7 +112,7 @@ def test_costs_are_drawn_uniformly() -> None:
 def test_costs_are_drawn_as_often_as_uniform_architectures_have_them() -> None:
     windows = CostWindows.make(TABLE, 12, even=False)
     policy = Attentive(windows, 3000, 2)
-    drawn = policy.sample(0, np.random.default_rng(0), worth)
+    drawn = policy.choose(policy.draw(np.random.default_rng(0)), worth)
     edges = np.linspace(*TABLE.range, 13)
     natural = np.histogram(TABLE(SPACE.sample(200_000, np.random.default_rng(1))), edges)[0] / 200_000
     counts = np.histogram(TABLE(drawn), edges)[0]
@@ -130,7 +130,8 @@ def test_the_best_or_worst_candidate_of_a_cost_is_kept(best: bool, seed: int, k:
         asked.append(rows)
         return worth(rows)
 
-    kept = Attentive(windows, 2, k, best).sample(0, np.random.default_rng(seed), estimate)
+    policy = Attentive(windows, 2, k, best)
+    kept = policy.choose(policy.draw(np.random.default_rng(seed)), estimate)
     (candidates,) = asked
     assert candidates.shape == (2 * k, SPACE.d)
     for row, own in zip(kept, candidates.reshape(2, k, -1), strict=True):
@@ -142,12 +143,13 @@ def test_the_best_or_worst_candidate_of_a_cost_is_kept(best: bool, seed: int, k:
 
 def test_sandwich() -> None:
     policy = make_policy(stage(sandwich=True, subnets=2), TABLE)
-    drawn = policy.sample(0, np.random.default_rng(0), worth)
+    drawn = policy.choose(policy.draw(np.random.default_rng(0)), worth)
     assert drawn.shape == (4, SPACE.d)
     assert np.array_equal(drawn[:1], SPACE.largest)
     assert np.array_equal(drawn[-1:], SPACE.smallest)
     shrunk = StageConfig(name="depth", epochs=1, learning_rate=0.1, elastic={"depth": 2}, sandwich=True)
-    smallest = make_policy(shrunk, TABLE).sample(0, np.random.default_rng(0), worth)[-1:]
+    policy = make_policy(shrunk, TABLE)
+    smallest = policy.choose(policy.draw(np.random.default_rng(0)), worth)[-1:]
     assert SPACE.to_dict(smallest)["depth"] == [3] * 5  # the smallest that is in use, not the smallest of all
     assert SPACE.to_dict(smallest)["kernel_size"] == [[7] * 3] * 5
 

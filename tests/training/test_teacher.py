@@ -12,7 +12,8 @@ from test_training_policies import ALL, recipe, run, training_of
 from snugnet.data import GroupedImages, load_data
 from snugnet.study.teacher import teacher_recipe, with_training
 from snugnet.supernets import Supernet
-from snugnet.training import supernet as training_of_supernets
+from snugnet.training import step as training_step
+from snugnet.training.checkpoint import load_checkpoint
 from snugnet.training.loop import RunLog
 
 ALONE = {**ALL, "name": "largest", "elastic": {}}
@@ -35,9 +36,9 @@ def test_a_second_stage_of_the_largest_alone_is_not_the_first_in_a_study_either(
     start = tmp_path / "teacher" / "supernet.ckpt.safetensors"
     rest = with_training(whole, stages=whole.training.stages[1:], start=str(start))
     masked: list[float] = []
-    draw = training_of_supernets.superclass_mask
+    draw = training_step.superclass_mask
     spy = lambda labels, groups, rate: masked.append(rate) or draw(labels, groups, rate)  # noqa: E731
-    monkeypatch.setattr(training_of_supernets, "superclass_mask", spy)
+    monkeypatch.setattr(training_step, "superclass_mask", spy)
     with RunLog(tmp_path / "rest") as log:
         training = training_of(rest, data, log)
         training.run()
@@ -45,7 +46,7 @@ def test_a_second_stage_of_the_largest_alone_is_not_the_first_in_a_study_either(
     assert training.teacher is not None
     taught, now = training.teacher.state_dict(), training.supernet.extract(training.supernet.space.largest).state_dict()
     first = training_of(alone, data, RunLog(tmp_path / "other"))
-    first._take(*training_of_supernets.load_checkpoint(start))
+    first._take(*load_checkpoint(start))
     expected = first.supernet.extract(first.supernet.space.largest).state_dict()
     assert all(torch.equal(taught[name], tensor) for name, tensor in expected.items())
     assert not all(torch.equal(taught[name], tensor) for name, tensor in now.items())

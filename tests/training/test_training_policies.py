@@ -27,7 +27,8 @@ from snugnet.training.checkpoint import load_checkpoint, save_checkpoint
 from snugnet.training.device import make_fabric
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.loop import RunLog
-from snugnet.training.supernet import SupernetTraining, _Batch, made_with
+from snugnet.training.step import StepBatch
+from snugnet.training.supernet import SupernetTraining, made_with
 
 ALL = {"name": "all", "epochs": 0.2, "learning_rate": 0.05, "elastic": "all"}
 
@@ -63,9 +64,9 @@ def training_of(made: Recipe, data: GroupedImages, log: RunLog) -> SupernetTrain
     return SupernetTraining(made, supernet, data, make_fabric(made), log.folder, log, progress=False)
 
 
-def batch_of(training: SupernetTraining) -> _Batch:
+def batch_of(training: SupernetTraining) -> StepBatch:
     images, labels = training.batches.batch(0)
-    return _Batch(images.float() / 255, labels, training.class_to_group, 0.0)
+    return StepBatch(images.float() / 255, labels, training.class_to_group, 0.0)
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -157,7 +158,7 @@ def test_the_loss_against_the_teacher_has_its_own_draw_and_temperature(
         supernet_training, "distillation_loss", lambda *each: (asked.append(each), distillation_loss(*each))[1]
     )
     images = batch_of(training)
-    batch = _Batch(images.x, images.labels, images.class_to_group, 1.0)
+    batch = StepBatch(images.x, images.labels, images.class_to_group, 1.0)
     training._taught(training.supernet, batch, training.supernet.space.smallest)
     ((_, _, mask, temperature, divergence),) = asked
     assert mask is None

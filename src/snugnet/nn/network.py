@@ -177,12 +177,12 @@ def _structure(module: M) -> M:
     return twin
 
 
-def fill(network: Network, state: dict[str, Tensor]) -> None:
-    """Give a blank network its weights and statistics, as they are.
+def fill(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a blank network, or a blank block, its weights and statistics, as they are.
 
     Args:
-        network: made of blank blocks; changed in place.
-        state: by name, exactly what the network's state dict holds.
+        network: made of blank blocks, or one; changed in place.
+        state: by name, exactly what its state dict holds.
 
     Raises:
         SpaceError: a name is missing or too many, or a shape is wrong: the weights are of another blueprint.

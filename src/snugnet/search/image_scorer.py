@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from snugnet.data import ImageSet
 from snugnet.errors import SearchError
-from snugnet.nn.layers import ConvLayer
-from snugnet.nn.network import Network, resized, with_layout
+from snugnet.nn.folding import fold_norms
+from snugnet.nn.network import resized, with_layout
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import calibrate, network_batches
@@ -96,27 +96,3 @@ class ImageScorer:
         return torch.stack(
             [(logits[own][:, columns].argmax(1) == labels).sum() for own, columns, labels in self._members]
         )
-
-
-@torch.no_grad()
-def fold_norms(network: Network) -> None:
-    """Fold every batch norm's statistics and affine pair into the convolution before it, in place.
-
-    Not where the weights are at a few bits: scaled channel by channel they would be rounded to other levels.
-
-    In eval mode ``norm(conv(x))`` is a convolution with weight ``w * s`` and bias ``b * s + beta - mean * s``, where
-    ``s = gamma / sqrt(var + eps)``. It is computed in float64, so the only rounding is that of the result.
-    """
-    for module in network.modules():
-        if isinstance(module, ConvLayer) and module.norm is not None and not module.layer.weight_bits:
-            conv, norm = module.conv, module.norm
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-            bias = norm.bias.double() - norm.running_mean.double() * scale
-            if conv.bias is not None:
-                bias += conv.bias.double() * scale
-            weight = (conv.weight.double() * scale[:, None, None, None]).to(conv.weight.dtype)
-            conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-            conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
-            module.norm = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from snugnet.errors import ConfigError, SpaceError
 from snugnet.nn.layers import BlockModule, ConvLayer, LinearLayer, cropped
-from snugnet.nn.network import Network, build, gathered, module_name, resized
+from snugnet.nn.network import Network, blank, build, fill, gathered, module_name, resized
 from snugnet.spaces import Block, Blueprint, SearchSpace
 from snugnet.spaces.graph import flow, steps
 
+BlockRunner = Callable[[Block, Tensor], Tensor | None]
+"""Runs a block of the given size on its input in the supernet's place, or gives None where the supernet is to do it."""
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -114,6 +116,7 @@ class Supernet(nn.Module):
         dropout: float = 0.0,
         drop_connect: float = 0.0,
         drop_connect_stages: int | None = None,
+        blocks: BlockRunner | None = None,
     ) -> Tensor:
         """Run one sub-network.
 
@@ -126,6 +129,8 @@ class Supernet(nn.Module):
             drop_connect: in training mode, the rate of stochastic depth at the end of the network, rising linearly from 0
                 at its beginning; for blocks around an identity, and for each image on its own.
             drop_connect_stages: so many stages at the end of the network have it; all without it.
+            blocks: asked first for every block in which nothing is drawn, such as ready graphs of them
+                (:class:`snugnet.supernets.graphs.BlockGraphs`).
 
         Returns:
             Logits, shape (n, classes).
@@ -144,7 +149,15 @@ class Supernet(nn.Module):
             last = _stages(blueprint)[-drop_connect_stages:]
             rates = {name: rate if _stage(name) in last else 0.0 for name, rate in rates.items()}
 
+        def as_it_is(block: Block) -> bool:
+            """Whether nothing is drawn in a block, and nothing left out."""
+            if block is head.node:
+                return classes is None and not (self.training and dropout)
+            return not (self.training and rates[block.name] and block.shortcut == ())
+
         def run(block: Block, x: Tensor) -> Tensor:
+            if blocks is not None and as_it_is(block) and (out := blocks(block, x)) is not None:
+                return out
             if block is head.node:
                 return self._classified(block, x, classes, dropout)
             return self.module_of(block)(x, block, rates[block.name])
@@ -189,12 +202,43 @@ class Supernet(nn.Module):
             parameter.requires_grad_(True)
         return network.train(self.training)
 
+    def block_on_weights(self, block: Block) -> BlockModule:
+        """A block of that size whose weights and statistics lie in the supernet's own memory.
+
+        Its parameters are leaves, with gradients of their own size; what changes the supernet's changes them, and the other way round.
+        """
+        module = blank(block)
+        fill(module, self._block_views(block))
+        return module.train(self.training)
+
+    def network_on_weights(self, arch: ArrayLike) -> Network:
+        """The same of a whole architecture: what :meth:`extract` gives, without copies.
+
+        Raises:
+            SpaceError: ``arch`` is not one architecture of the space.
+        """
+        blueprint = self.space.blueprint(arch)
+        return build(blueprint, self._views(blueprint)).train(self.training)
+
+    def parameters_of(self, block: Block) -> Iterator[nn.Parameter]:
+        """The parameters, each whole, of which a block of that size runs a part: those that get a gradient."""
+        layers = self.module_of(block).layer_modules()
+        for layer in block.all_layers:
+            yield from layers[layer.name].parameters()
+
     def _views(self, blueprint: Blueprint) -> dict[str, Tensor]:
         return {
-            f"{module_name(block)}.{layer.name}.{key}": view
+            f"{module_name(block)}.{key}": view
             for block in blueprint.blocks
+            for key, view in self._block_views(block).items()
+        }
+
+    def _block_views(self, block: Block) -> dict[str, Tensor]:
+        layers = self.module_of(block).layer_modules()
+        return {
+            f"{layer.name}.{key}": view
             for layer in block.all_layers
-            for key, view in self.module_of(block).layer_modules()[layer.name].views(layer).items()
+            for key, view in layers[layer.name].views(layer).items()
         }
 
     def _class_index(self, classes: Sequence[int] | Tensor) -> Tensor:

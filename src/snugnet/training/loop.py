@@ -29,9 +29,19 @@ def seed_step(seed: int, phase: int, step: int) -> np.random.Generator:
     Seeds torch's global generators (augmentation, dropout masks and gate noise draw from them) and returns a NumPy
     generator for the architectures.
     """
-    rng = np.random.default_rng((seed, phase, step))
-    torch.manual_seed(int(rng.integers(2**63 - 1)))
+    rng, own = _draws(seed, phase, step)
+    torch.manual_seed(own)
     return rng
+
+
+def step_rng(seed: int, phase: int, step: int) -> np.random.Generator:
+    """The generator that :func:`seed_step` returns, by itself: for draws that are made ahead."""
+    return _draws(seed, phase, step)[0]
+
+
+def _draws(seed: int, phase: int, step: int) -> tuple[np.random.Generator, int]:
+    rng = np.random.default_rng((seed, phase, step))
+    return rng, int(rng.integers(2**63 - 1))
 
 
 def cosine(step: int, total: int, warmup: int = 0, floor: float = 0.0) -> float:
@@ -79,13 +89,20 @@ class RunLog:
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Write the scalars of one step of one phase."""
-        if self._file is None:
-            self._file, self._writer = self._open()
-        line = {"phase": phase, "step": step, "seconds": round(time.monotonic() - self._start, 3), **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._write({"phase": phase, "step": step, **values})
         for name, value in values.items():
             self._writer.add_scalar(f"{phase}/{name}", value, step)
+
+    def note(self, phase: str, text: str) -> None:
+        """Write something about a phase in words."""
+        self._write({"phase": phase, "note": text})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file is None:
+            self._file, self._writer = self._open()
+        line = {**line, "seconds": round(time.monotonic() - self._start, 3)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
 
     def mark(self) -> dict[str, int]:
         """How long each file of the log is now, in bytes; what is still under way to one is written first."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,23 @@ PILOT = 1 << 16
 """Architectures that the distribution of costs is read off."""
 
 
-class Policy(Protocol):
-    """Draws the architectures of one training step."""
+class Policy(ABC):
+    """Decides which architectures a training step runs: it draws some, and may then choose among them.
 
-    def sample(self, step: int, rng: np.random.Generator, estimate: Estimate) -> Population:
-        """The architectures to run in this step: (k, d)."""
-        ...
+    What it draws does not depend on what training has come to, so it may be drawn ahead; what it chooses may.
+    """
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Population:
+        """All that the generator is asked for: (n, d)."""
+
+    def choose(self, drawn: Population, estimate: Estimate) -> Population:
+        """Of what was drawn, the architectures to run in this step: (k, d)."""
+        return drawn
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Policy):
     """Every choice uniform over the options that are already elastic; the rest at their largest.
 
     With all options this is single-path one-shot's sampling (SPOS section 3.2); progressive shrinking (OFA; EAS section 4)
@@ -72,7 +80,7 @@ class Uniform:
         """The smallest option in use everywhere: (1, d)."""
         return self.space.canonical((self.space.num_options - self.used).astype(np.int16)[None])
 
-    def sample(self, step: int, rng: np.random.Generator, estimate: Estimate | None = None) -> Population:
+    def draw(self, rng: np.random.Generator) -> Population:
         """Draw ``subnets`` architectures: (subnets, d)."""
         draws = (rng.random((self.subnets, self.space.d)) * self.used).astype(np.int16)  # adding first might round up
         return self.space.canonical((self.space.num_options - self.used + draws).astype(np.int16))
@@ -126,7 +134,7 @@ class CostWindows:
 
 
 @dataclass(frozen=True)
-class UniformCost:
+class UniformCost(Policy):
     """The cost uniform over its range, then an architecture uniform among those of that cost.
 
     Attributes:
@@ -137,13 +145,13 @@ class UniformCost:
     windows: CostWindows
     subnets: int = 1
 
-    def sample(self, step: int, rng: np.random.Generator, estimate: Estimate | None = None) -> Population:
+    def draw(self, rng: np.random.Generator) -> Population:
         """Draw ``subnets`` architectures: (subnets, d)."""
         return self.windows.sample(self.subnets, 1, rng)
 
 
 @dataclass(frozen=True)
-class Attentive:
+class Attentive(Policy):
     """BestUp-k and WorstUp-k (AttentiveNAS, section 4, equations 5 to 7).
 
     Draw a cost, draw k architectures of that cost, run the one that an estimate holds best (or worst): training attends to
@@ -161,16 +169,19 @@ class Attentive:
     candidates: int = 3
     best: bool = True
 
-    def sample(self, step: int, rng: np.random.Generator, estimate: Estimate) -> Population:
-        """Draw ``subnets * candidates`` architectures and keep ``subnets``: (subnets, d)."""
-        rows = self.windows.sample(self.subnets, self.candidates, rng)
-        scores = estimate(rows).reshape(self.subnets, self.candidates)
+    def draw(self, rng: np.random.Generator) -> Population:
+        """Draw all candidates: (subnets * candidates, d)."""
+        return self.windows.sample(self.subnets, self.candidates, rng)
+
+    def choose(self, drawn: Population, estimate: Estimate) -> Population:
+        """The best (or worst) of each cost: (subnets, d)."""
+        scores = estimate(drawn).reshape(self.subnets, self.candidates)
         picks = scores.argmax(1) if self.best else scores.argmin(1)
-        return rows[np.arange(self.subnets) * self.candidates + picks]
+        return drawn[np.arange(self.subnets) * self.candidates + picks]
 
 
 @dataclass(frozen=True)
-class Sandwich:
+class Sandwich(Policy):
     """The sandwich rule (AttentiveNAS, equation 3): the largest, what another policy draws, and the smallest.
 
     Attributes:
@@ -182,9 +193,13 @@ class Sandwich:
     smallest: Population
     between: Policy
 
-    def sample(self, step: int, rng: np.random.Generator, estimate: Estimate) -> Population:
-        """The largest, the drawn, the smallest: (k + 2, d)."""
-        return np.concatenate([self.largest, self.between.sample(step, rng, estimate), self.smallest])
+    def draw(self, rng: np.random.Generator) -> Population:
+        """What lies between the ends."""
+        return self.between.draw(rng)
+
+    def choose(self, drawn: Population, estimate: Estimate) -> Population:
+        """The largest, the chosen, the smallest: (k + 2, d)."""
+        return np.concatenate([self.largest, self.between.choose(drawn, estimate), self.smallest])
 
 
 def make_policy(stage: StageConfig, table: CostTable) -> Policy:

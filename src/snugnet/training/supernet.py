@@ -7,6 +7,7 @@ AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,10 +26,12 @@ from snugnet.errors import SnugnetError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest, file_digest, fingerprint
 from snugnet.nn.network import Network, build, with_layout
+from snugnet.progress import show_note
 from snugnet.recipe import PLACES, Recipe, StageConfig
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet, begin_at_shortcuts
 from snugnet.supernets.sorting import channel_axes, narrows, sort_channels
+from snugnet.training.ahead import ahead
 from snugnet.training.average import Average
 from snugnet.training.calibration import calibrate
 from snugnet.training.checkpoint import (
@@ -38,12 +41,14 @@ from snugnet.training.checkpoint import (
     split_prefix,
 )
 from snugnet.training.device import resolve_device
-from snugnet.training.dropout import cross_entropy, distillation_loss, superclass_mask
+from snugnet.training.dropout import cross_entropy, distillation_loss
+from snugnet.training.graphs import TrainingGraphs, recorder_for
 from snugnet.training.inputs import faults
-from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
+from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase, step_rng
 from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, Uniform, make_policy
 from snugnet.training.ranks import Ranks
+from snugnet.training.step import StepBatch, StepMeans
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -62,7 +67,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
     content = recipe.model_dump(mode="json", exclude_defaults=True, include=set(SHAPING))
     for key in ("source", "groups", *PLACES):  # what they hold counts, below, not where it lies
         content["data"].pop(key, None)
-    for key in ("checkpoint_seconds", "log_every", "start"):
+    for key in ("checkpoint_seconds", "graphs", "log_every", "start"):
         content["training"].pop(key, None)
     if recipe.training.predictor is not None:  # its index holds the checksums of its arrays
         content["training"]["predictor"] = _checksum(
@@ -123,6 +128,8 @@ class SupernetTraining:
         self.ranks = Ranks.of(self.fabric)
         self.made_with = made_with(self.recipe, self.data)
         self.teacher: Network | None = None
+        self._graphs: TrainingGraphs | None = None
+        self._teacher_graph: Callable[[Tensor], Tensor] | None = None
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
         config, (size, seed) = self.recipe.augment, (self.recipe.training.batch_size, self.recipe.seed)
@@ -154,6 +161,12 @@ class SupernetTraining:
         self.ranks.agree(self.made_with)
         with_layout(self.supernet.to(self.fabric.device), torch.channels_last)
         stage, step, held = self._resume()
+        recorder = recorder_for(self.fabric.device) if self.recipe.training.graphs == "auto" else None
+        if recorder is not None:
+            precision = resolve_device(self.recipe)[1]
+            self._graphs = TrainingGraphs(
+                self.supernet, self.batches.rows, recorder, precision, self._note, self.progress and self.ranks.first
+            )
         self._since = time.monotonic() - self.spent
         stages = self.recipe.training.stages
         for index in range(stage, len(stages)):
@@ -167,6 +180,7 @@ class SupernetTraining:
             self._save(
                 index + 1, 0, None
             )  # of the last stage too: what starts from it begins with the average, where there is one
+        self._graphs = self._teacher_graph = None  # and their memory
         return self.supernet.eval()
 
     def _sort(self, index: int, stage: StageConfig) -> None:
@@ -197,17 +211,28 @@ class SupernetTraining:
         rate = 0.0 if config.trains_teacher(index) else config.superclass_dropout
         over_ranks = self.ranks.averaging(self.supernet)
         self.supernet.train()
+        graphs, run = self._graphs, model
+        if graphs is not None:
+            run = graphs.for_stage(stage, Uniform(self.supernet.space, stage.elastic).used, model)
+            taught = None if stage.sandwich or config.distillation == 0 else self.teacher
+            self._teacher_graph = None if taught is None else graphs.teacher(taught)
 
-        def step_of(step: int, rng: np.random.Generator) -> Metrics:
+        def draw(step: int) -> Population:
+            return policy.draw(step_rng(self.recipe.seed, index, step))
+
+        def step_of(step: int, _: np.random.Generator) -> Metrics:
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * falling(step, total, warmup, stage.floor)
             self.ranks.own_draws()
             images, labels = self.batches.batch(before + step)
             x = normalise(self.augment(images), self.data.mean, self.data.std, channels_last=True)
-            batch = _Batch(x, labels, self.class_to_group, rate)
-            archs = policy.sample(step, rng, self.predict or partial(self._minus_losses, model, batch))
-            optimizer.zero_grad(set_to_none=True)
-            metrics = self._sandwich(model, batch, archs) if stage.sandwich else self._taught(model, batch, archs)
+            batch = StepBatch(x, labels, self.class_to_group, rate)
+            archs = policy.choose(drawn(step), self.predict or partial(self._minus_losses, run, batch))
+            if graphs is not None:
+                graphs.begin_step(archs)
+            else:
+                optimizer.zero_grad(set_to_none=True)
+            metrics = self._sandwich(run, batch, archs) if stage.sandwich else self._taught(run, batch, archs)
             metrics = over_ranks(metrics)
             if config.clip_value is not None:
                 self.fabric.clip_gradients(model, wrapped, clip_val=config.clip_value)
@@ -216,32 +241,35 @@ class SupernetTraining:
                 average.update(step)
             return metrics
 
-        run_phase(
-            f"supernet: {stage.name}",
-            step_of,
-            lambda done: self._save(index, done, optimizer, average),
-            phase=index,
-            start=start,
-            total=total,
-            seed=self.recipe.seed,
-            log=self.log,
-            log_every=config.log_every,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=self.progress,
-            inputs=lambda step: faults(self.batches.batch(before + step)[0], self.data.mean, self.data.std),
-            ranks=self.ranks,
-        )
+        with ahead(draw, total, self.fabric.device) as drawn:
+            run_phase(
+                f"supernet: {stage.name}",
+                step_of,
+                lambda done: self._save(index, done, optimizer, average),
+                phase=index,
+                start=start,
+                total=total,
+                seed=self.recipe.seed,
+                log=self.log,
+                log_every=config.log_every,
+                checkpoint_seconds=config.checkpoint_seconds,
+                progress=self.progress,
+                inputs=lambda step: faults(self.batches.batch(before + step)[0], self.data.mean, self.data.std),
+                ranks=self.ranks,
+            )
+        if graphs is not None:
+            graphs.end_stage()
         if average is not None:
             average.hand_over()
 
-    def _taught(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
+    def _taught(self, model: Any, batch: StepBatch, archs: Population) -> Metrics:
         """Every sub-network learns from the labels, and from the frozen teacher where there is one."""
         config = self.recipe.training
         taught = None
         if self.teacher is not None and config.distillation > 0:
             with torch.no_grad(), self.fabric.autocast():
-                taught = self.teacher(batch.x)
-        metrics = _Mean(batch, len(archs))
+                taught = (self._teacher_graph or self.teacher)(batch.x)
+        metrics = StepMeans(batch, len(archs))
         for arch in archs:
             mask = batch.mask()
             logits = model(batch.x, arch)
@@ -256,17 +284,17 @@ class SupernetTraining:
         """What the losses of a step's sub-networks are divided by before their gradients are added up."""
         return len(archs) if self.recipe.training.gradients == "mean" else 1
 
-    def _distilled(self, logits: Tensor, taught: Tensor, batch: _Batch, mask: Tensor | None) -> Tensor:
+    def _distilled(self, logits: Tensor, taught: Tensor, batch: StepBatch, mask: Tensor | None) -> Tensor:
         """The loss against a teacher, over the logits that stay in the loss against the labels or over a draw of its own."""
         config = self.recipe.training
         if config.distillation_dropout is not None:
             mask = batch.mask(config.distillation_dropout)
         return distillation_loss(logits, taught, mask, config.temperature, config.divergence)
 
-    def _sandwich(self, model: Any, batch: _Batch, archs: Population) -> Metrics:
+    def _sandwich(self, model: Any, batch: StepBatch, archs: Population) -> Metrics:
         """The largest, first, learns from the labels, with dropout; the others from its logits alone (AttentiveNAS 3.1)."""
         config = self.recipe.training
-        metrics = _Mean(batch, len(archs))
+        metrics = StepMeans(batch, len(archs))
         taught: Tensor | None = None
         for arch in archs:
             mask = batch.mask()
@@ -288,7 +316,7 @@ class SupernetTraining:
         return metrics.result()
 
     @torch.no_grad()
-    def _minus_losses(self, model: Any, batch: _Batch, archs: Population) -> NDArray[np.float64]:
+    def _minus_losses(self, model: Any, batch: StepBatch, archs: Population) -> NDArray[np.float64]:
         """How well candidates do on this step's images, under one mask for all: (n,), higher is better.
 
         They run in training mode, on the batch's own statistics; the running averages that this touches are recalibrated
@@ -298,6 +326,13 @@ class SupernetTraining:
         smoothing = self.recipe.training.label_smoothing
         losses = [cross_entropy(model(batch.x, arch), batch.labels, mask, smoothing) for arch in archs]
         return -self.ranks.mean(torch.stack(losses).double()).cpu().numpy()
+
+    def _note(self, text: str) -> None:
+        """What there is to say, in the log and beside the bars."""
+        if self.ranks.first:
+            self.log.note("supernet", text)
+            if self.progress:
+                show_note(text)
 
     def _frozen(self, teacher: Network) -> Network:
         return with_layout(teacher.to(self.fabric.device), torch.channels_last).eval().requires_grad_(False)
@@ -399,34 +434,3 @@ class _Held:
 
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Images (n, 3, h, w), normalised, their labels (n,), and the rate of superclass dropout."""
-
-    x: Tensor
-    labels: Tensor
-    class_to_group: Tensor
-    rate: float
-
-    def mask(self, rate: float | None = None) -> Tensor | None:
-        """A fresh draw of the logits that stay, (n, classes), at the batch's rate or another; all of them at rate 0."""
-        rate = self.rate if rate is None else rate
-        return superclass_mask(self.labels, self.class_to_group, rate) if rate > 0 else None
-
-
-class _Mean:
-    """Loss and training accuracy, averaged over a step's sub-networks, on the device."""
-
-    def __init__(self, batch: _Batch, subnets: int) -> None:
-        self.labels, self.subnets = batch.labels, subnets
-        self.loss = torch.zeros((), device=batch.x.device)
-        self.right = torch.zeros((), device=batch.x.device)
-
-    def add(self, loss: Tensor, logits: Tensor) -> None:
-        self.loss += loss.detach() / self.subnets
-        self.right += (logits.detach().argmax(1) == self.labels).float().mean() / self.subnets
-
-    def result(self) -> Metrics:
-        return {"loss": self.loss, "train_accuracy": self.right}
