@@ -36,6 +36,7 @@ ORDER = [
     "search",
     "generator",
     "deploy",
+    "profiling",
     "family",
     "pipeline",
     "retraining",
