@@ -188,14 +188,19 @@ class FamilyRecord:
             found[name] = value
         return found
 
-    def add_profile(self, profile: Profile) -> None:
-        """Make a profile's cost one that networks can be bounded by; one of the same name is replaced.
+    def add_measured(self, measured: Profile | CostTable) -> None:
+        """Make a measured cost one that networks can be bounded by; one of the same name is replaced.
+
+        Args:
+            measured: a profile, or the table of networks with all classes.
 
         Raises:
             SpaceError: it is of another space.
         """
-        self.tables[profile.name] = profile.cost.table(self.space)
-        self.profiles[profile.name] = profile
+        self.tables[measured.name] = measured.cost.table(self.space) if isinstance(measured, Profile) else measured
+        self.profiles.pop(measured.name, None)
+        if isinstance(measured, Profile):
+            self.profiles[measured.name] = measured
 
     @property
     def costs(self) -> list[str]:
