@@ -184,9 +184,14 @@ def test_a_clock_that_goes_back_or_stands(bundle: Path, monkeypatch: pytest.Monk
 
 def test_rounds_end_when_they_agree_and_a_machine_is_called_noisy(tmp_path: Path) -> None:
     def readings(jitter: float) -> list[runner.Reading]:
-        return [runner.Reading(r, f, 2 + jitter * (r % 2), 1.0, 0.5) for r in range(runner.LEAST_ROUNDS) for f in "ab"]
+        return [
+            runner.Reading(r, f, 2 + jitter * (r % 2), 1 + jitter * (r % 2), 1.0, 0.5)
+            for r in range(runner.LEAST_ROUNDS)
+            for f in "ab"
+        ]
 
-    assert runner.disagreement(readings(0.0)) == 0
+    assert runner.disagreement(readings(0.0))[0] == 0
+    assert runner.disagreement([])[0] == np.inf
     assert runner._next_round(readings(0.0), ["a", "b"], 40) is None
     assert runner._next_round(readings(0.5), ["a", "b"], 40) == runner.LEAST_ROUNDS
     assert runner._next_round(readings(0.5), ["a", "b"], runner.LEAST_ROUNDS) is None

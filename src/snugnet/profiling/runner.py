@@ -5,9 +5,11 @@
 
 Each round visits every file once, in an order of its own: a fresh session, runs to warm up, then short repeats. Between them another file
 is run, always the same one, the yardstick. What slows the machine down for a while (another program, heat, a lower frequency) slows both
-down, so a visit gives their ratio: the median over its repeats. A file's time is the median of its visits, times what the yardstick takes
-where the machine is quiet. Rounds end when odd and even ones agree, or after --rounds of them. With one thread times are processor
-times, in which the turns of other programs are not counted; with more they are those of the clock on the wall.
+down, so a visit gives their ratio, the median over its repeats, and the least time of a repeat. A file's time is either the median ratio
+of its visits, times what the yardstick takes where the machine is quiet, or the least time of all its repeats: whichever odd and even
+rounds agree on better. (Short runs fit between two disturbances, long ones do not.) Rounds end when they agree, or after --rounds of
+them. With one thread times are processor times, in which the turns of other programs are not counted; with more they are those of the
+clock on the wall.
 
 Every visit is appended to readings.csv at once: run the same command again to go on after a kill.
 """
@@ -34,12 +36,12 @@ FORMAT = "snugnet-profile-bundle"
 VERSION = 1
 READINGS = "readings.csv"
 MEASURED = "measured.csv"
-COLUMNS = ("round", "file", "ratio", "ms", "yardstick_ms", "mJ")
+COLUMNS = ("round", "file", "ratio", "least_ms", "ms", "yardstick_ms", "mJ")
 WARM_UP = 3
 LEAST_REPEATS = 5
 LEAST_ROUNDS = 6
 AGREED = 0.01
-"""Rounds end when the ratios of odd and of even ones differ by this share at the median over files."""
+"""Rounds end when odd and even ones differ by this share at the median over files."""
 QUIET = 0.05
 """The yardstick's time is that of its quickest visits: this share of them is quicker still."""
 _TRIES = 100
@@ -183,6 +185,7 @@ class Reading:
         round: its number.
         file: its name, without ``.onnx``.
         ratio: of a run's time to the yardstick's beside it, the median over repeats.
+        least_ms: a run's time, the least over repeats.
         ms: a run's time, the median over repeats.
         yardstick_ms: the yardstick's, the median over repeats.
         mj: energy of a run; NaN where none is measured.
@@ -191,6 +194,7 @@ class Reading:
     round: int
     file: str
     ratio: float
+    least_ms: float
     ms: float
     yardstick_ms: float
     mj: float = float("nan")
@@ -251,9 +255,8 @@ def visit(
         beside.append(yardstick.run(beats))
     ratios = np.array(times) / ((np.array(beside[1:]) + np.array(beside[:-1])) / 2)
     energy = float("nan") if meter is None else _energy(subject, meter)
-    return Reading(
-        number, path.stem, float(np.median(ratios)), float(np.median(times)), float(np.median(beside)), energy
-    )
+    least, median, beat = float(min(times)), float(np.median(times)), float(np.median(beside))
+    return Reading(number, path.stem, float(np.median(ratios)), least, median, beat, energy)
 
 
 def _energy(subject: Timed, meter: Callable[[], float]) -> float:
@@ -341,20 +344,33 @@ def _next_round(readings: list[Reading], names: list[str], most: int) -> int | N
     for each in readings:
         counts[each.round] = counts.get(each.round, 0) + 1
     whole = next(i for i in range(most + 1) if counts.get(i, 0) < len(names))
-    if whole >= most or (whole >= LEAST_ROUNDS and not counts.get(whole) and disagreement(readings) <= AGREED):
+    if whole >= most or (whole >= LEAST_ROUNDS and not counts.get(whole) and disagreement(readings)[0] <= AGREED):
         return None
     return whole
 
 
-def disagreement(readings: list[Reading]) -> float:
-    """By what share the ratios of odd and of even rounds differ, at the median over files; infinite before there are two rounds."""
-    halves: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+ESTIMATES: dict[str, Callable[[list[Reading]], float]] = {
+    "ratio": lambda own: float(np.median([each.ratio for each in own])),
+    "least": lambda own: min(each.least_ms for each in own),
+}
+"""What a file's time is taken from, of its visits."""
+
+
+def disagreement(readings: list[Reading]) -> tuple[float, str]:
+    """By what share odd and even rounds differ, at the median over files, and by which of :data:`ESTIMATES` they differ least.
+
+    Infinite before there are two rounds.
+    """
+    halves: tuple[dict[str, list[Reading]], dict[str, list[Reading]]] = ({}, {})
     for each in readings:
-        halves[each.round % 2].setdefault(each.file, []).append(each.ratio)
-    shares = [
-        abs(np.median(own) / np.median(halves[1][name]) - 1) for name, own in halves[0].items() if name in halves[1]
-    ]
-    return float(np.median(shares)) if shares else float("inf")
+        halves[each.round % 2].setdefault(each.file, []).append(each)
+    both = halves[0].keys() & halves[1].keys()
+    if not both:
+        return float("inf"), "ratio"
+    return min(
+        (float(np.median([abs(of(halves[0][name]) / of(halves[1][name]) - 1) for name in both])), how)
+        for how, of in ESTIMATES.items()
+    )
 
 
 def _head(manifest: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -383,7 +399,7 @@ def _processor() -> str:
 
 
 def _line(reading: Reading) -> str:
-    numbers = (reading.ratio, reading.ms, reading.yardstick_ms, reading.mj)
+    numbers = (reading.ratio, reading.least_ms, reading.ms, reading.yardstick_ms, reading.mj)
     return ",".join([str(reading.round), reading.file, *(f"{value:.6g}" for value in numbers)])
 
 
@@ -418,8 +434,8 @@ def read_readings(path: Path, head: dict[str, Any]) -> list[Reading]:
 def _parsed(line: str) -> Reading | None:
     try:
         number, name, *values = line.split(",")
-        ratio, ms, yardstick, mj = map(float, values)
-        return Reading(int(number), name, ratio, ms, yardstick, mj)
+        ratio, least, ms, yardstick, mj = map(float, values)
+        return Reading(int(number), name, ratio, least, ms, yardstick, mj)
     except ValueError:
         return None
 
@@ -432,17 +448,20 @@ def _summarise(path: Path, readings: list[Reading], names: list[str], head: dict
     beats = np.array([each.yardstick_ms for each in readings])
     beat = float(np.quantile(beats, QUIET))
     energy = settings.meter != "none"
+    differ, how = disagreement(readings)
     rows = []
     for name, own in by.items():
         first, ratio, third = np.quantile([each.ratio for each in own], [0.25, 0.5, 0.75])
+        value = ESTIMATES[how](own) * (beat if how == "ratio" else 1)
         seen = np.median([each.ms for each in own])
-        cells = [name, f"{ratio * beat:.6g}", f"{(third - first) / ratio:.4f}", f"{seen:.6g}", str(len(own))]
+        cells = [name, f"{value:.6g}", f"{(third - first) / ratio:.4f}", f"{seen:.6g}", str(len(own))]
         rows.append(",".join([*cells, f"{np.median([each.mj for each in own]):.6g}"] if energy else cells))
     said = {
         **head,
         "rounds": max(each.round for each in readings) + 1,
         "date": time.strftime("%Y-%m-%d"),
-        "disagreement": f"{disagreement(readings):.4f}",
+        "estimate": how,
+        "disagreement": f"{differ:.4f}",
         "slowed": f"{np.median(beats) / beat - 1:.3f}",
         **({"load": f"{os.getloadavg()[0]:.2f}"} if hasattr(os, "getloadavg") else {}),
     }
@@ -463,7 +482,7 @@ def noise(path: Path) -> str:
         return ""
     return (
         f"the machine is noisy: runs took {slowed:.0%} more than where it was quiet, and odd and even rounds differ by {differ:.1%}; "
-        "ratios between files are taken beside one another and bear that, milliseconds less: measure again when less runs there"
+        "files beside one another still compare, their milliseconds are less sure: measure again when less runs there"
     )
 
 
