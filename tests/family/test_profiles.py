@@ -163,3 +163,26 @@ def test_tables_of_layers(shared_folder: Path) -> None:
     assert (table(rows) == load_ofa_latency(path, space)(rows)).all()  # type: ignore[operator]
     with pytest.raises(DataError, match="has latencies of layers in ms, not mJ"):
         import_measured(space, (), path, "note10", "mJ")
+
+
+def test_columns_of_hw_nas_bench(family: Family) -> None:
+    """A family of the very networks that were measured has these costs; one of others has not."""
+    from dataclasses import replace
+
+    from snugnet.costs import measured_cost
+    from snugnet.spaces import get_space
+    from snugnet.supernets import Supernet
+
+    space = get_space("nas-bench-201", resolution=32, num_classes=10)
+    cells = replace(family, supernet=Supernet(space), tables={}, _counted={}, _narrower={})
+    rows = space.sample(20, np.random.default_rng(0))
+    known = measured_cost(space, "latency_ms", "raspi4")
+    for classes in (4, 10):
+        assert (cells.table("latency_ms@raspi4", classes)(rows) == known.table(rows)).all()
+    assert {"latency_ms@pixel3", "energy_mj@edgegpu"} <= set(cells.costs)
+    with pytest.raises(
+        BudgetError, match="energy_mj was measured on several devices; its devices: edgegpu, eyeriss, fpga"
+    ):
+        cells.cost_name("energy_mj")
+    other = get_space("nas-bench-201", resolution=9, num_classes=10, channels=3, cells=1)
+    assert not {"latency_ms@pixel3"} & set(replace(cells, supernet=Supernet(other)).costs)

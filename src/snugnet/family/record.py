@@ -13,9 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snugnet.costs import COSTS, PROFILED, Cost, CostTable, MaximumCost, MaximumTable, Profile
+from snugnet.costs import (
+    COSTS,
+    PROFILED,
+    Cost,
+    CostTable,
+    MaximumCost,
+    MaximumTable,
+    MeasuredCost,
+    Profile,
+    measured_cost,
+)
+from snugnet.costs.hardware import devices_of
 from snugnet.data import ImageSet, normalise
-from snugnet.errors import BudgetError, FamilyError
+from snugnet.errors import BudgetError, FamilyError, SpaceError
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import SearchSpace
@@ -142,7 +153,8 @@ class FamilyRecord:
         cost = self.cost_name(cost)
         whole = self.tables.get(cost) or self._counted.get(cost)
         if whole is None:
-            whole = self._counted[cost] = COSTS[cost].table(self.space)
+            made = self._published[cost].table if cost in self._published else COSTS[cost].table(self.space)
+            whole = self._counted[cost] = made
         known: Cost | MaximumCost | None = None
         if cost in self.profiles:
             known = self.profiles[cost].cost
@@ -160,10 +172,11 @@ class FamilyRecord:
         Raises:
             BudgetError: there is no such cost or device, or several devices have it.
         """
-        if cost in self.tables or cost in COSTS:
+        if cost in self.tables or cost in COSTS or cost in self._published:
             return cost
         kind, _, device = cost.partition("@")
-        devices = [name.partition("@")[2] for name in self.tables if name.startswith(f"{kind}@")]
+        measured = dict.fromkeys((*self.tables, *self._published))
+        devices = [name.partition("@")[2] for name in measured if name.startswith(f"{kind}@")]
         if not devices:
             hint = "; 'snugnet profile' measures it" if kind in PROFILED.values() else ""
             raise BudgetError(f"{self.name} has no cost {cost!r}; costs: {', '.join(self.costs)}{hint}")
@@ -205,7 +218,18 @@ class FamilyRecord:
     @property
     def costs(self) -> list[str]:
         """Names of all costs that can be a budget: the family's own, then the others that are known."""
-        return list(dict.fromkeys((*self.tables, *COSTS.names())))
+        return list(dict.fromkeys((*self.tables, *self._published, *COSTS.names())))
+
+    @cached_property
+    def _published(self) -> dict[str, MeasuredCost]:
+        """What others measured of the very networks of the space, and the package has (:mod:`snugnet.costs.hardware`)."""
+        try:
+            every = [
+                measured_cost(self.space, c, device) for device, own in devices_of(self.space).items() for c in own
+            ]
+        except SpaceError:  # of other widths, classes or sizes
+            return {}
+        return {each.name: each for each in every}
 
     def cost_range(self, cost: str, group: Group | None = None) -> tuple[float, float]:
         """Smallest and largest cost of a network for a group (for all classes without one).

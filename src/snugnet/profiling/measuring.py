@@ -9,7 +9,7 @@ from pathlib import Path
 from snugnet.costs import CostTable, Profile, load_ofa_latency
 from snugnet.costs.layer_tables import COLUMNS
 from snugnet.errors import ConfigError, DataError
-from snugnet.files import read_text
+from snugnet.files import locked, read_text
 from snugnet.profiling import runner
 from snugnet.profiling.fitting import make_profile
 from snugnet.profiling.readings import read_measured
@@ -77,13 +77,16 @@ def measure_here(
         if settings.meter != "none":
             runner.energy_meter(settings.meter)  # before any work
         write_bundle(space, widths, folder, batch=batch, networks=networks, about=dict(about or {}), progress=progress)
-        shown, bar = 0, progress_bar("measuring", None, shown=progress)
-        with bar as advance:
+        most = settings.rounds * len(list(folder.glob("*.onnx")))
+        with locked(folder), progress_bar("measuring", most, shown=progress) as advance:
+            before = 0
 
             def tell(done: int, total: int) -> None:
-                nonlocal shown
-                advance(f"of at most {total:,} visits", by=done - shown)
-                shown = done
+                nonlocal before
+                advance(
+                    "at most", by=done - before
+                )  # rounds end when they agree; at first there is what an earlier run has read
+                before = done
 
             path = runner.measure(folder, settings, fresh=fresh, on_visit=tell)
     except runner.RunnerError as error:
