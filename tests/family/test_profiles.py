@@ -11,7 +11,7 @@ from measured import rows_of, write_rows
 
 from snugnet import pipeline
 from snugnet.costs import Profile
-from snugnet.data import GroupedImages
+from snugnet.data import GroupedImages, load_data
 from snugnet.errors import BudgetError, ConfigError, DataError
 from snugnet.family import Family
 from snugnet.family.disk import load_family
@@ -19,7 +19,7 @@ from snugnet.family.limits import LimitsSearch
 from snugnet.family.report import evaluate
 from snugnet.family.search import FamilySearch
 from snugnet.profiling.measuring import import_measured, needed_widths
-from snugnet.recipe import parse_recipe
+from snugnet.recipe import Recipe, parse_recipe
 
 
 def measured(family: Family, folder: Path, device: str, unit: str = "ms") -> Profile:
@@ -31,10 +31,45 @@ def measured(family: Family, folder: Path, device: str, unit: str = "ms") -> Pro
     return made
 
 
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A few steps of a small supernet: what its networks cost does not depend on them."""
+    stage = {"learning_rate": 0.1, "epochs": 1}
+    return parse_recipe(
+        {
+            "name": "tiny",
+            "output": str(tmp_path_factory.mktemp("families") / "tiny"),
+            "device": "cpu",
+            "data": {"source": "digits", "resolution": 8, "groups": "digits", "train_rows": 200, "test_rows": 60},
+            "space": {"width_mult": 0.1, "stem_stride": 1, "stage_strides": [2, 1, 1, 1, 1], "depths": [1, 2]},
+            "training": {"batch_size": 64, "stages": [{"name": "largest", **stage}]},
+            "generator": {"steps": 2, "pairs": 2, "images": 8, "budgets": 3},
+            "evaluation": {"budgets": 2, "calibration_images": 64},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def few(recipe: Recipe) -> GroupedImages:
+    """The images of the recipe."""
+    return load_data(recipe.data, progress=False)
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, few: GroupedImages) -> Family:
+    """The family of the recipe; its folder holds its checkpoints."""
+    return pipeline.train(recipe, progress=False, data=few)
+
+
 @pytest.fixture
-def profiled(family_folder: Path, tmp_path: Path) -> Family:
-    """The trained family, measured on one device."""
-    family = load_family(family_folder)
+def family(recipe: Recipe, trained: Family) -> Family:
+    """A family of its own for each test."""
+    return load_family(recipe.output)
+
+
+@pytest.fixture
+def profiled(family: Family, tmp_path: Path) -> Family:
+    """The family, measured on one device."""
     family.add_measured(measured(family, tmp_path, "pixel"))
     return family
 
@@ -97,12 +132,12 @@ def test_without_a_profile_the_command_that_makes_one_is_named(family: Family) -
         family.specialize("round", latency_ms=8)
 
 
-def test_searches_and_reports(profiled: Family, digits: GroupedImages) -> None:
+def test_searches_and_reports(profiled: Family, few: GroupedImages) -> None:
     search = FamilySearch.make(profiled, "round", latency_ms="50%")
     assert search.problem.limits.keys() == {"latency_ms@pixel"}
     limits = LimitsSearch.make(profiled, "round", "latency_ms", ["30%", "60%"])
     assert limits.cost == "latency_ms@pixel"
-    report = evaluate(profiled, digits.test, 2, groups=["round"], cost="latency_ms", progress=False)
+    report = evaluate(profiled, few.test, 2, groups=["round"], cost="latency_ms", progress=False)
     assert report.budget == "latency_ms@pixel"
     assert all(row.costs["latency_ms@pixel"] <= row.budget for row in report.rows)
 
@@ -116,9 +151,7 @@ def test_saved_and_loaded(profiled: Family, tmp_path: Path) -> None:
         assert (again.table("latency_ms", classes)(rows) == profiled.table("latency_ms", classes)(rows)).all()
 
 
-def test_a_generator_on_milliseconds(
-    profiled: Family, family_folder: Path, digits: GroupedImages, tmp_path: Path
-) -> None:
+def test_a_generator_on_milliseconds(profiled: Family, recipe: Recipe, few: GroupedImages, tmp_path: Path) -> None:
     """A family's profile is a cost of a recipe of the same space: its generator is trained on it, and the next family has it."""
     source = profiled.save(tmp_path / "source")
     content = profiled.provenance["recipe"]
@@ -127,8 +160,8 @@ def test_a_generator_on_milliseconds(
         "costs": {"latency_ms@pixel": str(source)},
         "generator": {**content["generator"], "budget": "latency_ms@pixel", "steps": 2},
     }
-    shutil.copy(family_folder / "supernet.ckpt.safetensors", _made(tmp_path / "next"))
-    family = pipeline.train(parse_recipe({**content, **changes}), progress=False, data=digits)
+    shutil.copy(Path(recipe.output) / "supernet.ckpt.safetensors", _made(tmp_path / "next"))
+    family = pipeline.train(parse_recipe({**content, **changes}), progress=False, data=few)
     assert family.budget_name == "latency_ms@pixel"
     assert load_family(tmp_path / "next").profiles == profiled.profiles
     network = family.specialize("round", latency_ms="40%")

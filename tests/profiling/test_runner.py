@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -151,9 +152,23 @@ def test_settings_that_are_none(bundle: Path, option: str, value: str) -> None:
 
 
 def test_a_provider_and_a_meter_that_are_not_there(bundle: Path, tmp_path: Path) -> None:
+    assert "cannot use TensorrtExecutionProvider here; --provider is one of" in _last(
+        run(bundle, "--provider", "TensorrtExecutionProvider")
+    )
     with pytest.raises(runner.RunnerError, match="no RAPL here"):
         runner._rapl(tmp_path)
     assert not (bundle / runner.READINGS).exists()
+
+
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    """The error; ONNX Runtime may have written a warning of its own before it."""
+    assert done.returncode == 2, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_the_least_time_does_not_see_a_jump_of_the_clock() -> None:
+    assert runner.least([1.0, 1.1, 0.2, 1.2, 50.0]) == 1.0
+    assert runner.least([3.0]) == 3.0
 
 
 def test_rapl_counts_all_packages_and_goes_round(tmp_path: Path) -> None:
@@ -169,6 +184,52 @@ def test_rapl_counts_all_packages_and_goes_round(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("150000\n")
     assert read() == pytest.approx(200 + 50)
     assert read() == pytest.approx(250)
+
+
+def test_nvml_counts_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in for the driver's library, which this machine need not have."""
+    counted = iter([1000, 1000, 1450])
+
+    class Library:
+        def nvmlInit_v2(self) -> int:
+            return 0
+
+        def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:
+            return 0
+
+        def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, value: Any) -> int:
+            value._obj.value = next(counted)
+            return 0
+
+    monkeypatch.setattr(runner.ctypes, "CDLL", lambda name: Library())
+    read = runner._nvml()
+    assert [read(), read()] == [1000, 1450]
+    monkeypatch.setattr(Library, "nvmlDeviceGetTotalEnergyConsumption", lambda *_: 3)
+    with pytest.raises(runner.RunnerError, match="nvmlDeviceGetTotalEnergyConsumption gives error 3"):
+        runner._nvml()
+
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(runner.ctypes, "CDLL", missing)
+    with pytest.raises(runner.RunnerError, match="no NVML here"):
+        runner._nvml()
+
+
+def test_energy_of_a_run_is_that_of_many(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_ENERGY_SECONDS", 0.01)
+    spent = 0.0
+
+    class Subject:
+        def run(self, times: int) -> float:
+            nonlocal spent
+            spent += 2.5 * times
+            return 1.0
+
+    assert runner._energy(Subject(), lambda: 100 + spent) == pytest.approx(2.5)  # type: ignore[arg-type]
+    monkeypatch.setattr(runner, "energy_meter", lambda name: lambda: 0.0 if name == "none" else spent)
+    path = runner.measure(bundle, runner.Settings(rounds=1, seconds=0.0005, meter="rapl"))
+    assert path.read_text().count("mJ") == 1
 
 
 def test_a_clock_that_goes_back_or_stands(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

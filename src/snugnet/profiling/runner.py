@@ -220,6 +220,9 @@ class Timed:
         except Exception as error:  # ONNX Runtime's own classes are no part of its interface
             said = " ".join(str(error).split())[:200]
             raise RunnerError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path.name}: {said}") from error
+        if settings.provider not in self.session.get_providers():  # it takes another one without a word
+            there = ", ".join(onnxruntime.get_available_providers())
+            raise RunnerError(f"ONNX Runtime cannot use {settings.provider} here; --provider is one of {there}")
         entry = self.session.get_inputs()[0]
         self.feed = {entry.name: np.random.default_rng(0).standard_normal(entry.shape, dtype=np.float32)}
         self.clock = time.thread_time_ns if _counts_processor_time(settings) else time.perf_counter_ns
@@ -255,8 +258,18 @@ def visit(
         beside.append(yardstick.run(beats))
     ratios = np.array(times) / ((np.array(beside[1:]) + np.array(beside[:-1])) / 2)
     energy = float("nan") if meter is None else _energy(subject, meter)
-    least, median, beat = float(min(times)), float(np.median(times)), float(np.median(beside))
-    return Reading(number, path.stem, float(np.median(ratios)), least, median, beat, energy)
+    return Reading(
+        number, path.stem, float(np.median(ratios)), least(times), float(np.median(times)), float(np.median(beside)), energy
+    )  # fmt: skip
+
+
+def least(times: Sequence[float]) -> float:
+    """The least of some times, without what a jump of the clock has made shorter: less than half of the median.
+
+    A jump forward needs no care: neither the least nor the median sees it.
+    """
+    half = float(np.median(times)) / 2
+    return min(each for each in times if each >= half)
 
 
 def _energy(subject: Timed, meter: Callable[[], float]) -> float:
