@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from snugnet.costs.profile import features
 from snugnet.costs.units import block_name, distinct_blocks, is_silent, network_name
 from snugnet.profiling.writing import drawn_networks
 from snugnet.spaces import Block, SearchSpace
@@ -22,7 +21,11 @@ def alone(block: Block) -> float:
 def whole(space: SearchSpace, row: object) -> float:
     """Milliseconds of a network, by a law that a profile can say exactly."""
     blocks = [block for block in space.blueprint(row).blocks if not is_silent(block)]  # type: ignore[arg-type]
-    return sum(FACTORS[name] * each for block in blocks for name, each in features(block, alone(block)).items())
+    return sum(FACTORS[name] * each for block in blocks for name, each in _features(block).items())
+
+
+def _features(block: Block) -> dict[str, float]:
+    return {"time": alone(block), "block": 1.0, "weights": sum(layer.weight_bytes for layer in block.all_layers) / 1e6}
 
 
 def rows_of(

@@ -78,9 +78,9 @@ def test_a_classifier_takes_what_the_next_wider_measured_one_does(tmp_path: Path
     assert made.widths == (3, 16, 32, 40)
     for width, like in {2: 3, 3: 3, 4: 16, 16: 16, 17: 32, 33: 40, 40: 40}.items():
         expected = alone(head.with_classes(like).blocks[-1])
-        assert made.value(head.with_classes(width).blocks[-1]) == expected
+        assert made.features(head.with_classes(width).blocks[-1])["time"] == expected
     with pytest.raises(SpaceError, match="latency_ms@pixel was not measured for the block head"):
-        made.value(head.with_classes(41).blocks[-1])
+        made.features(head.with_classes(41).blocks[-1])
     table = made.cost.table(SPACE)
     assert made.cost.with_classes(table, 5).range == made.cost.table(SPACE, 5).range
 
@@ -89,7 +89,7 @@ def test_other_widths_that_were_measured_are_taken(tmp_path: Path, rows: dict[st
     head = SPACE.blueprint(SPACE.smallest).with_classes(7).blocks[-1]
     made = profile(tmp_path, {**rows, block_name(head, 1): 9.0})
     assert made.widths == (3, 7, 16, 32, 40)
-    assert made.value(SPACE.blueprint(SPACE.smallest).with_classes(6).blocks[-1]) == 9.0
+    assert made.features(SPACE.blueprint(SPACE.smallest).with_classes(6).blocks[-1])["time"] == 9.0
 
 
 def test_needed_widths() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,7 @@ class Profile:
         batch: images at once, in every measurement.
         values: of each block alone, by the names that :func:`snugnet.costs.units.block_name` gives them.
         widths: of the classifiers that were measured, rising.
-        factors: of the entries, by name (:func:`features`).
+        factors: of the entries, by name (:meth:`features`).
         accuracy: on whole networks; ``None`` where none were measured.
         filled: blocks that were not measured themselves; each has the value of a larger one.
         about: machine, runtime, threads, date: what the measurement says of itself.
@@ -80,30 +80,32 @@ class Profile:
     def _entry(self, block: Block, resolution: int) -> float:
         if is_silent(block):
             return 0.0
-        value = sum(self.factors[name] * each for name, each in features(block, self.value(block)).items())
+        value = sum(self.factors[name] * each for name, each in self.features(block).items())
         return round(max(value, 0.0) * _FRACTION) / _FRACTION
 
-    def value(self, block: Block) -> float:
-        """What a block takes by itself. A classifier of a width that was not measured takes what the next wider one does: times are
-        a staircase, and between two steps nothing is known.
+    def features(self, block: Block) -> dict[str, float]:
+        """What a block's entry in a table is a sum of: its own value, that it is there, and the megabytes of its weights.
+
+        A classifier of a width that was not measured is taken for the next wider one: times are a staircase, and between two steps
+        nothing is known.
 
         Raises:
             SpaceError: it was not measured.
         """
-        name = block_name(block, self.batch)
-        if name in self.values:
-            return self.values[name]
-        if block.layers[-1].op == "linear":
-            own = block.layers[-1].out_channels
-            for width in self.widths:
-                wider = (
-                    Blueprint((block,), block.in_channels, block.layers[0].resolution).with_classes(width).blocks[-1]
-                )
-                if width > own and (name := block_name(wider, self.batch)) in self.values:
-                    return self.values[name]
+        for each in (block, *self._wider(block)):
+            value = self.values.get(block_name(each, self.batch))
+            if value is not None:
+                weights = sum(layer.weight_bytes for layer in each.all_layers) / 1e6
+                return {"time": value, "block": 1.0, "weights": weights}
         raise SpaceError(
             f"{self.name} was not measured for the block {block.name} ({', '.join(map(str, block.layers))})"
         )
+
+    def _wider(self, block: Block) -> Iterator[Block]:
+        """The same block with wider classifiers that were measured, if it has one."""
+        if block.layers[-1].op == "linear":
+            whole = Blueprint((block,), block.in_channels, block.layers[0].resolution)
+            yield from (whole.with_classes(width).blocks[-1] for width in self.widths if width > whole.num_classes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -115,11 +117,6 @@ class Profile:
         accuracy = content["accuracy"] and Accuracy(**content["accuracy"])
         lists = {key: tuple(content[key]) for key in ("widths", "filled")}
         return cls(**{**content, **lists, "accuracy": accuracy})
-
-
-def features(block: Block, value: float) -> dict[str, float]:
-    """What a block's entry in a table is a sum of: its own value, that it is there, and the megabytes of its weights."""
-    return {"time": value, "block": 1.0, "weights": sum(layer.weight_bytes for layer in block.all_layers) / 1e6}
 
 
 def profile_of(folder: Path, name: str) -> Profile | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.costs.profile import Accuracy, Profile, features
+from snugnet.costs.profile import Accuracy, Profile
 from snugnet.costs.units import VERSION, block_name, distinct_blocks, is_silent, named_row
 from snugnet.errors import DataError
 from snugnet.profiling.readings import Measured
@@ -163,5 +163,5 @@ def _corrected(profile: Profile, space: SearchSpace, rows: Sequence[Population],
 
 def network_features(profile: Profile, blueprint: Blueprint, names: Sequence[str]) -> list[float]:
     """What the features of a network's blocks add up to."""
-    each = [features(block, profile.value(block)) for block in blueprint.blocks if not is_silent(block)]
+    each = [profile.features(block) for block in blueprint.blocks if not is_silent(block)]
     return [sum(of[name] for of in each) for name in names]
