@@ -251,7 +251,8 @@ def visit(
     runs = max(1, round(yardstick.ms / subject.ms))
     beats = max(1, round(subject.ms / yardstick.ms / 4))
     seconds = settings.seconds * (5 if path.name.startswith("network") else 1)
-    times, beside = [], [yardstick.run(beats)]
+    times: list[float] = []
+    beside = [yardstick.run(beats)]
     end = time.perf_counter() + seconds
     while len(times) < LEAST_REPEATS or time.perf_counter() < end:
         times.append(subject.run(runs))
