@@ -86,7 +86,7 @@ def _check_about(space: SearchSpace, measured: Measured, batch: int) -> None:
 
 def _other_widths(space: SearchSpace, widths: Sequence[int], measured: Measured, batch: int) -> dict[str, int]:
     """Names of classifiers of all other widths up to the space's own, of which each head was measured, and their width."""
-    found = {}
+    found: dict[str, int] = {}
     for width in range(2, space.blueprint(space.largest).num_classes):
         if width not in widths:
             heads = set(distinct_heads(space, width, batch))
