@@ -188,7 +188,9 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
         recipe.cost_table(space, name)
     budget_name = recipe.generator.budget
     table = whole = recipe.cost_table(space, budget_name)
-    if budget_name in COSTS:  # of a measured cost it is not known what a narrower classifier saves
+    if profile := recipe.profile(budget_name):
+        table = profile.cost.with_classes(whole, largest)
+    elif budget_name in COSTS:  # of a measured table it is not known what a narrower classifier saves
         table = additive_cost(budget_name).with_classes(whole, largest)
     asked = recipe.evaluation.budgets
     for budget in () if isinstance(asked, int) else asked:
@@ -259,6 +261,7 @@ def make_family(
             "seconds": {name: round(seconds, 1) for name, seconds in times.items()},
             "machine": machine(),
         },
+        profiles={name: profile for name in recipe.costs if (profile := recipe.profile(name))},
     )
     return family.to("cpu")
 

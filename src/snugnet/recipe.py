@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from snugnet.bundles import FAMILY
 from snugnet.config import Config, read_config
-from snugnet.costs import COSTS, CostTable, counted_table, load_cost_table, resolve_budget
+from snugnet.costs import COSTS, CostTable, Profile, counted_table, load_cost_table, profile_of, resolve_budget
 from snugnet.data.config import AugmentConfig, DataConfig
 from snugnet.errors import ConfigError
 from snugnet.retraining_config import RetrainingConfig, Schedule
@@ -260,7 +261,8 @@ class NetworkRecipe(Config):
         precision: of training, as Lightning Fabric names them.
         threads: CPU threads; all without it.
         costs: measured costs by name, each the file of its table (``latency_ms: note10.csv``); see
-            :func:`snugnet.costs.load_cost_table`. A family has them all as budgets.
+            :func:`snugnet.costs.load_cost_table`. Or the folder of a family of the same space that 'snugnet profile' has measured
+            (``latency_ms@pixel: runs/animals``). A family has them all as budgets.
     """
 
     name: str = "network"
@@ -300,14 +302,32 @@ class NetworkRecipe(Config):
         Raises:
             ConfigError: the file's table is of another cost.
             DataError: the file cannot be read.
+            FamilyError: the family there is damaged.
             SpaceError: there is no such cost, or the file is of another space.
         """
         if name not in self.costs:
             return counted_table(space, name)
+        if profile := self.profile(name):
+            return profile.cost.table(space)
         table = load_cost_table(self.costs[name], space)
         if table.name != name:
             raise ConfigError(f"costs.{name}: {self.costs[name]} is a table of {table.name}; name it so")
         return table
+
+    def cost_file(self, name: str) -> Path:
+        """Where a measured cost of :attr:`costs` is read from: its file, a folder of tables, or the index of a family."""
+        path = Path(self.costs[name])
+        index = path / FAMILY.index
+        return index if index.is_file() else path
+
+    def profile(self, name: str) -> Profile | None:
+        """The profile of a cost that :attr:`costs` takes from a family; ``None`` for any other cost.
+
+        Raises:
+            FamilyError: the family there is damaged.
+            ConfigError: it was not measured for that.
+        """
+        return profile_of(Path(self.costs[name]), name) if name in self.costs else None
 
 
 class Recipe(NetworkRecipe):

@@ -43,6 +43,13 @@ BudgetOption = Annotated[
     ),
 ]
 ShortBudget = Annotated[str | None, typer.Option(metavar="N", help="Short for --budget with that cost.")]
+DeviceBudget = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[DEVICE=]N",
+        help="Short for --budget with that cost; of several devices that were measured say which, once for each: pixel=8.",
+    ),
+]
 GroupOption = Annotated[str | None, typer.Option(help="Superclass of the family.")]
 ClassesOption = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="Any classes of the family, in the order of the outputs.")
@@ -109,8 +116,10 @@ def read_assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]
     return values
 
 
-def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, Any]:
+def read_budgets(texts: Sequence[str] | None, **short: str | Sequence[str] | None) -> dict[str, Any]:
     """Budgets by cost, as :func:`snugnet.costs.resolve_budget` reads them: of ``--budget``, and of its short forms.
+
+    A short form that may be of several devices is a list of texts, ``8`` or ``pixel=8``.
 
     Raises:
         ConfigError: one is no budget, or two are of one cost; the option is named.
@@ -120,11 +129,12 @@ def read_budgets(texts: Sequence[str] | None, **short: str | None) -> dict[str, 
 
     option, given = "", []
     try:
-        for name, text in short.items():
-            if text is not None:
+        for name, value in short.items():
+            for text in (value,) if isinstance(value, str) else value or ():
                 option = f"--{name.replace('_', '-')}"
-                costs.resolve_budget(costs.without_unit(name, text), (0.0, 1.0))
-                given.append(f"{name}={text}")
+                device, equals, amount = text.rpartition("=")
+                costs.resolve_budget(costs.without_unit(name, amount), (0.0, 1.0))
+                given.append(f"{name}{'@' if equals else ''}{device.strip()}={amount}")
         option = "--budget"
         return {**costs.read_budgets([*given, *(texts or ())])}
     except BudgetError as error:

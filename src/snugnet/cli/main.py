@@ -17,6 +17,7 @@ from snugnet.cli.export import export
 from snugnet.cli.optimise import optimise
 from snugnet.cli.plot import plot
 from snugnet.cli.predictor import app as predictor
+from snugnet.cli.profile import app as profile
 from snugnet.cli.quickstart import quickstart
 from snugnet.cli.retrain import retrain
 from snugnet.cli.search import search
@@ -60,6 +61,7 @@ for command in (quickstart, train, specialize, search, search_cell, optimise, re
     app.command()(command)
 app.add_typer(space, name="space")
 app.add_typer(predictor, name="predictor")
+app.add_typer(profile, name="profile")
 app.command()(cost)
 
 

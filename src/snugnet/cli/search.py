@@ -10,6 +10,7 @@ import typer
 from snugnet.cli.common import (
     STOPPED,
     BudgetOption,
+    DeviceBudget,
     Json,
     ShortBudget,
     check_file,
@@ -90,8 +91,8 @@ def search(
     budget: BudgetOption = None,
     madds: ShortBudget = None,
     params: ShortBudget = None,
-    latency_ms: ShortBudget = None,
-    energy_mj: ShortBudget = None,
+    latency_ms: DeviceBudget = None,
+    energy_mj: DeviceBudget = None,
     peak_memory: ShortBudget = None,
     weight_memory: ShortBudget = None,
     limits: Annotated[

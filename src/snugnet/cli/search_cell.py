@@ -10,6 +10,7 @@ import typer
 from snugnet.cli.common import (
     STOPPED,
     BudgetOption,
+    DeviceBudget,
     Json,
     ShortBudget,
     check_folder,
@@ -50,8 +51,8 @@ def search_cell(
     budget: BudgetOption = None,
     madds: ShortBudget = None,
     params: ShortBudget = None,
-    latency_ms: ShortBudget = None,
-    energy_mj: ShortBudget = None,
+    latency_ms: DeviceBudget = None,
+    energy_mj: DeviceBudget = None,
     device: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="That latency and energy are of; others as --budget latency_ms@NAME=N."),

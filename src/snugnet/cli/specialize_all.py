@@ -121,8 +121,11 @@ def _check_header(names: list[str], family: Family, path: Path) -> None:
     allowed = f"columns: {GROUP}, and costs of {family.name}: {', '.join(family.costs)}"
     if not names:
         raise ConfigError(f"{path} is empty; its first line names the {allowed}")
+    short = {
+        name.partition("@")[0] for name in family.tables
+    }  # of a device's cost; of several devices the first line refuses it
     for name in names:
-        if name not in (GROUP, *family.costs):
+        if name not in (GROUP, *family.costs, *short):
             raise ConfigError(f"{path} has a column {quoted(name) or '(no name)'}; {allowed}")
         if names.count(name) > 1:
             raise ConfigError(f"{path} has two columns {quoted(name)}; leave one out")

@@ -18,6 +18,7 @@ from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.hardware import DEVICES, MeasuredCost, disconnected, measured_cost
 from snugnet.costs.maximum import MaximumTable, within
 from snugnet.costs.measured import load_cost_table, load_ofa_latency, save_cost_table
+from snugnet.costs.profile import PROFILED, Profile, profile_of
 from snugnet.costs.sampling import Sampler, make_sampler, sample
 from snugnet.costs.table import CostTable
 
@@ -30,6 +31,8 @@ __all__ = [
     "MaximumCost",
     "MaximumTable",
     "MeasuredCost",
+    "PROFILED",
+    "Profile",
     "Sampler",
     "additive_cost",
     "block_table",
@@ -42,6 +45,7 @@ __all__ = [
     "load_ofa_latency",
     "measured_cost",
     "parse_budget",
+    "profile_of",
     "read_budgets",
     "read_limits",
     "register_cost",

@@ -303,6 +303,7 @@ def onnx_model(
     metadata: Mapping[str, Any],
     name: str = "snugnet",
     opset: int = OPSET,
+    batch: int | None = None,
 ) -> onnx.ModelProto:
     """Write a network as an ONNX model.
 
@@ -313,10 +314,11 @@ def onnx_model(
         name: of the graph.
         opset: one of :data:`IR_VERSIONS`. What is quantised is in bytes; with the higher one, weights of at most four bits are in
             half of one.
+        batch: number of images at once; any number without it.
 
     Returns:
         A checked model: input ``image`` (batch, channels, height, width), float32, normalised; output ``logits``
-        (batch, classes). The batch size is dynamic.
+        (batch, classes), or (batch, channels, height, width) where the blueprint is a part of a network that ends in a map.
 
     Raises:
         ConfigError: the opset is another one.
@@ -327,12 +329,14 @@ def onnx_model(
     graph = _Graph(state, "image", opset)
     flow(steps(blueprint), "image", graph.gather, graph.block)
     graph.nodes[-1].output[0] = "logits"
-    size = blueprint.resolution
+    images = "batch" if batch is None else batch
+    size, last = blueprint.resolution, blueprint.blocks[-1]
+    map_size = [] if last.layers[-1].op in ("linear", "flatten") else [last.out_resolution] * 2
     made = helper.make_graph(
         graph.nodes,
         name,
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", blueprint.in_channels, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", blueprint.num_classes])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [images, blueprint.in_channels, size, size])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [images, last.out_channels, *map_size])],
         graph.weights,
     )
     model = helper.make_model(

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from snugnet.bundles import FAMILY
-from snugnet.costs import COSTS, CostTable, counted_table
+from snugnet.costs import COSTS, CostTable, Profile, counted_table
 from snugnet.data import ImageSet
 from snugnet.errors import FamilyError
 from snugnet.family.record import FamilyRecord
@@ -78,6 +78,7 @@ def save_family(family: FamilyRecord, folder: Path) -> Path:
         "budget": family.budget_name,
         "generator": family.generator.options,
         "costs": list(family.tables),
+        "profiles": [profile.to_json() for profile in family.profiles.values()],
         "provenance": family.provenance,
     }
     return FAMILY.write(folder, index, contents)
@@ -116,10 +117,14 @@ def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
     generator.load_state_dict(safetensors.torch.load(contents["generator.safetensors"]))
     images = _arrays(contents["images.npz"])
     stored = _arrays(contents["costs.npz"])
+    profiles = {each.name: each for each in map(Profile.from_json, index.get("profiles", ()))}
     tables = {}
     for name in index["costs"]:
         if name in COSTS:  # counted from the space; what is stored is for where its package is not installed
             tables[name] = counted_table(space, name)
+            continue
+        if name in profiles:
+            tables[name] = profiles[name].cost.table(space)
             continue
         own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}
         tables[name] = CostTable.from_arrays(space, own)
@@ -140,6 +145,7 @@ def _assemble(index: dict[str, Any], contents: dict[str, bytes]) -> Family:
         calibration=sets[0],
         validation=sets[1],
         provenance=index["provenance"],
+        profiles=profiles,
     )
 
 

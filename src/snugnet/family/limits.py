@@ -58,6 +58,8 @@ class LimitsSearch:
             BudgetError: a cost is unknown, a limit stands twice, or no network is within a limit and all budgets.
             SearchError: there are no validation images to judge on.
         """
+        cost = family.cost_name(cost)
+        budgets = family.named(budgets)
         if not limits or cost in budgets:
             raise BudgetError(
                 f"{cost} has a budget and limits ({', '.join(map(str, limits))}); leave one of them out"

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snugnet.costs import COSTS, CostTable, MaximumTable
+from snugnet.costs import (
+    COSTS,
+    PROFILED,
+    Cost,
+    CostTable,
+    MaximumCost,
+    MaximumTable,
+    MeasuredCost,
+    Profile,
+    measured_cost,
+)
+from snugnet.costs.hardware import devices_of
 from snugnet.data import ImageSet, normalise
-from snugnet.errors import BudgetError, FamilyError
+from snugnet.errors import BudgetError, FamilyError, SpaceError
 from snugnet.generator.model import ArchitectureGenerator
 from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import SearchSpace
@@ -24,6 +35,7 @@ from snugnet.texts import listed, one_form, quoted, shown
 from snugnet.training.calibration import calibrate, network_batches
 
 CALIBRATION_BATCH = 64
+T = TypeVar("T")
 
 Group = str | Sequence[str]
 """The name of a superclass, or any list of class names."""
@@ -43,6 +55,7 @@ class FamilyRecord:
         mean, std: of the images, 0 to 1, a channel each.
         tables: cost tables by name, for networks with all classes. Costs of :data:`snugnet.costs.COSTS` need not stand here to be
             budgets; measured ones do.
+        profiles: what was measured of its blocks, by the name of the cost; the tables of these follow from them.
         calibration: training images, for recalibrating batch norm.
         validation: validation images, for choosing between architectures.
         provenance: how it came to be: recipe, versions, times, data report.
@@ -60,6 +73,7 @@ class FamilyRecord:
     calibration: ImageSet
     validation: ImageSet
     provenance: dict[str, Any] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
     _counted: dict[str, CostTable | MaximumTable] = field(default_factory=dict, repr=False)
     _narrower: dict[tuple[CostTable | MaximumTable, int], CostTable | MaximumTable] = field(
         default_factory=dict, repr=False
@@ -131,26 +145,91 @@ class FamilyRecord:
     def table(self, cost: str, classes: int) -> CostTable | MaximumTable:
         """A cost of networks for so many classes; :attr:`tables` are of networks for all of them.
 
-        Of a measured cost it is not known what a narrower classifier saves, so the table stands as it is.
+        Of a cost that was measured elsewhere, and came as a table, it is not known what a narrower classifier saves: it stands as it is.
 
         Raises:
             BudgetError: there is no such cost.
         """
+        cost = self.cost_name(cost)
         whole = self.tables.get(cost) or self._counted.get(cost)
         if whole is None:
-            if cost not in COSTS:
-                raise BudgetError(f"{self.name} has no cost {cost!r}; costs: {', '.join(self.costs)}")
-            whole = self._counted[cost] = COSTS[cost].table(self.space)
-        if classes == len(self.classes) or cost not in COSTS:
+            made = self._published[cost].table if cost in self._published else COSTS[cost].table(self.space)
+            whole = self._counted[cost] = made
+        known: Cost | MaximumCost | None = None
+        if cost in self.profiles:
+            known = self.profiles[cost].cost
+        elif cost in COSTS:
+            known = COSTS[cost]
+        if classes == len(self.classes) or known is None:
             return whole
         if (whole, classes) not in self._narrower:
-            self._narrower[whole, classes] = COSTS[cost].with_classes(whole, classes)  # type: ignore[arg-type]  # its own
+            self._narrower[whole, classes] = known.with_classes(whole, classes)  # type: ignore[arg-type]  # its own
         return self._narrower[whole, classes]
+
+    def cost_name(self, cost: str) -> str:
+        """The whole name of a cost: ``latency_ms`` is ``latency_ms@pixel`` where that is the only device it was measured on.
+
+        Raises:
+            BudgetError: there is no such cost or device, or several devices have it.
+        """
+        if cost in self.tables or cost in COSTS or cost in self._published:
+            return cost
+        kind, _, device = cost.partition("@")
+        measured = dict.fromkeys((*self.tables, *self._published))
+        devices = [name.partition("@")[2] for name in measured if name.startswith(f"{kind}@")]
+        if not devices:
+            hint = "; 'snugnet profile' measures it" if kind in PROFILED.values() else ""
+            raise BudgetError(f"{self.name} has no cost {cost!r}; costs: {', '.join(self.costs)}{hint}")
+        if device or len(devices) > 1:
+            wrong = f"was not measured on {device!r}" if device else "was measured on several devices"
+            raise BudgetError(
+                f"{self.name}: {kind} {wrong}; its devices: {', '.join(devices)}, such as {kind}@{devices[0]}"
+            )
+        return f"{kind}@{devices[0]}"
+
+    def named(self, budgets: Mapping[str, T]) -> dict[str, T]:
+        """Budgets by the whole names of their costs.
+
+        Raises:
+            BudgetError: a cost is unknown, or two are of one.
+        """
+        found: dict[str, T] = {}
+        for given, value in budgets.items():
+            name = self.cost_name(given)
+            if name in found:
+                raise BudgetError(f"two budgets of {name} are given, {found[name]} and {value}; leave one out")
+            found[name] = value
+        return found
+
+    def add_measured(self, measured: Profile | CostTable) -> None:
+        """Make a measured cost one that networks can be bounded by; one of the same name is replaced.
+
+        Args:
+            measured: a profile, or the table of networks with all classes.
+
+        Raises:
+            SpaceError: it is of another space.
+        """
+        self.tables[measured.name] = measured.cost.table(self.space) if isinstance(measured, Profile) else measured
+        self.profiles.pop(measured.name, None)
+        if isinstance(measured, Profile):
+            self.profiles[measured.name] = measured
 
     @property
     def costs(self) -> list[str]:
         """Names of all costs that can be a budget: the family's own, then the others that are known."""
-        return list(dict.fromkeys((*self.tables, *COSTS.names())))
+        return list(dict.fromkeys((*self.tables, *self._published, *COSTS.names())))
+
+    @cached_property
+    def _published(self) -> dict[str, MeasuredCost]:
+        """What others measured of the very networks of the space, and the package has (:mod:`snugnet.costs.hardware`)."""
+        try:
+            every = [
+                measured_cost(self.space, c, device) for device, own in devices_of(self.space).items() for c in own
+            ]
+        except SpaceError:  # of other widths, classes or sizes
+            return {}
+        return {each.name: each for each in every}
 
     def cost_range(self, cost: str, group: Group | None = None) -> tuple[float, float]:
         """Smallest and largest cost of a network for a group (for all classes without one).

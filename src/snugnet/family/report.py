@@ -232,7 +232,7 @@ def evaluate(
         cost: that budgets are of; the one that the generator was trained on without it.
         progress: whether to show a bar.
     """
-    cost = cost or family.budget_name
+    cost = family.cost_name(cost or family.budget_name)
     limits = spread_budgets(family, budgets, cost)
     groups = check_groups(family, groups)
     scenarios = [(group, {cost: limit}) for group in groups for limit in limits]

@@ -71,7 +71,7 @@ class Asked:
                 texts.append(of if isinstance(of, str) else joined(of))
                 place = places[key] = len(indices) - 1
             group[i] = place
-            for name, value in budgets.items():
+            for name, value in family.named(budgets).items():
                 if name not in columns:
                     family.table(name, len(family.classes))  # refuses what is no cost
                     columns[name] = len(columns)

@@ -73,9 +73,7 @@ class FamilySearch:
         if not wanted:
             raise SearchError(f"{family.name} has no superclass of two classes or more; give classes to search for")
         indices = [family.class_indices(each) for each in wanted]
-        unknown = [name for name in budgets if name not in family.costs]
-        if unknown:
-            raise BudgetError(f"{family.name} has no cost {unknown[0]!r}; costs: {', '.join(family.costs)}")
+        budgets = family.named(budgets)
         classes = max(map(len, indices))
         names = dict.fromkeys((family.budget_name, *family.tables, *budgets))  # the generator's own first
         tables = {name: family.table(name, classes) for name in names}

@@ -203,6 +203,7 @@ class AllScenarios:
             raise ConfigError("no scenario is given; one is a group, and a budget for each cost that is bounded")
         try:
             networks = family.specialize_many(scenarios)
+            scenarios = [(group, family.named(budgets)) for group, budgets in scenarios]
         except SnugnetError:
             at = _first_wrong(family, scenarios)
             try:

@@ -130,7 +130,7 @@ def _made_with(job: Job, entry: Entry) -> str:
         of_study |= job.config.model_dump(mode="json", include={"predictor"})
     recipe = job.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"name", "output", "device", "threads"})
     own: dict[str, Any] = entry.model_dump(mode="json", exclude={"supernet"})
-    measured = [file_digest(Path(file)) for file in job.recipe.costs.values()]
+    measured = [file_digest(job.recipe.cost_file(name)) for name in job.recipe.costs]
     return digest(of_study, recipe, own, measured, made_with(job.recipe, job.data))
 
 

@@ -74,7 +74,7 @@ def made_with(recipe: Recipe, data: GroupedImages) -> Fingerprint:
             "training.predictor", Path(recipe.training.predictor) / PREDICTOR.index
         )
     if (cost := recipe.training.cost) in recipe.costs:
-        content["training"]["cost"] = _checksum(f"costs.{cost}", Path(recipe.costs[cost]))
+        content["training"]["cost"] = _checksum(f"costs.{cost}", recipe.cost_file(cost))
     groups = {name: list(classes) for name, classes in data.groups.items()}
     images = digest(data.mean, data.std, *data.train.contents(), *data.validation.contents())
     device, precision = resolve_device(recipe)  # each draws and rounds in its own way
