@@ -16,9 +16,10 @@ import csv
 import gzip
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,8 @@ PARTS: dict[str, dict[str, Any]] = {
 """What DCA-NAS adds to DARTS, each switched off by itself."""
 LONG = 30
 """Epochs of searches that go on for longer."""
-TRAP: dict[str, Any] = {"space": {**SEARCH["space"], "cells": 2}}
-"""What is different where DARTS is to collapse: two cells a stage. With one it is only on its way after 30 epochs."""
-TRAPPED = 20
-"""Epochs of that."""
+TRAP: dict[str, Any] = {"space": {**SEARCH["space"], "cells": 2}, "epochs": 42, "warmup_epochs": 36}
+"""What is different where DARTS collapses: two cells a stage, whose weights are well ahead when the architecture begins to learn."""
 TABLE_METHODS: dict[str, dict[str, int]] = {
     "random": {"evaluations": 100}, "evolution": {"population": 20, "rounds": 5}, "nsga2": {"population": 20, "rounds": 5},
 }  # fmt: skip
@@ -129,7 +128,7 @@ def searched(
     *,
     epochs: int | None = None,
     perturb: bool = False,
-    **changes: Any,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """One search: its scores, its history without them, and how long it took.
 
@@ -153,10 +152,11 @@ def searched(
     from snugnet.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    content = {**SEARCH, **({} if method == "dca" else {"bottleneck": None}), "method": method, **changes}
+    content = {**SEARCH, **({} if method == "dca" else {"bottleneck": None}), "method": method}
     if epochs is not None:
         share = min(1.0, epochs / SEARCH["epochs"])
         content |= {"epochs": epochs, "warmup_epochs": min(round(share * SEARCH["warmup_epochs"]), epochs - 1)}
+    content |= changes
     config = CellSearchConfig.model_validate(content).resolved()
     train, mean, std = images()
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder)) as log:
@@ -220,7 +220,7 @@ def unlimited(
     method: str, seed: int, epochs: int | None = None, perturb: bool = False, without: str | None = None
 ) -> dict[str, Any]:
     """A search without limits, and the cells derived from it under each."""
-    found = searched(method, seed, epochs=epochs, perturb=perturb, **PARTS[without] if without else {})
+    found = searched(method, seed, epochs=epochs, perturb=perturb, changes=PARTS[without] if without else {})
     cells = {f"{d}-{i}": derived(found["scores"], d, a) for d in DEVICES for i, a in enumerate(limits(d))}
     if perturb:
         found["by_perturbation"] = derived(found["perturbation"])
@@ -229,13 +229,15 @@ def unlimited(
 
 def trapped(method: str, seed: int) -> dict[str, Any]:
     """A search in the trap, and what is derived from it by weights and, of DARTS, by perturbation."""
-    found = searched(method, seed, epochs=TRAPPED, perturb=method == "darts", **TRAP)
+    found = searched(method, seed, perturb=method == "darts", changes=TRAP)
     if method == "darts":
         found["by_perturbation"] = derived(found["perturbation"])
     return {**found, "without_limit": derived(found["scores"])}
 
 
-def from_below(seed: int, epochs: int = LONG, **changes: Any) -> dict[str, Any]:
+def from_below(
+    seed: int, epochs: int | None = LONG, changes: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """DARTS with a limit from below on params, to its collapse or not."""
     from snugnet.costs import counted_table
     from snugnet.differentiable.relaxed import Limit, derive
@@ -244,7 +246,7 @@ def from_below(seed: int, epochs: int = LONG, **changes: Any) -> dict[str, Any]:
     low, high = table.range
     amount = low + AT_LEAST * (high - low)
     limit = Limit(table, amount, at_least=True)
-    found = searched("darts", seed, [(limit, amount)], epochs=epochs, **changes)
+    found = searched("darts", seed, [(limit, amount)], epochs=epochs, changes=changes)
     row = derive(target(), np.array(found["scores"]), [limit])
     return {
         **found,
@@ -255,7 +257,7 @@ def from_below(seed: int, epochs: int = LONG, **changes: Any) -> dict[str, Any]:
 
 def trapped_from_below(seed: int) -> dict[str, Any]:
     """The same in the trap."""
-    return from_below(seed, TRAPPED, **TRAP)
+    return from_below(seed, None, TRAP)
 
 
 def on_the_table(method: str, device: str, place: int, seed: int) -> dict[str, Any]:
