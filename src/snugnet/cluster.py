@@ -173,6 +173,8 @@ def _on_each_node(task: Callable[..., T], *args: Any) -> list[tuple[str, T]]:
     for reference, node in asked.items():
         try:
             answers.append((node, ray.get(reference)))
+        except ray.exceptions.TaskUnschedulableError:
+            continue  # it has gone, and its place in the list follows
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             raise ClusterError(f"node {node} cannot work: {str(cause).strip().splitlines()[-1]}") from error

@@ -79,28 +79,6 @@ def test_a_study_gives_what_it_gives_here(snugnet: Any, tmp_path: Path, two_node
     assert not list((tmp_path / "runs" / "there").glob(".seen*"))
 
 
-def test_a_node_that_dies_and_one_that_does_not_answer(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    third = two_nodes.add_node(num_cpus=1)
-    two_nodes.wait_for_nodes()
-    with cluster.joined(two_nodes.address) as joined:
-        assert (len(joined.nodes), joined.cpus) == (3, 3)
-        jobs = [joined.submit(time.sleep, 3, threads=1, cuda=False) for _ in range(6)]
-        time.sleep(1)
-        two_nodes.remove_node(third, allow_graceful=False)
-        assert [job.result(timeout=120) for job in jobs] == [None] * 6
-    stopped = two_nodes.add_node(num_cpus=1)
-    two_nodes.wait_for_nodes()
-    raylet = stopped.all_processes["raylet"][0].process.pid
-    os.kill(raylet, signal.SIGSTOP)
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 8.0)
-    try:
-        with pytest.raises(ClusterError, match="does not answer within 8 s"), cluster.joined(two_nodes.address):
-            pass
-    finally:
-        os.kill(raylet, signal.SIGCONT)
-        two_nodes.remove_node(stopped, allow_graceful=False)
-
-
 def test_what_a_job_raises_is_raised_here(two_nodes: Any) -> None:
     def refuse(text: str) -> None:
         raise ClusterError(text)
@@ -129,3 +107,25 @@ def test_nothing_is_there() -> None:
     for given, said in ((address, f"no cluster answers at {address} "), ("nowhere", "got 'nowhere'")):
         with pytest.raises(ClusterError, match=said), cluster.joined(given):
             pass
+
+
+def test_a_node_that_dies_and_one_that_does_not_answer(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    third = two_nodes.add_node(num_cpus=1)
+    two_nodes.wait_for_nodes()
+    with cluster.joined(two_nodes.address) as joined:
+        assert (len(joined.nodes), joined.cpus) == (3, 3)
+        jobs = [joined.submit(time.sleep, 3, threads=1, cuda=False) for _ in range(6)]
+        time.sleep(1)
+        two_nodes.remove_node(third, allow_graceful=False)
+        assert [job.result(timeout=120) for job in jobs] == [None] * 6
+    stopped = two_nodes.add_node(num_cpus=1)
+    two_nodes.wait_for_nodes()
+    raylet = stopped.all_processes["raylet"][0].process.pid
+    os.kill(raylet, signal.SIGSTOP)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 8.0)
+    try:
+        with pytest.raises(ClusterError, match="does not answer within 8 s"), cluster.joined(two_nodes.address):
+            pass
+    finally:
+        os.kill(raylet, signal.SIGCONT)
+        two_nodes.remove_node(stopped, allow_graceful=False)
