@@ -33,20 +33,32 @@ class Cluster:
     Attributes:
         nodes: of each that answered, its address.
         cpus, gpus: of all of them together.
+        cores: of the machine that has most.
     """
 
     nodes: tuple[str, ...]
     cpus: int
     gpus: int
+    cores: int
 
     def workers(self, *, cuda: bool) -> int:
         """How many workers with a GPU each, or a core each, there is room for."""
         return max(1, self.gpus if cuda else self.cpus)
 
     def submit(self, job: Callable[..., T], *args: Any, threads: int, cuda: bool) -> Future[T]:
-        """Have one of the machines do a job, in this process's working directory and with so many threads; where a machine dies, another."""
+        """Have one of the machines do a job, in this process's working directory and with so many threads; where a machine dies, another.
+
+        Raises:
+            ClusterError: no machine has so many cores, or a GPU: the job would wait for ever.
+        """
         import ray
 
+        if threads > self.cores:
+            raise ClusterError(
+                f"a job takes {threads} threads and no machine of the cluster has more than {self.cores} cores; give fewer: threads in the recipe"
+            )
+        if cuda and not self.gpus:
+            raise ClusterError("a job takes a GPU and no machine of the cluster has one; give device: cpu or auto")
         remote = ray.remote(num_cpus=threads, num_gpus=int(cuda), max_retries=3)(_at_work)
         future: Future[T] = remote.remote(os.getcwd(), threads, job, *args).future()
         return future
@@ -115,7 +127,8 @@ def joined(address: str) -> Iterator[Cluster]:
                 )
             nodes.append(node)
         has = ray.cluster_resources()
-        yield Cluster(tuple(nodes), int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+        cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        yield Cluster(tuple(nodes), int(has.get("CPU", 0)), int(has.get("GPU", 0)), cores)
     finally:
         ray.shutdown()
 

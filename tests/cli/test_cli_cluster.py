@@ -79,6 +79,16 @@ def test_a_study_gives_what_it_gives_here(snugnet: Any, tmp_path: Path, two_node
     assert not list((tmp_path / "runs" / "there").glob(".seen*"))
 
 
+def test_a_job_that_no_machine_can_do(two_nodes: Any) -> None:
+    with cluster.joined(two_nodes.address) as joined:
+        for resources, said in (
+            ({"threads": 2, "cuda": False}, "more than 1 cores"),
+            ({"threads": 1, "cuda": True}, "GPU"),
+        ):
+            with pytest.raises(ClusterError, match=said):
+                joined.submit(time.sleep, 0, **resources)
+
+
 def test_what_a_job_raises_is_raised_here(two_nodes: Any) -> None:
     def refuse(text: str) -> None:
         raise ClusterError(text)

@@ -124,7 +124,7 @@ def _threads(config: StudyConfig) -> int:
 def _on_gpu(config: StudyConfig, cluster: Cluster) -> bool:
     """Whether a job takes one of the cluster's GPUs."""
     device = config.recipe_of(next(iter(config.supernets)), 0).device
-    return device in ("gpu", "cuda") or (device == "auto" and cluster.gpus > 0)
+    return device == "cuda" or (device == "auto" and cluster.gpus > 0)
 
 
 def _side_by_side(config: StudyConfig, submit: Callable[[str, int, bool], Future[None]], progress: bool) -> None:
