@@ -32,6 +32,7 @@ ORDER = [
     "recipe",
     "predictors",
     "training",
+    "cluster",
     "differentiable",
     "search",
     "generator",

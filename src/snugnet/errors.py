@@ -51,3 +51,7 @@ class SearchError(SnugnetError, RuntimeError):
 
 class BusyError(SnugnetError, RuntimeError):
     """A folder that another process is working in."""
+
+
+class ClusterError(SnugnetError, RuntimeError):
+    """Machines that cannot be joined, or that do not answer."""

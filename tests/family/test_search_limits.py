@@ -27,7 +27,7 @@ def counted(search: LimitsSearch, stop_after: int | None = None) -> list[bytes]:
     seen: list[bytes] = []
     remembered = search.searches[0].problem.score
     assert isinstance(remembered, Remembered)
-    score = remembered._score
+    score = remembered.score
 
     def watched(rows: Population) -> np.ndarray:
         if stop_after is not None and len(seen) >= stop_after:
@@ -35,7 +35,7 @@ def counted(search: LimitsSearch, stop_after: int | None = None) -> list[bytes]:
         seen.extend(keys(rows))
         return np.asarray(score(rows))
 
-    remembered._score = watched
+    remembered.score = watched
     return seen
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from snugnet.errors import SearchError
 from snugnet.family import Family
 from snugnet.family.search import FamilySearch, search_family
-from snugnet.nn import ConvLayer
-from snugnet.search.image_scorer import ImageScorer, fold_norms, resized
+from snugnet.nn.network import resized
+from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.method import make_method
-from snugnet.spaces import SearchSpace
-from snugnet.supernets import Supernet
 from snugnet.training.calibration import accuracy
 
 
@@ -57,34 +53,6 @@ def test_the_supernet_is_left_alone(family: Family) -> None:
     before = {name: tensor.clone() for name, tensor in family.supernet.state_dict().items()}
     scorer_of(family, [tuple(range(10))])(family.space.largest)
     assert all(torch.equal(tensor, before[name]) for name, tensor in family.supernet.state_dict().items())
-
-
-@torch.no_grad()
-def test_folding_changes_no_logit(family: Family) -> None:
-    network = family.build(family.space.largest[0])
-    images, _ = next(iter(family.batches(family.validation, range(10), family.space.resolution)))
-    logits = network(images)
-    fold_norms(network)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
-    assert torch.allclose(network(images), logits, rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
-
-
-@torch.no_grad()
-def test_folding_changes_no_logit_in_any_space(
-    tiny_space: SearchSpace, randomise: Callable[[nn.Module, int], None]
-) -> None:
-    supernet = Supernet(tiny_space, seed=1).eval()
-    randomise(supernet, 2)
-    for row in tiny_space.sample(3, np.random.default_rng(0)):
-        network = supernet.extract(row)
-        size = network.blueprint.resolution
-        images = torch.randn(8, 3, size, size)
-        logits = network(images)
-        fold_norms(network)
-        folded = [m for m in network.modules() if isinstance(m, ConvLayer) and m.layer.norm and not m.layer.weight_bits]
-        assert folded
-        assert all(module.norm is None for module in folded)
-        assert torch.allclose(network(images), logits, rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
 
 
 def test_images_are_resized_only_where_that_changes_something() -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from tiny_spaces import TINY_SPACES
 from under_gates import random_logits
 
 from snugnet.nn.batched import kernel_rings, nested_mask
@@ -235,3 +236,28 @@ def test_num_gates() -> None:
     assert num_gates(SPACE, "single-path") == [2] * SPACE.d
     assert num_gates(SPACE, "multi-path") == [3] * SPACE.d
     assert num_gates(SPACE.with_options(expand_ratios=(3,)), "single-path").count(0) == 20
+
+
+@pytest.mark.parametrize("encoding", ["single-path", "multi-path"])
+def test_all_choices_at_once_are_what_each_is_by_itself(encoding: Encoding) -> None:
+    """The same draws, the same numbers, the same gradients; choices of different sizes, and of one option."""
+    space = get_space("attentive-nas", **TINY_SPACES["attentive-nas"])
+    logits = torch.randn(3, sum(num_gates(space, encoding)), requires_grad=True)
+    torch.manual_seed(5)
+    together = relax(logits, space, encoding, 0.7)
+    torch.manual_seed(5)
+    each = []
+    for part in logits.split(num_gates(space, encoding), 1):
+        if encoding == "multi-path":
+            each.append(one_of(part, 0.7))
+        else:
+            kept = torch.cat([part.new_ones(3, 1), torch.cumprod(binary_gates(part, 0.7), 1)], 1)
+            each.append(kept - F.pad(kept[:, 1:], (0, 1)))
+    weights = [torch.randn_like(part) for part in each]
+    for ours, expected in zip(together, each, strict=True):
+        assert torch.equal(ours, expected)
+    ours, expected = (
+        torch.autograd.grad(sum((w * p).sum() for w, p in zip(weights, parts, strict=True)), logits)[0]
+        for parts in (together, each)
+    )
+    torch.testing.assert_close(ours, expected)

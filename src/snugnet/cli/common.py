@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from snugnet.cluster import Cluster
     from snugnet.costs import Cost, MaximumCost
     from snugnet.family import Family
 
@@ -62,7 +64,23 @@ SpaceOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the space, as YAML: -o resolution=32."),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: host:port of its head, auto for the one that runs here, local for one of this machine's cores.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+def joined(address: str | None) -> AbstractContextManager[Cluster | None]:
+    """The cluster that ``--cluster`` asks for, if it does."""
+    if address is None:
+        return nullcontext()
+    from snugnet import cluster
+
+    return cluster.joined(address)
 
 
 def say(text: str) -> None:

@@ -10,12 +10,14 @@ import typer
 from snugnet.cli.common import (
     STOPPED,
     BudgetOption,
+    ClusterOption,
     DeviceBudget,
     Json,
     ShortBudget,
     check_file,
     check_folder,
     emit,
+    joined,
     known,
     load_family,
     out,
@@ -123,6 +125,7 @@ def search(
             "--out", metavar="DIR", help="For search.json, evaluated.csv and the checkpoint; the same goes on."
         ),
     ] = None,
+    cluster: ClusterOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever --out holds.")] = False,
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the winner with the head of --group or --classes: .onnx.")
@@ -176,9 +179,11 @@ def search(
     if first is not None:
         prepared = prepared.starting_from(first)
     try:
-        searched = prepared.run(
-            chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(shown))
-        )
+        with joined(cluster) as machines:
+            prepared = prepared if machines is None else prepared.on(machines)
+            searched = prepared.run(
+                chosen, seed=seed, folder=out_folder, fresh=fresh, on_start=lambda: say(describe(shown))
+            )
     except KeyboardInterrupt:
         if out_folder is None:
             say("stopped")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped
+from snugnet.cli.common import STOPPED, ClusterOption, Json, check_folder, emit, joined, out, say, say_stopped
 from snugnet.cli.train import Fresh
 
 
@@ -20,6 +20,7 @@ def study(
             metavar="[KEY=VALUE]...", help="Change the study: seeds=[0] report=validation output=runs/mine."
         ),
     ] = None,
+    cluster: ClusterOption = None,
     fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +31,8 @@ def study(
     folder = check_folder(config.output)
     started = time.monotonic()
     try:
-        results = run_study(config, fresh=fresh)
+        with joined(cluster) as machines:
+            results = run_study(config, fresh=fresh, cluster=machines)
     except KeyboardInterrupt:
         say_stopped(fresh)
         raise typer.Exit(STOPPED) from None

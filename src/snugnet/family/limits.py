@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from snugnet.cluster import Cluster
 from snugnet.costs import resolve_budget
 from snugnet.errors import BudgetError, SearchError
 from snugnet.family.record import Group
@@ -88,6 +89,20 @@ class LimitsSearch:
         rows = highest.problem.start
         return replace(
             self, searches=tuple(replace(each, problem=replace(each.problem, start=rows)) for each in self.searches)
+        )
+
+    def on(self, cluster: Cluster) -> LimitsSearch:
+        """The same searches, whose candidates are judged on a cluster."""
+        first = self.searches[0]
+        remembered = first.problem.score
+        assert isinstance(remembered, Remembered)
+        spread = replace(first, problem=replace(first.problem, score=remembered.score)).on(cluster)
+        score = Remembered(spread.problem.score)
+        return replace(
+            self,
+            searches=tuple(
+                replace(each, problem=replace(each.problem, score=score), chunk=spread.chunk) for each in self.searches
+            ),
         )
 
     def run(

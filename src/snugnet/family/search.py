@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.cluster import Cluster
 from snugnet.costs import MaximumTable, exact_amount
 from snugnet.errors import BudgetError, SearchError, SpaceError
 from snugnet.family.networks import Specialized
@@ -49,11 +50,13 @@ class FamilySearch:
         group: a superclass or classes; None for one search for all superclasses, each with its own head.
         problem: costs and limits are of the network that is handed out, its head cut to the group's classes (without a
             group: to those of the largest superclass).
+        chunk: candidates between two moments at which a checkpoint may be written.
     """
 
     family: SpecialisingFamily
     group: Group | None
     problem: Problem
+    chunk: int = CHUNK
 
     @classmethod
     def make(cls, family: SpecialisingFamily, group: Group | None = None, /, **budgets: float | str) -> FamilySearch:
@@ -101,6 +104,13 @@ class FamilySearch:
             raise _beyond(self.problem, list(architectures)[i], rows[i : i + 1])
         return replace(self, problem=replace(self.problem, start=rows))
 
+    def on(self, cluster: Cluster) -> FamilySearch:
+        """The same search, whose candidates are judged on a cluster; accuracies are those of one thread each."""
+        cuda = self.family.device.type == "cuda"
+        score = cluster.spread(self.problem.score, cuda=cuda)
+        chunk = -(-cluster.workers(cuda=cuda) // CHUNK) * CHUNK  # work for every worker
+        return replace(self, problem=replace(self.problem, score=score), chunk=chunk)
+
     def run(
         self,
         method: Method,
@@ -133,7 +143,7 @@ class FamilySearch:
                     f"{folder} holds searches under several limits; give another --out, or --fresh to write over them"
                 )
             result = run_search(
-                self.problem, method, seed=seed, folder=folder, scorer=self._scored_with(), chunk=CHUNK, progress=progress,
+                self.problem, method, seed=seed, folder=folder, scorer=self._scored_with(), chunk=self.chunk, progress=progress,
                 fresh=fresh, on_start=on_start,
             )  # fmt: skip
             searched = Searched(self, method, seed, result, np.array([result.best]))
@@ -311,6 +321,7 @@ def search_family(
     folder: str | Path | None = None,
     progress: bool = True,
     start: Mapping[str, Mapping[str, Any]] | None = None,
+    cluster: Cluster | None = None,
     **settings: Any,
 ) -> Searched:
     """Search a family for the architectures that do best on its validation images.
@@ -324,10 +335,13 @@ def search_family(
         folder: for checkpoint and results; the same search in the same folder goes on.
         progress: whether to show a bar.
         start: architectures by name, within the budgets, that the first round evaluates as well.
+        cluster: that candidates are judged on, as :func:`snugnet.cluster.joined` gives it; without it this machine does it.
         **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
     """
     chosen = make_method(method, settings) if isinstance(method, str) else method
     search = FamilySearch.make(family, group, **(budgets or {}))
     if start:
         search = search.starting_from(start)
+    if cluster is not None:
+        search = search.on(cluster)
     return search.run(chosen, seed=seed, folder=None if folder is None else Path(folder), progress=progress)

@@ -181,6 +181,12 @@ def prefixes(widths: tuple[int, ...], device: torch.device, dtype: torch.dtype) 
     return filled.to(device, dtype)
 
 
+@lru_cache(maxsize=4096)
+def _constant(values: tuple[tuple[float, ...], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A matrix that no step changes, copied to the device once."""
+    return torch.tensor(values, dtype=dtype).to(device)
+
+
 class _Draw:
     """The probabilities of one pass, and what has been worked out from them."""
 
@@ -214,7 +220,7 @@ class _Draw:
         for columns in dict.fromkeys(there.columns for there in uncertain):
             alike = [there for there in uncertain if there.columns == columns]  # one product for all of them
             p = self.joint(columns)
-            each = p @ torch.tensor([there.values for there in alike]).to(p).T
+            each = p @ _constant(tuple(there.values for there in alike), p.device, p.dtype).T
             found.update(zip(alike, each.split(1, 1), strict=True))
         return [found.get(row.there) for row in position.rows]
 
@@ -222,5 +228,6 @@ class _Draw:
         """(P, m): the probability of each level or a higher one."""
         p, levels = self.joint(effect.columns), effect.levels
         if effect.values != levels:
-            p = p @ (torch.tensor(effect.values)[:, None] == torch.tensor(levels)).to(p)
+            same = tuple(tuple(value == level for level in levels) for value in effect.values)
+            p = p @ _constant(same, p.device, p.dtype)
         return to_thermometer(p)

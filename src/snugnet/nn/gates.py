@@ -44,8 +44,16 @@ def check_encoding(encoding: str) -> None:
 
 def logistic_noise(like: Tensor) -> Tensor:
     """log u - log(1 - u) for u uniform on (0, 1): the difference of two Gumbel draws (equation 9)."""
-    u = torch.rand_like(like).clamp(1e-6, 1 - 1e-6)
+    return _logistic(torch.rand_like(like))
+
+
+def _logistic(u: Tensor) -> Tensor:
+    u = u.clamp(1e-6, 1 - 1e-6)
     return u.log() - (1 - u).log()
+
+
+def _gumbel(u: Tensor) -> Tensor:
+    return -torch.log(-torch.log(u.clamp(1e-6, 1 - 1e-6)))
 
 
 def binary_gates(logits: Tensor, temperature: float, noise: Tensor | None = None) -> Tensor:
@@ -66,25 +74,28 @@ def binary_gates(logits: Tensor, temperature: float, noise: Tensor | None = None
 def one_of(logits: Tensor, temperature: float, noise: Tensor | None = None) -> Tensor:
     """One option of the last axis, drawn by Gumbel softmax, with a straight-through gradient."""
     if noise is None:
-        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)))
+        noise = _gumbel(torch.rand_like(logits))
     soft = torch.softmax((logits + noise) / temperature, -1)
     hard = F.one_hot(soft.argmax(-1), logits.shape[-1]).to(soft)
     return hard + (soft - soft.detach())
 
 
 def thermometer(gates: Tensor) -> Tensor:
-    """From m - 1 nested gates (P, m - 1) to "option i or larger" (P, m): 1, g1, g1 g2, ..."""
-    return torch.cat([gates.new_ones(len(gates), 1), torch.cumprod(gates, 1)], 1)
+    """From m - 1 nested gates (..., m - 1) to "option i or larger" (..., m): 1, g1, g1 g2, ..."""
+    kept = [gates.new_ones(gates.shape[:-1])]
+    for gate in gates.unbind(-1):  # the gradient of cumprod looks for zeros on the host
+        kept.append(kept[-1] * gate)
+    return torch.stack(kept, -1)
 
 
 def from_thermometer(kept: Tensor) -> Tensor:
-    """From "option i or larger" (P, m) to option probabilities (P, m)."""
-    return kept - F.pad(kept[:, 1:], (0, 1))
+    """From "option i or larger" (..., m) to option probabilities (..., m)."""
+    return kept - F.pad(kept[..., 1:], (0, 1))
 
 
 def to_thermometer(probabilities: Tensor) -> Tensor:
     """The inverse of :func:`from_thermometer`."""
-    return probabilities.flip(1).cumsum(1).flip(1)
+    return probabilities.flip(-1).cumsum(-1).flip(-1)
 
 
 def num_gates(space: SearchSpace, encoding: Encoding) -> list[int]:
@@ -112,22 +123,41 @@ def relax(
     Returns:
         For each choice (P, m): one-hot in value, soft in gradient.
     """
-    result = []
-    for part in logits.split(num_gates(space, encoding), 1):
-        noise = None if noisy else torch.zeros_like(part)
-        if encoding == "single-path":
-            result.append(from_thermometer(thermometer(binary_gates(part, temperature, noise))))
-        else:
-            result.append(one_of(part, temperature, noise))
-    return result
+    gates = tuple(num_gates(space, encoding))
+    noise = _noise(logits, gates, encoding) if noisy else torch.zeros_like(logits)
+    nested = encoding == "single-path"
+    values = binary_gates(logits, temperature, noise) if nested else logits
+    result: dict[int, Tensor] = {}
+    for choices, columns in _by_number_of_gates(gates, encoding, logits.device)[
+        0
+    ]:  # all choices of so many gates at once
+        part = values[:, columns]  # (P, choices, gates)
+        drawn = from_thermometer(thermometer(part)) if nested else one_of(part, temperature, noise[:, columns])
+        result.update(zip(choices, drawn.unbind(1), strict=True))
+    return [result[c] for c in range(len(gates))]
+
+
+def _noise(logits: Tensor, gates: tuple[int, ...], encoding: Encoding) -> Tensor:
+    """Noise for all gates, (P, gates): the numbers of one draw, choice by choice."""
+    u = torch.rand(logits.numel(), device=logits.device, dtype=logits.dtype)
+    u = u[_choice_by_choice(gates, len(logits), logits.device)]
+    return _logistic(u) if encoding == "single-path" else _gumbel(u)
+
+
+@lru_cache(maxsize=256)
+def _choice_by_choice(gates: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
+    """(rows, gates): the place of each gate among numbers that stand choice by choice, each a block of all rows."""
+    starts = np.cumsum([0, *gates[:-1]])
+    blocks = [rows * start + np.arange(rows * n).reshape(rows, n) for start, n in zip(starts, gates, strict=True)]
+    return torch.from_numpy(np.concatenate(blocks, 1)).to(device)
 
 
 def option_scores(logits: Tensor, space: SearchSpace, encoding: Encoding) -> Tensor:
     """Log-probability of every option of every choice: (pairs, sum of options), in one-hot layout."""
     scores = []
     by_size, order = _by_number_of_gates(tuple(num_gates(space, encoding)), encoding, logits.device)
-    for index in by_size:  # all choices of so many gates at once: (pairs, choices, gates)
-        part = logits[:, index]
+    for _, columns in by_size:
+        part = logits[:, columns]  # (pairs, choices, gates)
         if encoding == "multi-path":
             scores.append(F.log_softmax(part, 2).flatten(1))
             continue
@@ -140,17 +170,17 @@ def option_scores(logits: Tensor, space: SearchSpace, encoding: Encoding) -> Ten
 @lru_cache(maxsize=256)
 def _by_number_of_gates(
     gates: tuple[int, ...], encoding: Encoding, device: torch.device
-) -> tuple[list[Tensor], Tensor]:
-    """Columns of the logits, (choices, gates) for each number of gates, and where the options of the choices taken in that order
-    belong."""
+) -> tuple[list[tuple[list[int], Tensor]], Tensor]:
+    """For each number of gates the choices that have so many, and their columns of the logits, (choices, gates); and where the
+    options of the choices taken in that order belong."""
     starts = np.cumsum([0, *gates])
     options = [each + (encoding == "single-path") for each in gates]
     places = np.cumsum([0, *options])
-    by_size: list[Tensor] = []
+    by_size: list[tuple[list[int], Tensor]] = []
     found: list[int] = []
     for size in sorted(set(gates)):
         choices = [c for c, each in enumerate(gates) if each == size]
         columns = starts[choices][:, None] + np.arange(size)
-        by_size.append(torch.from_numpy(columns).to(device))
+        by_size.append((choices, torch.from_numpy(columns).to(device)))
         found += [int(places[c]) + o for c in choices for o in range(options[c])]
     return by_size, torch.tensor(np.argsort(found), dtype=torch.long, device=device)

@@ -159,7 +159,7 @@ def blank(block: Block) -> BlockModule:
     Constructing torch's modules is most of the time that a network takes to build, so each block is constructed once and
     then copied: its structure, not its (empty) weights.
     """
-    return _structure(_template(block))
+    return structure(_template(block))
 
 
 @lru_cache(maxsize=16384)
@@ -168,11 +168,11 @@ def _template(block: Block) -> BlockModule:
         return BlockModule(block)
 
 
-def _structure(module: M) -> M:
-    """A module like this one: containers (of hooks, parameters, ...) are its own, what they hold is shared."""
+def structure(module: M) -> M:
+    """A twin of a module: containers (of hooks, parameters, ...) are its own, what they hold is shared."""
     twin = module.__class__.__new__(module.__class__)
     held = {key: value.copy() if isinstance(value, (dict, set)) else value for key, value in module.__dict__.items()}
-    held["_modules"] = {name: None if child is None else _structure(child) for name, child in module._modules.items()}
+    held["_modules"] = {name: None if child is None else structure(child) for name, child in module._modules.items()}
     twin.__dict__.update(held)
     return twin
 

@@ -143,7 +143,7 @@ class Remembered:
     """A score that scores no row twice, for searches that share their evaluations."""
 
     def __init__(self, score: Score) -> None:
-        self._score = score
+        self.score = score
         self._known: dict[bytes, NDArray[np.float64]] = {}
 
     def __call__(self, rows: Population) -> NDArray[np.float64]:
@@ -151,7 +151,7 @@ class Remembered:
         names = keys(rows)
         new = [i for i, key in enumerate(names) if key not in self._known]
         if new:
-            values = np.asarray(self._score(rows[new]), dtype=np.float64)
+            values = np.asarray(self.score(rows[new]), dtype=np.float64)
             self._known.update(zip((names[i] for i in new), values, strict=True))
         return np.stack([self._known[key] for key in names])
 

@@ -6,13 +6,16 @@ import multiprocessing
 import re
 import shutil
 import warnings
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from snugnet import pipeline
+from snugnet.cluster import Cluster, own_errors
 from snugnet.errors import ConfigError
 from snugnet.files import locked
 from snugnet.progress import progress_bar
@@ -25,16 +28,19 @@ from snugnet.study.teacher import teacher_folder, teacher_recipe, train_teacher
 from snugnet.training.threads import begin_worker
 
 
-def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True) -> Results:
+def run_study(
+    config: StudyConfig, *, fresh: bool = False, progress: bool = True, cluster: Cluster | None = None
+) -> Results:
     """Run all that is not there yet, and put the results together.
 
     Args:
         config: what to compare.
         fresh: throw away what an earlier run left in the output folder.
         progress: whether to show bars.
+        cluster: that jobs are done on, instead of by ``workers`` of this machine; it shares the output folder.
 
     Raises:
-        SnugnetError: a recipe, the data, a budget or a training cannot go on.
+        SnugnetError: a recipe, the data, a budget or a training cannot go on; the cluster does not share the folder.
     """
     folder = Path(config.output)
     if folder.exists() and not folder.is_dir():
@@ -44,8 +50,20 @@ def run_study(config: StudyConfig, *, fresh: bool = False, progress: bool = True
     with locked(folder):
         if fresh:
             _forget(folder)
-        if config.workers > 1:
-            _side_by_side(config, progress)
+        if cluster is not None:
+            cluster.check_folder(folder)
+            submit = partial(cluster.submit, _work, config, threads=_threads(config), cuda=_on_gpu(config, cluster))
+            with own_errors():
+                _side_by_side(config, submit, progress)
+            progress = False
+        elif config.workers > 1:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(config.workers, context, begin_worker, (_threads(config),)) as pool:
+                try:
+                    _side_by_side(config, lambda *job: pool.submit(_work, config, *job), progress)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
             progress = False
         outcomes, sampled = [], []
         for seed in config.seeds:
@@ -97,8 +115,26 @@ def _job(config: StudyConfig, name: str, seed: int, images: StudyImages, progres
     return job
 
 
-def _side_by_side(config: StudyConfig, progress: bool) -> None:
-    """Run all jobs in worker processes; what they give is kept on disk. Teachers come before the supernets that start from them."""
+def _threads(config: StudyConfig) -> int:
+    """Of each job that is done beside others."""
+    every = config.recipe_of(next(iter(config.supernets)), 0).threads or torch.get_num_threads()
+    return max(1, every // config.workers)
+
+
+def _on_gpu(config: StudyConfig, cluster: Cluster) -> bool:
+    """Whether a job takes one of the cluster's GPUs."""
+    device = config.recipe_of(next(iter(config.supernets)), 0).device
+    return device == "cuda" or (device == "auto" and cluster.gpus > 0)
+
+
+def _side_by_side(config: StudyConfig, submit: Callable[[str, int, bool], Future[None]], progress: bool) -> None:
+    """Run all jobs in workers; what they give is kept on disk. Teachers come before the supernets that start from them.
+
+    Args:
+        config: the study.
+        submit: begins the :func:`_work` of a supernet's name, a seed, and whether it is the teacher's.
+        progress: whether to show a bar.
+    """
     # by seed and teacher (none is one as well) the supernets that start from it
     of_teacher: dict[tuple[int, str | None], list[str]] = {}
     for seed in config.seeds:
@@ -107,31 +143,20 @@ def _side_by_side(config: StudyConfig, progress: bool) -> None:
             folder = None if alone is None else teacher_folder(alone)
             of_teacher.setdefault((seed, folder), []).append(name)
     total = len(config.seeds) * len(config.supernets) + sum(folder is not None for _, folder in of_teacher)
-    threads = max(
-        1, (config.recipe_of(next(iter(config.supernets)), 0).threads or torch.get_num_threads()) // config.workers
-    )
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(config.workers, context, begin_worker, (threads,)) as pool,
-        progress_bar(config.name, total, shown=progress) as advance,
-    ):
+    with progress_bar(config.name, total, shown=progress) as advance:
         after: dict[Future[None], list[tuple[str, int]]] = {}
         for (seed, folder), names in of_teacher.items():
             if folder is not None:
-                after[pool.submit(_work, config, names[0], seed, True)] = [(name, seed) for name in names]
+                after[submit(names[0], seed, True)] = [(name, seed) for name in names]
         for (seed, folder), names in of_teacher.items():
             if folder is None:
-                after |= {pool.submit(_work, config, name, seed, False): [] for name in names}
-        try:
-            while after:
-                done, _ = wait(after, return_when=FIRST_COMPLETED)
-                for job in done:
-                    job.result()
-                    advance()
-                    after |= {pool.submit(_work, config, name, seed, False): [] for name, seed in after.pop(job)}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+                after |= {submit(name, seed, False): [] for name in names}
+        while after:
+            done, _ = wait(after, return_when=FIRST_COMPLETED)
+            for job in done:
+                job.result()
+                advance()
+                after |= {submit(name, seed, False): [] for name, seed in after.pop(job)}
 
 
 _worker_images: StudyImages | None = None

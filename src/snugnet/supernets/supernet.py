@@ -244,10 +244,10 @@ class Supernet(nn.Module):
     def _class_index(self, classes: Sequence[int] | Tensor) -> Tensor:
         total = self.classifier.layer.out_channels
         try:
-            index: Tensor | None = torch.as_tensor(classes, device=self.classifier.linear.weight.device)
+            index: Tensor | None = torch.as_tensor(classes)  # a list is looked at here: reading a GPU would wait for it
         except (TypeError, ValueError, RuntimeError):
             index = None
         whole = index is not None and index.ndim == 1 and index.dtype in INTEGERS and len(index) > 0
         if index is None or not whole or bool((index < 0).any()) or bool((index >= total).any()):
             raise SpaceError(f"classes are indices from 0 to {total - 1}, at least one, got {classes!r}")
-        return index.long()
+        return index.long().to(self.classifier.linear.weight.device, non_blocking=True)

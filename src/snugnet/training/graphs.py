@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snugnet.nn.folding import fold_norms
+from snugnet.nn.judged import FoldedConv, folded
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.progress import progress_bar
 from snugnet.recipe import StageConfig
@@ -44,11 +44,12 @@ def folded_copy(network: Network, dtype: torch.dtype) -> Network:
     Convolutions at a few bits stay as they are; there both would move levels.
     """
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    copy = with_layout(build(network.blueprint, state), torch.channels_last).eval().requires_grad_(False)
-    fold_norms(copy)
+    copy = folded(with_layout(build(network.blueprint, state), torch.channels_last).eval().requires_grad_(False))
     if not copy.blueprint.quantised:
         for module in copy.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, FoldedConv):
+                module.cast(dtype)
+            elif isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.to(dtype)
     return copy
 
