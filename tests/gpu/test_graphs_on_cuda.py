@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snugnet.data import load_data
-from snugnet.nn.layers import convolve
+from snugnet.nn.convolution import convolve
 from snugnet.nn.network import with_layout
 from snugnet.pipeline import train_supernet
 from snugnet.recipe import parse_recipe

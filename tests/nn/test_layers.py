@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from snugnet.nn import BlockModule, ConvLayer, LinearLayer, SELayer
-from snugnet.nn.layers import NormLayer, batch_norm, convolve, cropped
+from snugnet.nn.convolution import convolve
+from snugnet.nn.layers import NormLayer, batch_norm, cropped
 from snugnet.spaces import Block, Layer
 
 DEPTHWISE = Layer("depthwise", "conv", 6, 6, 9, 7, 2, groups=6, norm=True, activation="relu")
@@ -55,7 +56,7 @@ def test_a_layer_at_full_size_slices_nothing() -> None:
 def test_depthwise_weight_gradients_by_columns(
     size: int, kernel: int, stride: int, layout: torch.memory_format, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snugnet.nn.layers._columns", lambda: columns)
+    monkeypatch.setattr("snugnet.nn.convolution._columns", lambda: columns)
     layer = Layer("depthwise", "conv", 5, 5, size, kernel, stride, groups=5)
     x = torch.randn(3, 5, size, size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weight = torch.randn(5, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
