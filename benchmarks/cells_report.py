@@ -22,6 +22,7 @@ def report() -> None:
         "command": "python benchmarks/cells.py", "seeds": SEEDS, "search": cells.SEARCH, "rows": cells.ROWS,
         "missing": [job.name for job in jobs.each if job.name not in found],
         "graphs": graphs(found), "limits": under_limits(found), "seconds": seconds(found), "ablation": ablation(found), "collapse": collapse(found),
+        "trap": {"changes": cells.TRAP, **collapse(found, "trap-", cells.TRAP["warmup_epochs"])},
     }  # fmt: skip
     print(json.dumps({key: value for key, value in content.items() if key != "jobs"}, indent=1))
     each = ",\n".join(f"  {json.dumps(name)}: {json.dumps(result)}" for name, result in found.items())  # a line a job
@@ -96,34 +97,42 @@ def ablation(found: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def collapse(found: dict[str, Any]) -> dict[str, Any]:
-    """Skip connections and worth, epoch by epoch, of the long searches; and what each remedy hands out at the end."""
-    made: dict[str, Any] = {}
-    for kind in ("darts-long", "dca-long", "from-below"):
-        runs = [found[f"{kind}-{s}"] for s in SEEDS if f"{kind}-{s}" in found]
-        if not runs:
-            continue
-        made[kind] = {
-            "skips": [[epoch["skips"] for epoch in run["history"]] for run in runs],
-            "worth": [[round(epoch["worth"][TESTS[0]], 2) for epoch in run["history"]] for run in runs],
-            "last": spread([run["without_limit"][TESTS[0]] for run in runs]),
-            "last_skips": [run["history"][-1]["skips"] for run in runs],
+def collapse(found: dict[str, Any], prefix: str = "", warmup: int = cells.SEARCH["warmup_epochs"]) -> dict[str, Any]:
+    """Skip connections and worth, epoch by epoch, of searches that go on for long; and what each remedy hands out at the end.
+
+    Args:
+        found: results by job.
+        prefix: of the searches' names: ``trap-``, or none for those of 30 epochs.
+        warmup: their epochs in which only the weights learn.
+    """
+    long = "" if prefix else "-long"
+    runs = {
+        kind: [found[name] for s in SEEDS if (name := f"{prefix}{kind}-{s}") in found]
+        for kind in (f"darts{long}", f"dca{long}", "from-below")
+    }
+    made: dict[str, Any] = {
+        f"{prefix}{kind}": {
+            "skips": [[epoch["skips"] for epoch in run["history"]] for run in each],
+            "worth": [[round(epoch["worth"][TESTS[0]], 2) for epoch in run["history"]] for run in each],
+            "last": spread([run["without_limit"][TESTS[0]] for run in each]),
+            "last_skips": [run["history"][-1]["skips"] for run in each],
+            "seconds": spread([run["seconds"] for run in each]),
         }
-    longs = [found[f"darts-long-{s}"] for s in SEEDS if f"darts-long-{s}" in found]
-    if longs:
-        made["remedies"] = {
-            f"at most {MAX_SKIPS} skips": spread([stopped(run["history"]) for run in longs]),
-            "selection by perturbation": spread([run["by_perturbation"][TESTS[0]] for run in longs]),
-        }
-    below = [found[f"from-below-{s}"] for s in SEEDS if f"from-below-{s}" in found]
-    if below:
-        made["remedies"]["limit from below"] = spread([run["found"][TESTS[0]] for run in below])
-    return made
+        for kind, each in runs.items()
+        if each
+    }
+    remedies = {}
+    if longs := runs[f"darts{long}"]:
+        remedies[f"at most {MAX_SKIPS} skips"] = spread([stopped(run["history"], warmup) for run in longs])
+        remedies["selection by perturbation"] = spread([run["by_perturbation"][TESTS[0]] for run in longs])
+    if below := runs["from-below"]:
+        remedies["limit from below"] = spread([run["found"][TESTS[0]] for run in below])
+    return made | ({"remedies": remedies} if remedies else {})
 
 
-def stopped(history: Sequence[dict[str, Any]]) -> float:
+def stopped(history: Sequence[dict[str, Any]], warmup: int) -> float:
     """What a search hands out that ends before more skips: the epoch before the first that has them."""
-    after = [i for i, epoch in enumerate(history) if epoch["skips"] > MAX_SKIPS and i >= cells.SEARCH["warmup_epochs"]]
+    after = [i for i, epoch in enumerate(history) if epoch["skips"] > MAX_SKIPS and i >= warmup]
     last = history[max(0, after[0] - 1)] if after else history[-1]
     return float(last["worth"][TESTS[0]])
 
