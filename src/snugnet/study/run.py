@@ -60,7 +60,7 @@ def run_study(
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(config.workers, context, begin_worker, (_threads(config),)) as pool:
                 try:
-                    _side_by_side(config, partial(pool.submit, _work, config), progress)
+                    _side_by_side(config, lambda *job: pool.submit(_work, config, *job), progress)
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
