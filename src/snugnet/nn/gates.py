@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import get_args
 
 import numpy as np
@@ -82,10 +83,9 @@ def one_of(logits: Tensor, temperature: float, noise: Tensor | None = None) -> T
 
 def thermometer(gates: Tensor) -> Tensor:
     """From m - 1 nested gates (..., m - 1) to "option i or larger" (..., m): 1, g1, g1 g2, ..."""
-    kept = [gates.new_ones(gates.shape[:-1])]
-    for gate in gates.unbind(-1):  # the gradient of cumprod looks for zeros on the host
-        kept.append(kept[-1] * gate)
-    return torch.stack(kept, -1)
+    kept = list(accumulate(gates.unbind(-1), torch.mul))  # the gradient of cumprod looks for zeros on the host
+    first = gates.new_ones(*gates.shape[:-1], 1)
+    return torch.cat([first, torch.stack(kept, -1) if kept else gates], -1)
 
 
 def from_thermometer(kept: Tensor) -> Tensor:
