@@ -51,3 +51,7 @@ class SearchError(SnugnetError, RuntimeError):
 
 class BusyError(SnugnetError, RuntimeError):
     """A folder that another process is working in."""
+
+
+class RemoteError(SnugnetError, RuntimeError):
+    """A service that cannot be reached, or that refuses what it was asked for."""

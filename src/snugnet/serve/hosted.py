@@ -39,7 +39,7 @@ class Hosted:
         self.name, self.family = name, family
         self.identities = Identities(family)
         self.gatherer = Gatherer(family, executor, self._answer, sizes)
-        self._described: OrderedDict[tuple[tuple[int, ...], bytes], str] = OrderedDict()
+        self._described: OrderedDict[tuple[tuple[int, ...], bytes], tuple[str, str]] = OrderedDict()
         self._accuracies: OrderedDict[str, float] = OrderedDict()
         self.judged_by = digest(
             self.identities.digest, family.budget_name, family.generator.options,
@@ -79,7 +79,9 @@ class Hosted:
         texts = []
         for i, (_, budgets) in enumerate(scenarios):
             group, indices = networks.groups[networks.group[i]]
-            costs = {name: plain_number(columns[name][i]) for name in (own | dict.fromkeys(budgets) if budgets else own)}
+            costs = {
+                name: plain_number(columns[name][i]) for name in (own | dict.fromkeys(budgets) if budgets else own)
+            }
             asked = {name: plain_number(limits[name][i]) for name in budgets}
             texts.append(self._text(group, indices, networks.rows[i], costs, asked))
         return ",".join(texts).encode()
@@ -103,13 +105,18 @@ class Hosted:
         if known is None:
             name = self.identities.name(indices, row)
             classes = [self.family.classes[i] for i in indices]
-            fixed = {"id": name, "family": self.name, "classes": classes, "architecture": self.family.space.to_dict(row)}
-            known = self._described[key] = json.dumps(fixed)[1:-1]
+            fixed = {
+                "id": name,
+                "family": self.name,
+                "classes": classes,
+                "architecture": self.family.space.to_dict(row),
+            }
+            known = self._described[key] = name, json.dumps(fixed)[1:-1]
             if len(self._described) > _KNOWN:
                 self._described.popitem(last=False)
-        name = known[8 : known.index('"', 8)]
+        name, fixed_text = known
         own = {"group": group, "budgets": budgets, "costs": costs, "validation_accuracy": self._accuracies.get(name)}
-        return f"{{{known}, {json.dumps(own)[1:]}"
+        return f"{{{fixed_text}, {json.dumps(own)[1:]}"
 
     def network(self, name: str) -> Specialized:
         """The network of an id.

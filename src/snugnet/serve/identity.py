@@ -86,9 +86,13 @@ class Identities:
             first = int.from_bytes(content[:_WIDTH], "big")
             n = 1 if kind == 0 else 1 + first
             classes = [int.from_bytes(content[i * _WIDTH : (i + 1) * _WIDTH], "big") for i in range(n)]
-            group: Group = list(self.family.groups)[first] if kind == 0 else [self.family.classes[i] for i in classes[1:]]
+            group: Group = (
+                list(self.family.groups)[first] if kind == 0 else [self.family.classes[i] for i in classes[1:]]
+            )
             self.family.class_indices(group)
-            return group, self._row(int.from_bytes(content[n * _WIDTH :], "big"), self.family.space.num_options.tolist())
+            return group, self._row(
+                int.from_bytes(content[n * _WIDTH :], "big"), self.family.space.num_options.tolist()
+            )
         except (ValueError, IndexError, binascii.Error, SnugnetError):
             raise NetworkError(
                 f"{self.family.name} as it is now has no network {shown(name)}; ask for its scenario again"

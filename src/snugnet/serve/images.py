@@ -56,7 +56,9 @@ def _opened(content: bytes, pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise DataError(f"the image is larger than the {pixels:,} pixels that are read; shrink it") from None
     except Exception:  # broken files make Pillow raise OSError, SyntaxError, ValueError, EOFError, ...
-        raise DataError(f"image cannot be decoded: not an image in {', '.join(FORMATS)}, or a broken one") from None
+        raise DataError(
+            f"image cannot be decoded: not an image ({', '.join(FORMATS)}), or a broken one; send another"
+        ) from None
     if width * height > pixels:
         raise DataError(f"the image has {width} x {height} pixels, and at most {pixels:,} are read; shrink it")
     return image

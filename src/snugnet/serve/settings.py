@@ -75,7 +75,9 @@ def read_token(file: Path | None) -> str | None:
         ConfigError: the file cannot be read, or what it holds is too short, or has other characters than printable ASCII.
     """
     token = os.environ.get(TOKEN) if file is None else read_text(file, ConfigError, "the token ").strip()
-    if token is None or (len(token) >= _SHORTEST_TOKEN and token.isascii() and token.isprintable() and " " not in token):
+    if token is None or (
+        len(token) >= _SHORTEST_TOKEN and token.isascii() and token.isprintable() and " " not in token
+    ):
         return token
     raise ConfigError(
         f"a token has at least {_SHORTEST_TOKEN} printable ASCII characters and no space; that in {file or TOKEN} is another"
