@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> ASGIApp:
     families = Families(settings.families, metrics.scenarios.observe)
     limits = settings.limits
     store = Store(
-        settings.cache, limits.disk_bytes, limits.memory_bytes, lambda place: metrics.contents.labels(place).inc()
+        settings.cache, limits.disk_bytes, limits.memory_bytes, lambda place: metrics.files.labels(place).inc()
     )
     builds = Builds(store, limits.builds, limits.waiting_builds)
     routes = Routes(settings, families, builds, metrics)
@@ -121,8 +121,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     """The first fault of a request, in one line: where it is, and what is allowed."""
     assert isinstance(error, RequestValidationError)
-    faults = error.errors()
-    faults.sort(key=lambda each: each["type"] == "missing")  # what is misspelt is missing as well
+    faults = sorted(error.errors(), key=lambda each: each["type"] == "missing")  # what is misspelt is missing as well
     part, *where = faults[0]["loc"] or ("body",)
     place = cut(".".join(map(str, where))) or str(part)
     message = "no such key" if faults[0]["type"] == "extra_forbidden" else str(faults[0]["msg"])

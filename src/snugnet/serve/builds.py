@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -33,8 +33,10 @@ class Builds:
         Raises:
             Overloaded: too many are being made.
         """
-        recent = self.store.recent(key)
-        return recent or await self._once(key, lambda: self._find(key, made))
+        found = self.store.recent(key)
+        if found is None:
+            found = await self._once(key, lambda: self._find(key, made))
+        return found
 
     async def result(self, key: str, work: Callable[[], T]) -> T:
         """What some work gives; it is not kept.
@@ -42,7 +44,8 @@ class Builds:
         Raises:
             Overloaded: too much is being made.
         """
-        return await self._once(key, lambda: self._run(work))
+        found: T = await self._once(key, lambda: self._run(work))
+        return found
 
     async def _find(self, key: str, made: Callable[[], bytes]) -> Content:
         stored = await asyncio.get_running_loop().run_in_executor(self._readers, self.store.stored, key)
@@ -51,7 +54,7 @@ class Builds:
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._makers, work)
 
-    async def _once(self, key: str, begin: Callable[[], Any]) -> Any:
+    async def _once(self, key: str, begin: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         task = self._open.get(key)
         if task is None:
             if len(self._open) >= self.waiting:

@@ -14,6 +14,7 @@ _MOST = 4096  # scenarios at a time: what comes next waits for no more
 
 Answers = Callable[[Networks, Sequence[Scenario]], bytes]
 """What becomes of the networks of a request's scenarios."""
+_Request = tuple[Sequence[Scenario], asyncio.Future[bytes]]
 
 
 class Gatherer:
@@ -30,7 +31,7 @@ class Gatherer:
         self, family: SpecialisingFamily, executor: Executor, answers: Answers, sizes: Callable[[int], None]
     ) -> None:
         self.family, self.executor, self.answers, self.sizes = family, executor, answers, sizes
-        self._waiting: deque[tuple[Sequence[Scenario], asyncio.Future[bytes]]] = deque()
+        self._waiting: deque[_Request] = deque()
         self._work: asyncio.Task[None] | None = None
 
     async def ask(self, scenarios: Sequence[Scenario]) -> bytes:
@@ -49,7 +50,7 @@ class Gatherer:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                taken, n = [], 0
+                taken, n = list[_Request](), 0
                 while self._waiting and (not taken or n + len(self._waiting[0][0]) <= _MOST):
                     taken.append(self._waiting.popleft())
                     n += len(taken[-1][0])

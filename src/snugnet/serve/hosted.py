@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.deploy.export import checked_bytes
 from snugnet.errors import FamilyError
-from snugnet.family import Family, Networks, Scenario, Specialized
+from snugnet.family import Family, Group, Networks, Scenario, Specialized
 from snugnet.files import plain_number
 from snugnet.fingerprint import digest
 from snugnet.serve.gathering import Gatherer
@@ -146,8 +145,7 @@ class Hosted:
         Raises:
             ExportError: it does not.
         """
-        with tempfile.TemporaryDirectory(prefix="snugnet-") as folder:
-            return network.export(Path(folder) / f"network{suffix}").read_bytes()
+        return checked_bytes(network.module, suffix, network.metadata())
 
     def _judge(self, name: str, network: Specialized) -> float | None:
         """Accuracy on the validation images of its classes; None where there are none."""
@@ -167,7 +165,7 @@ class Hosted:
                 self._accuracies.popitem(last=False)
         return accuracy
 
-    def curve(self, group: str | list[str], cost: str) -> bytes:
+    def curve(self, group: Group, cost: str) -> bytes:
         """Networks of a group over a cost, with their accuracies on validation images, as JSON.
 
         Raises:

@@ -80,8 +80,6 @@ class Identities:
         """
         try:
             content = base64.urlsafe_b64decode(name[_HASHED:] + "=" * (-len(name[_HASHED:]) % 4))
-            if self._signed(content) != name:
-                raise ValueError
             kind, content = content[0], content[1:]
             first = int.from_bytes(content[:_WIDTH], "big")
             n = 1 if kind == 0 else 1 + first
@@ -89,10 +87,10 @@ class Identities:
             group: Group = (
                 list(self.family.groups)[first] if kind == 0 else [self.family.classes[i] for i in classes[1:]]
             )
-            self.family.class_indices(group)
-            return group, self._row(
-                int.from_bytes(content[n * _WIDTH :], "big"), self.family.space.num_options.tolist()
-            )
+            row = self._row(int.from_bytes(content[n * _WIDTH :], "big"), self.family.space.num_options.tolist())
+            if self.name(self.family.class_indices(group), row) != name:
+                raise ValueError
+            return group, row
         except (ValueError, IndexError, binascii.Error, SnugnetError):
             raise NetworkError(
                 f"{self.family.name} as it is now has no network {shown(name)}; ask for its scenario again"

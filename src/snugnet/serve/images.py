@@ -103,9 +103,9 @@ class Runner:
         session = self._session(name, content)
         with torch.no_grad():
             batch = normalise(torch.from_numpy(images), network.family.mean, network.family.std)
-            batch = resized(batch, network.blueprint.resolution).numpy()
+            batch = resized(batch, network.blueprint.resolution)
         started = time.perf_counter()
-        (logits,) = session.run(["logits"], {"image": batch})
+        (logits,) = session.run(["logits"], {"image": batch.numpy()})
         milliseconds = 1e3 * (time.perf_counter() - started)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True), milliseconds

@@ -18,6 +18,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable by which several processes share what they count; set before this is imported."""
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+_SCENARIOS = (1, 4, 16, 64, 256, 1024, 4096)
 
 
 disable_created_metrics()
@@ -27,19 +28,18 @@ class Metrics:
     """The counters of one service."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        own = {"registry": self._registry, "namespace": "snugnet"}
-        self.requests = Counter("requests", "Requests answered", ["route", "method", "status"], **own)
-        self.seconds = Histogram("request_seconds", "From a request to its answer", ["route"], buckets=_SECONDS, **own)
-        self.open = Gauge("open_requests", "Requests being worked on", multiprocess_mode="livesum", **own)
-        self.scenarios = Histogram(
-            "scenarios_together",
-            "Scenarios of one pass of the generator",
-            buckets=(1, 4, 16, 64, 256, 1024, 4096),
-            **own,
+        own = self._registry = CollectorRegistry()
+        name = "snugnet"
+        self.requests = Counter("requests", "Answered", ["route", "method", "status"], name, registry=own)
+        self.seconds = Histogram(
+            "request_seconds", "From a request to its answer", ["route"], name, registry=own, buckets=_SECONDS
         )
-        self.contents = Counter("files", "Files asked for, by where they came from", ["place"], **own)
-        self.images = Counter("images", "Images that networks were run on", **own)
+        self.open = Gauge("open_requests", "Worked on now", (), name, registry=own, multiprocess_mode="livesum")
+        self.scenarios = Histogram(
+            "scenarios_together", "Of one pass of the generator", (), name, registry=own, buckets=_SCENARIOS
+        )
+        self.files = Counter("files", "Asked for, by where they came from", ["place"], name, registry=own)
+        self.images = Counter("images", "That networks were run on", (), name, registry=own)
 
     def text(self) -> bytes:
         """As Prometheus reads it; of all processes together."""
