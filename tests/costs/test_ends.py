@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toys import ALL, SPACES
+from toys import ALL, SPACES, random_table
 
 from snugnet.costs import COSTS, CostTable, MaximumTable, counted_table, ends_within
 from snugnet.errors import BudgetError
@@ -43,11 +43,11 @@ def test_limits_that_nothing_meets_are_refused() -> None:
     tables = tables_of(space)
     with pytest.raises(BudgetError, match="has madds <= 1; feasible"):
         ends_within(tables["params"], [(tables["madds"], 1.0)])
-    rows = ALL[space.name]
-    madds, activations = tables["madds"](rows), tables["activations"](rows)
-    assert activations[madds == madds.min()].min() > activations.min()  # the two are not met together
+    one = random_table(space, np.random.default_rng(0), whole=True)
+    other = CostTable(space, "other", "", [((), -one.constant), *((scope, -values) for scope, values in one.tables)])
+    assert ends_within(tables["params"], [(one, one.range[0]), (other, -one.range[0])])[0] > 0
     with pytest.raises(BudgetError, match="together"):
-        ends_within(tables["params"], [(tables["madds"], madds.min()), (tables["activations"], activations.min())])
+        ends_within(tables["params"], [(one, one.range[0]), (other, -one.range[0] - 1)])
 
 
 def test_no_limit_is_the_whole_range() -> None:

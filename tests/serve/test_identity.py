@@ -47,7 +47,7 @@ def test_names_of_another_family_and_other_texts_are_refused(family: Family) -> 
     other = Identities(replace(family, mean=(0.1, 0.2, 0.3)))
     assert other.name((0, 1), row) != name
     for wrong in (name[:-1], name + "A", name[:16], "0" * 16 + name[16:], name[:16] + name[17:], "x", "", name.upper()):
-        with pytest.raises(NetworkError, match="has no network .* ask for its scenario again"):
+        with pytest.raises(NetworkError, match=r"has no network .* ask for its scenario again"):
             Identities(family).read(wrong)
     with pytest.raises(NetworkError):
         other.read(name)

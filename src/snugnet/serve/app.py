@@ -24,7 +24,7 @@ from snugnet.data.images import no_warnings
 from snugnet.errors import SnugnetError
 from snugnet.serve.builds import Builds
 from snugnet.serve.families import Families
-from snugnet.serve.guard import API, Guard
+from snugnet.serve.guard import API, Guard, failed
 from snugnet.serve.metrics import Metrics
 from snugnet.serve.problems import problem, problem_of
 from snugnet.serve.routes import Routes
@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> ASGIApp:
     app.exception_handler(SnugnetError)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_http)
+    app.exception_handler(Exception)(_failed)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     if settings.origins:
@@ -131,3 +132,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    return failed(request.scope)

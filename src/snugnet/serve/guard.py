@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from snugnet.errors import SnugnetError
@@ -20,6 +21,8 @@ from snugnet.serve.problems import Late, Overloaded, Refused, TooLarge, Unavaila
 from snugnet.serve.settings import Settings
 
 API = "/v1"
+REQUEST = "snugnet.request"
+"""Where a request's scope holds its id."""
 _ALWAYS = (f"{API}/health", f"{API}/ready")  # answered without a token, and however many requests are open
 _DIGITS = 15  # of a length that can be true
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -52,14 +55,14 @@ class Guard:
             await self.app(scope, receive, send)
             return
         answer = _Answer(scope, send)
+        scope[REQUEST] = answer.request
         try:
             await self._guarded(scope, receive, answer)
         except SnugnetError as error:
             await answer.instead(problem_of(error), receive)
         except Exception:  # ours: told in full to the log, and not to who asks
             log.exception("failed", extra={"request": answer.request})
-            text = f"the service failed on this; its log says why, at request {answer.request}"
-            await answer.instead(problem(500, text, request=answer.request), receive)
+            await answer.instead(failed(scope), receive)
         finally:
             self._note(scope, answer)
 
@@ -128,6 +131,12 @@ class Guard:
                 "bytes": answer.size, "ms": round(1e3 * seconds, 2),
             },
         )  # fmt: skip
+
+
+def failed(scope: Scope) -> Response:
+    """A fault of the service: its log has the rest, under the request's id."""
+    text = f"the service failed on this; its log says why, at request {scope[REQUEST]}"
+    return problem(500, text, request=scope[REQUEST])
 
 
 class _Answer:

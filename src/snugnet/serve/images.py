@@ -75,7 +75,7 @@ def read_pixels(content: bytes, resolution: int) -> NDArray[np.uint8]:
         raise DataError(
             f"pixels are n x 3 x {resolution} x {resolution} bytes, RGB, {size:,} an image; got {len(content):,} bytes"
         )
-    return np.frombuffer(content, np.uint8).reshape(-1, 3, resolution, resolution)
+    return np.frombuffer(bytearray(content), np.uint8).reshape(-1, 3, resolution, resolution)  # torch wants to write
 
 
 class Runner:
