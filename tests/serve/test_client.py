@@ -35,7 +35,7 @@ def test_client(service: httpx.Client, family: Family, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(buffer, "PNG")
     assert client.predict(many[0], buffer.getvalue())["predictions"][0]["class"] in many[0]["classes"]
     assert client.curve("digits", "round")["cost"] == "madds"
-    with pytest.raises(RemoteError, match="^tiny has no group 'none'; groups: "):
+    with pytest.raises(RemoteError, match=r"^tiny has no group 'none'; groups: "):
         client.specialize("digits", "none")
     with pytest.raises(RemoteError, match="there is no family 'a/b' here"):
         client.family("a/b")

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,31 +40,28 @@ main()
 
 @contextmanager
 def process(
-    *arguments: str | Path, start: tuple[str, ...] = ("-m", "snugnet"), **limits: Any
+    *arguments: str | Path, start: tuple[str, ...] = ("-m", "snugnet"), workers: int = 1, **limits: Any
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service by itself, and its address; killed if it has not ended."""
+    """A service by itself with all its processes, and its address; killed if it has not ended."""
     running = subprocess.Popen(
-        [sys.executable, *start, "serve", *map(str, arguments)],
+        [sys.executable, *start, "serve", *map(str, arguments), "--workers", str(workers)],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}, **limits,
     )  # fmt: skip
     assert running.stderr is not None
+    log: list[str] = []
+    reading = threading.Thread(target=log.extend, args=(running.stderr,), daemon=True)
+    reading.start()
     try:
-        line = running.stderr.readline()
-        while line.startswith("warning: "):
-            line = running.stderr.readline()
-        found = re.match(r"serving .* at (http://127.0.0.1:\d+) ", line)
-        assert found, line + running.stderr.read()
-        with ThreadPoolExecutor(1) as pool:  # its log is read, or it would stop writing
-            log = pool.submit(running.stderr.read)
-            try:
-                wait(lambda: httpx.get(f"{found[1]}/v1/ready", trust_env=False).status_code == 200)
-                yield running, found[1]
-            finally:
-                running.kill()
-                running.wait()
-                assert "Traceback" not in log.result(), log.result()
+        wait(lambda: "".join(log).count("Application startup complete") == workers or running.poll() is not None)
+        found = re.search(r"^serving .* at (http://127.0.0.1:\d+) ", "".join(log), re.MULTILINE)
+        assert found, log
+        yield running, found[1]
     finally:
         running.kill()
+        running.wait()
+        reading.join(10)
+        assert not reading.is_alive(), "processes of the service are left"
+        assert "Traceback" not in "".join(log), log
 
 
 def wait(until: Callable[[], bool]) -> None:
@@ -83,6 +81,7 @@ def test_workers_reload_end_and_survive_one_another(folder: Path, tmp_path: Path
     changed = load_family(folder)
     changed.save(own)
     (tmp_path / "broken").mkdir()
+    options = ("--port", "0", "--cache", tmp_path / "cache")
     with process(own, tmp_path / "broken", "--workers", "2", "--port", "0", "--cache", tmp_path / "cache") as (
         running,
         url,

@@ -32,6 +32,7 @@ from snugnet.serve.schemas import Problem
 from snugnet.serve.settings import Settings
 from snugnet.serve.store import Store
 from snugnet.texts import cut
+from snugnet.training.threads import begin_worker
 
 PAGE = Path(__file__).with_name("page")
 """Files that are served under ``/``, if there are any."""
@@ -98,13 +99,16 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def create_worker(settings: Settings, threads: int) -> ASGIApp:
-    """The application of one process of several.
+    """The application of one process, which is maybe one of several.
 
     Args:
         settings: of the service.
         threads: of torch.
     """
-    torch.set_num_threads(threads)
+    if settings.workers > 1:
+        begin_worker(threads)  # ends when the first process does, however that ends
+    else:
+        torch.set_num_threads(threads)
     return create_app(settings)
 
 

@@ -21,7 +21,7 @@ from snugnet.serve.settings import Settings
 
 _CONNECTIONS = 8  # for each request that may be open; beyond these a connection is answered 503 and closed
 _DRAIN = 30  # seconds that requests have to come to an end
-_STARTING = 120  # seconds
+_SILENT = 20  # seconds without a sign of a process, after which another takes its place; it gives signs from before it imports torch
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "color_message"}
 
 
@@ -71,7 +71,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
     config = uvicorn.Config(
         partial(_app, settings, threads), factory=True, workers=settings.workers, log_config=LOGGING, access_log=False,
         server_header=False, proxy_headers=False, ws="none", limit_concurrency=_CONNECTIONS * settings.limits.open_requests,
-        timeout_graceful_shutdown=_DRAIN, timeout_worker_healthcheck=_STARTING,
+        timeout_graceful_shutdown=_DRAIN, timeout_worker_healthcheck=_SILENT,
     )  # fmt: skip
     try:
         if several:
