@@ -82,10 +82,7 @@ def test_workers_reload_end_and_survive_one_another(folder: Path, tmp_path: Path
     changed.save(own)
     (tmp_path / "broken").mkdir()
     options = ("--port", "0", "--cache", tmp_path / "cache")
-    with process(own, tmp_path / "broken", "--workers", "2", "--port", "0", "--cache", tmp_path / "cache") as (
-        running,
-        url,
-    ):
+    with process(own, tmp_path / "broken", *options, workers=2) as (running, url):
         service = Client(url)
         before = service.specialize("digits", "round", madds="50%")
         assert [each["available"] for each in service.families()] == [True, False]
