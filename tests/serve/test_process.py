@@ -26,11 +26,11 @@ from snugnet.family import load_family
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 # a network that takes forever to make, in a process whose number is told
 SLOW = """
-import os, sys, time
+import os, time
 from pathlib import Path
 from snugnet.serve import hosted
 def file(self, network, suffix):
-    Path(sys.argv.pop()).write_text(str(os.getpid()))
+    Path(os.environ["NOTE"]).write_text(str(os.getpid()))
     time.sleep(100)
 hosted.Hosted.file = file
 from snugnet.cli.main import main
@@ -123,10 +123,11 @@ def _children(process_id: int) -> list[int]:
     return found
 
 
-def test_killed_while_it_builds_and_a_full_disk(folder: Path, tmp_path: Path) -> None:
+def test_killed_while_it_builds_and_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = tmp_path / "note"
+    monkeypatch.setenv("NOTE", str(note))
     options = ("--port", "0", "--cache", tmp_path / "cache")
-    with process(folder, *options, note, start=("-c", SLOW)) as (running, url):
+    with process(folder, *options, start=("-c", SLOW)) as (running, url):
         network = Client(url).specialize("digits", "round", madds="0%")
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(httpx.get, f"{url}/v1/families/digits/networks/{network['id']}.onnx", trust_env=False)

@@ -33,9 +33,10 @@ class Builds:
         Raises:
             Overloaded: too many are being made.
         """
-        found = self.store.recent(key)
-        if found is None:
-            found = await self._once(key, lambda: self._find(key, made))
+        recent = self.store.recent(key)
+        if recent is not None:
+            return recent
+        found: Content = await self._once(key, lambda: self._find(key, made))
         return found
 
     async def result(self, key: str, work: Callable[[], T]) -> T:
