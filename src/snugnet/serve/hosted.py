@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from snugnet.serve.gathering import Gatherer
 from snugnet.serve.identity import Identities
 
 _KNOWN = 2**14  # networks whose description is kept, and accuracies
+_READ = 2**12  # ids of which it is kept what they say
 POINTS = 9
 """Networks on a curve."""
 
@@ -40,6 +42,7 @@ class Hosted:
         self.gatherer = Gatherer(family, executor, self._answer, sizes)
         self._described: OrderedDict[tuple[tuple[int, ...], bytes], tuple[str, str]] = OrderedDict()
         self._accuracies: OrderedDict[str, float] = OrderedDict()
+        self._networks: OrderedDict[str, Specialized] = OrderedDict()
         self.judged_by = digest(
             self.identities.digest, family.budget_name, family.generator.options,
             *family.generator.state_dict().values(), *family.validation.contents(),
@@ -123,8 +126,13 @@ class Hosted:
         Raises:
             NetworkError: there is none.
         """
-        group, row = self.identities.read(name)
-        return self.family.network(group, row)
+        found = self._networks.get(name)
+        if found is None:
+            group, row = self.identities.read(name)
+            found = self._networks[name] = self.family.network(group, row)
+            if len(self._networks) > _READ:
+                self._networks.popitem(last=False)
+        return found
 
     def best(self, scenario: Scenario, best_of: int) -> bytes:
         """The best of several architectures on validation images, as JSON; takes seconds.
@@ -145,13 +153,16 @@ class Hosted:
         Raises:
             ExportError: it does not.
         """
-        return checked_bytes(network.module, suffix, network.metadata())
+        module = self.family.build(
+            network.row, network.class_indices
+        )  # not network.module, which would be kept with it
+        return checked_bytes(module, suffix, network.metadata())
 
     def _judge(self, name: str, network: Specialized) -> float | None:
         """Accuracy on the validation images of its classes; None where there are none."""
         if not len(self.family.validation.of_classes(network.class_indices)):
             return None
-        return self.remember(name, self.family.validation_accuracy(network))
+        return self.remember(name, self.family.validation_accuracy(replace(network)))  # its module is not kept
 
     def accuracy(self, name: str, network: Specialized) -> bytes:
         """The accuracy of a network as JSON."""
