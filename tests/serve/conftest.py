@@ -10,17 +10,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tiny_family import tiny_family
 
-pytest.importorskip("fastapi", reason="the service's packages are not installed: pip install 'snugnet[serve]'")
-httpx = pytest.importorskip("httpx", reason="httpx is not installed")
-
 if TYPE_CHECKING:
+    import httpx
+
     from snugnet.family import Family
+
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "filelock", "httpx", "schemathesis")
+missing = [package for package in NEEDED if find_spec(package) is None]
+collect_ignore = [
+    path.name for path in Path(__file__).parent.glob("test_*.py") if missing and path.stem != "test_packages"
+]
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +47,7 @@ def family(folder: Path) -> Family:
 @contextmanager
 def serving(families: Mapping[str, Path], cache: Path, **options: Any) -> Iterator[httpx.Client]:
     """A service in a thread, behind a socket; gives a client of it."""
+    import httpx
     import uvicorn
 
     from snugnet.serve.app import create_app

@@ -50,7 +50,7 @@ class Builds:
 
     async def _find(self, key: str, made: Callable[[], bytes]) -> Content:
         stored = await asyncio.get_running_loop().run_in_executor(self._readers, self.store.stored, key)
-        return stored or await self._run(lambda: self.store.make(key, made))
+        return stored if stored is not None else await self._run(lambda: self.store.make(key, made))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._makers, work)
