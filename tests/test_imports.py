@@ -18,6 +18,7 @@ ORDER = [
     "registry",
     "config",
     "files",
+    "client",
     "yaml_content",
     "fingerprint",
     "bundles",
@@ -43,6 +44,7 @@ ORDER = [
     "retraining",
     "cell_search",
     "study",
+    "serve",
     "testing",
     "cli",
 ]
@@ -115,6 +117,7 @@ def test_a_file_is_of_readable_length() -> None:
         "snugnet.search.method",
         "snugnet.search.optimisers.optimiser",
         "snugnet.cli.main",
+        "snugnet.client",
     ],
 )
 def test_no_torch_at_import(module: str) -> None:

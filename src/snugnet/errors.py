@@ -55,3 +55,7 @@ class BusyError(SnugnetError, RuntimeError):
 
 class ClusterError(SnugnetError, RuntimeError):
     """Machines that cannot be joined, or that do not answer."""
+
+
+class RemoteError(SnugnetError, RuntimeError):
+    """A service that cannot be reached, or that refuses what it was asked for."""

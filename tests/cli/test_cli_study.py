@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from tiny_family import TINY
 
 from snugnet.files import LOCK
 

@@ -81,6 +81,8 @@ def test_amounts():
     assert format_amount(12.3456, "ms") == "12.35 ms"
     assert format_amount(1.5e6) == "1.5M"
     assert format_amount(0) == "0"
+    assert format_amount(2.5e-308, "ms") == "2.5e-308 ms"
+    assert format_amount(5e-324) == "4.94066e-324"
     assert format_amount(-2500) == "-2.5k"
     assert parse_budget(format_amount(0.012345)) == 0.01234
 

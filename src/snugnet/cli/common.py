@@ -274,6 +274,11 @@ def is_on_hub(family: str) -> bool:
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", family) and not Path(owner).exists() and name not in ("", ".", ".."))
 
 
+def is_remote(family: str) -> bool:
+    """Whether a text is the address of a service's family."""
+    return family.startswith(("http://", "https://"))
+
+
 def load_family(family: str) -> Family:
     """A family from a folder, or from the Hugging Face hub where the text can only be a name there.
 

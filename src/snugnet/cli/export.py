@@ -86,5 +86,5 @@ def export(
     if as_json:
         emit({**describe(network), "file": str(out_file), "bytes": size})
         return
-    show(network)
+    show(describe(network))
     say(f"wrote {out_file}, {size:,} bytes, which was run and agrees with torch")

@@ -22,6 +22,7 @@ from snugnet.cli.quickstart import quickstart
 from snugnet.cli.retrain import retrain
 from snugnet.cli.search import search
 from snugnet.cli.search_cell import search_cell
+from snugnet.cli.serve import serve
 from snugnet.cli.space import app as space
 from snugnet.cli.specialize import specialize
 from snugnet.cli.study import study
@@ -57,7 +58,9 @@ def _options(
     pass
 
 
-for command in (quickstart, train, specialize, search, search_cell, optimise, retrain, evaluate, export, study, plot):
+for command in (
+    quickstart, train, specialize, serve, search, search_cell, optimise, retrain, evaluate, export, study, plot,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(space, name="space")
 app.add_typer(predictor, name="predictor")

@@ -131,7 +131,7 @@ def retrain(
             }
         )
         return
-    show(network)
+    show(describe(network))
     sizes = network.sizes
     packed = "" if sizes["stored"] == sizes["float32"] else f", {sizes['float32']:,} in float"
     say(f"{summary(network)}\nnetwork: {out_folder} (weights: {sizes['stored']:,} bytes{packed})")

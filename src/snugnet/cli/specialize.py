@@ -18,6 +18,7 @@ from snugnet.cli.common import (
     ShortBudget,
     check_file,
     emit,
+    is_remote,
     load_family,
     out,
     read_budgets,
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from snugnet.family import Classifier
 
 FamilyArgument = Annotated[
-    str, typer.Argument(metavar="FAMILY", help="Folder of a trained family, or USER/NAME on the Hugging Face hub.")
+    str,
+    typer.Argument(
+        metavar="FAMILY",
+        help="Folder of a trained family, USER/NAME on the Hugging Face hub, or a family of a service: http://HOST:PORT/NAME.",
+    ),
 ]
 
 
@@ -91,6 +96,8 @@ def specialize(
     if every:
         if single := [option for option, value in given.items() if value is not None]:
             raise ConfigError(f"with --all, groups and budgets stand in the file of --budgets; leave out {single[0]}")
+        if is_remote(family):
+            raise ConfigError(f"with --all, FAMILY is a folder or on the hub; got {family}")
         from snugnet.cli.specialize_all import specialize_all
 
         specialize_all(family, budget_file, out_file, best_of, data, fresh, as_json)
@@ -107,21 +114,44 @@ def specialize(
         raise ConfigError("the classes are given by --group or by --classes, one of the two; neither is given")
     if out_file is not None:
         check_file(out_file)
-    loaded = load_family(family)
-    started = time.perf_counter()
-    network = loaded.best((wanted, budgets), best_of)
-    if out_file is not None:
-        network.export(out_file)
-    milliseconds = 1e3 * (time.perf_counter() - started)
+    ask = _ask_service if is_remote(family) else _ask_family
+    description, milliseconds = ask(family, wanted, budgets, best_of, out_file)
     if as_json:
-        emit({**describe(network), "file": None if out_file is None else str(out_file), "ms": round(milliseconds, 3)})
+        emit({**description, "file": None if out_file is None else str(out_file), "ms": round(milliseconds, 3)})
         return
-    show(network)
+    show(description)
     if out_file is None:
         say(f"specialised in {milliseconds:.0f} ms; --out net.onnx writes the network")
     else:
         checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" else ""
         say(f"wrote {out_file} in {milliseconds:.0f} ms{checked}")
+
+
+def _ask_family(
+    family: str, group: str | list[str], budgets: dict[str, Any], best_of: int, out_file: Path | None
+) -> tuple[dict[str, Any], float]:
+    """A network's description, and the milliseconds that it took to get it, and to write it."""
+    loaded = load_family(family)
+    started = time.perf_counter()
+    network = loaded.best((group, budgets), best_of)
+    if out_file is not None:
+        network.export(out_file)
+    return describe(network), 1e3 * (time.perf_counter() - started)
+
+
+def _ask_service(
+    address: str, group: str | list[str], budgets: dict[str, Any], best_of: int, out_file: Path | None
+) -> tuple[dict[str, Any], float]:
+    """The same, of a service."""
+    from snugnet.client import Client
+
+    url, _, family = address.rstrip("/").rpartition("/")
+    service = Client(url)
+    started = time.perf_counter()
+    network = service.specialize(family, group, best_of=best_of, **budgets)
+    if out_file is not None:
+        service.save(network, out_file)
+    return network, 1e3 * (time.perf_counter() - started)
 
 
 def describe(network: Classifier) -> dict[str, Any]:
@@ -136,20 +166,20 @@ def describe(network: Classifier) -> dict[str, Any]:
     }
 
 
-def show(network: Classifier) -> None:
-    """A network as tables: costs beside budgets, and the architecture."""
+def show(network: dict[str, Any]) -> None:
+    """A network's description as tables: costs beside budgets, and the architecture."""
     from rich.table import Table
 
     console = out()
     costs = Table(
-        "cost", title=f"{network.family.name}: {network.group}", caption=f"classes: {listed(network.classes, 50)}"
+        "cost", title=f"{network['family']}: {network['group']}", caption=f"classes: {listed(network['classes'], 50)}"
     )
     for header in ("of the network", "budget"):
         costs.add_column(header, justify="right")
-    for name, value in network.costs.items():
-        costs.add_row(name, f"{value:,}", f"{network.budgets[name]:,.12g}" if name in network.budgets else "")
+    for name, value in network["costs"].items():
+        costs.add_row(name, f"{value:,}", f"{network['budgets'][name]:,.12g}" if name in network["budgets"] else "")
     console.print(costs)
     arch = Table("architecture", "")
-    for key, value in network.arch.items():
+    for key, value in network["architecture"].items():
         arch.add_row(key, str(value))
     console.print(arch)

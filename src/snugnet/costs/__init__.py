@@ -14,6 +14,7 @@ from snugnet.costs.budget import (
 from snugnet.costs.cost import COSTS, Cost, MaximumCost, register_cost
 from snugnet.costs.counted import additive_cost, counted_table
 from snugnet.costs.decoding import decode
+from snugnet.costs.ends import ends_within
 from snugnet.costs.exact.allowed import Allowed
 from snugnet.costs.hardware import DEVICES, MeasuredCost, disconnected, measured_cost
 from snugnet.costs.maximum import MaximumTable, within
@@ -39,6 +40,7 @@ __all__ = [
     "counted_table",
     "decode",
     "disconnected",
+    "ends_within",
     "exact_amount",
     "format_amount",
     "load_cost_table",

@@ -15,6 +15,7 @@ _BUDGET = re.compile(
     re.IGNORECASE,
 )
 """A number, with commas between its thousands as reports and messages print them, underscores as in programs, or without."""
+_SMALLEST = 1e-300  # of what is scaled to four digits: by more than that no float can be
 _SHARE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*%\s*")
 
 
@@ -144,7 +145,7 @@ def format_amount(value: float, unit: str = "", rounding: Callable[[float], int]
         unit: written behind it.
         rounding: ``math.ceil`` for a lower end of a range, so that the number as printed lies inside.
     """
-    if not math.isfinite(value) or value == 0:
+    if not math.isfinite(value) or abs(value) < _SMALLEST:
         return f"{value:g} {unit}".strip()
     suffix, scale = next(((s, f) for s, f in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if abs(value) >= f), ("", 1.0))
     digits = 10.0 ** (3 - math.floor(math.log10(abs(value) / scale)))

@@ -111,8 +111,8 @@ class MaximumTable:
 
     def at_most(self, limit: float) -> Allowed | None:
         """The architectures within a limit; ``None`` where these are all. The same for limits between which no cost lies."""
-        level = int(np.searchsorted(self._values, limit, side="right"))
-        return None if level == len(self._values) else _at_most(self, level)
+        level = int(np.searchsorted(self.values, limit, side="right"))
+        return None if level == len(self.values) else _at_most(self, level)
 
     @cached_property
     def nothing(self) -> CostTable:
@@ -120,7 +120,7 @@ class MaximumTable:
         return nothing(self.space)
 
     @cached_property
-    def _values(self) -> NDArray[np.float64]:
+    def values(self) -> NDArray[np.float64]:
         """Every entry that an architecture may have, rising."""
         entries = []
         for scope, values in self.tables:
@@ -154,7 +154,7 @@ class MaximumTable:
 
 @lru_cache(maxsize=_LIMITS_KEPT)
 def _at_most(table: MaximumTable, level: int) -> Allowed:
-    limit = table._values[level - 1] if level else -math.inf
+    limit = table.values[level - 1] if level else -math.inf
     return Allowed.at_most(table.space, table.tables, limit, table.name)
 
 

@@ -59,18 +59,34 @@ def export(network: Network, path: str | Path, metadata: Mapping[str, Any], opse
         ExportError: the network is in training mode, or what was made does not agree with it; nothing is written.
     """
     path = check_format(path)
+    write_atomically(path, checked_bytes(network, path.suffix, metadata, opset))
+    return path
+
+
+def checked_bytes(network: Network, suffix: str, metadata: Mapping[str, Any], opset: int = OPSET) -> bytes:
+    """What :func:`export` writes, after it was run against the network.
+
+    Args:
+        network: in eval mode.
+        suffix: one of :data:`FORMATS`.
+        metadata: as for :func:`export`.
+        opset: as for :func:`export`.
+
+    Raises:
+        ConfigError: there is no such opset.
+        ExportError: as from :func:`export`.
+    """
     if network.training:
         raise ExportError("the network is in training mode; call network.eval() before exporting it")
-    if path.suffix == ".onnx":
+    if suffix == ".onnx":
         content = onnx_bytes(network, metadata, opset)
         difference = onnx_difference(network, content)
     else:
         content = torch_export_bytes(network, metadata)
         difference = torch_export_difference(network, content)
     if not difference <= (QUANTISED_TOLERANCE if network.blueprint.quantised else TOLERANCE):
-        raise ExportError(f"{path.name} differs from the network by {difference:.2e} of its largest logit")
-    write_atomically(path, content)
-    return path
+        raise ExportError(f"the {suffix} file differs from the network by {difference:.2e} of its largest logit")
+    return content
 
 
 def onnx_bytes(network: Network, metadata: Mapping[str, Any], opset: int = OPSET) -> bytes:

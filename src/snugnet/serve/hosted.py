@@ -1,0 +1,202 @@
+"""A family as the service has it: what it answers, and what it makes."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snugnet.deploy.export import checked_bytes
+from snugnet.errors import FamilyError
+from snugnet.family import Family, Group, Networks, Scenario, Specialized
+from snugnet.files import plain_number
+from snugnet.fingerprint import digest
+from snugnet.serve.gathering import Gatherer
+from snugnet.serve.identity import Identities
+
+_KNOWN = 2**14  # networks whose description is kept, and accuracies
+_READ = 2**12  # ids of which it is kept what they say
+POINTS = 9
+"""Networks on a curve."""
+
+
+class Hosted:
+    """A family that is asked over HTTP; it never changes: a family that is loaded anew is another one.
+
+    Attributes:
+        name: that it has here.
+        family: the family.
+        identities: names of its networks.
+        gatherer: asks it.
+    """
+
+    def __init__(self, name: str, family: Family, executor: Executor, sizes: Callable[[int], None]) -> None:
+        self.name, self.family = name, family
+        self.identities = Identities(family)
+        self.gatherer = Gatherer(family, executor, self._answer, sizes)
+        self._described: OrderedDict[tuple[tuple[int, ...], bytes], tuple[str, str]] = OrderedDict()
+        self._accuracies: OrderedDict[str, float] = OrderedDict()
+        self._networks: OrderedDict[str, Specialized] = OrderedDict()
+        self.judged_by = digest(
+            self.identities.digest, family.budget_name, family.generator.options,
+            *family.generator.state_dict().values(), *family.validation.contents(),
+        )  # fmt: skip
+        """Of all that a curve depends on."""
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """The family as plain JSON."""
+        family = self.family
+        tables = {cost: family.table(cost, len(family.classes)) for cost in family.costs}
+        return {
+            "name": self.name,
+            "family": family.name,
+            "digest": self.identities.digest,
+            "space": family.space.to_json(),
+            "resolution": family.space.resolution,
+            "budget": family.budget_name,
+            "classes": list(family.classes),
+            "groups": {name: list(classes) for name, classes in family.groups.items()},
+            "costs": {
+                cost: {"unit": table.unit, "low": plain_number(table.range[0]), "high": plain_number(table.range[1])}
+                for cost, table in tables.items()
+            },
+            "validation_images": len(family.validation),
+        }
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, networks: Networks, scenarios: Sequence[Scenario]) -> bytes:
+        """Networks as JSON, with commas between them; each has the costs that it would have if it were asked for alone."""
+        own = dict.fromkeys((*self.family.tables, self.family.budget_name))
+        columns = {name: values.tolist() for name, values in networks.costs.items()}
+        limits = {name: values.tolist() for name, values in networks.budgets.items()}
+        texts = []
+        for i, (_, budgets) in enumerate(scenarios):
+            group, indices = networks.groups[networks.group[i]]
+            costs = {
+                name: plain_number(columns[name][i]) for name in (own | dict.fromkeys(budgets) if budgets else own)
+            }
+            asked = {name: plain_number(limits[name][i]) for name in budgets}
+            texts.append(self._text(group, indices, networks.rows[i], costs, asked))
+        return ",".join(texts).encode()
+
+    def describe_network(self, network: Specialized) -> bytes:
+        """A network as JSON."""
+        asked = {name: plain_number(limit) for name, limit in network.budgets.items()}
+        return self._text(network.group, network.class_indices, network.row, network.costs, asked).encode()
+
+    def _text(
+        self,
+        group: str,
+        indices: tuple[int, ...],
+        row: NDArray[np.int16],
+        costs: dict[str, float],
+        budgets: dict[str, float],
+    ) -> str:
+        """JSON of a network; what does not change with the budgets is kept, as close budgets often get one network."""
+        key = (indices, row.tobytes())
+        known = self._described.get(key)
+        if known is None:
+            name = self.identities.name(indices, row)
+            classes = [self.family.classes[i] for i in indices]
+            fixed = {
+                "id": name,
+                "family": self.name,
+                "classes": classes,
+                "architecture": self.family.space.to_dict(row),
+            }
+            known = self._described[key] = name, json.dumps(fixed)[1:-1]
+            if len(self._described) > _KNOWN:
+                self._described.popitem(last=False)
+        name, fixed_text = known
+        own = {"group": group, "budgets": budgets, "costs": costs, "validation_accuracy": self._accuracies.get(name)}
+        return f"{{{fixed_text}, {json.dumps(own)[1:]}"
+
+    def network(self, name: str) -> Specialized:
+        """The network of an id.
+
+        Raises:
+            NetworkError: there is none.
+        """
+        found = self._networks.get(name)
+        if found is None:
+            group, row = self.identities.read(name)
+            found = self._networks[name] = self.family.network(group, row)
+            if len(self._networks) > _READ:
+                self._networks.popitem(last=False)
+        return found
+
+    def best(self, scenario: Scenario, best_of: int) -> bytes:
+        """The best of several architectures on validation images, as JSON; takes seconds.
+
+        Raises:
+            FamilyError: the group is unknown, or the family has no validation images of it.
+            BudgetError: a cost is unknown, or no network is within the budgets.
+        """
+        network = self.family.best(scenario, best_of)
+        self._judge(self.identities.name(network.class_indices, network.row), network)
+        return self.describe_network(network)
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def file(self, network: Specialized, suffix: str) -> bytes:
+        """The network as ``.onnx`` or ``.pt2``, which was run and agrees with it.
+
+        Raises:
+            ExportError: it does not.
+        """
+        module = self.family.build(
+            network.row, network.class_indices
+        )  # not network.module, which would be kept with it
+        return checked_bytes(module, suffix, network.metadata())
+
+    def _judge(self, name: str, network: Specialized) -> float | None:
+        """Accuracy on the validation images of its classes; None where there are none."""
+        if not len(self.family.validation.of_classes(network.class_indices)):
+            return None
+        return self.remember(name, self.family.validation_accuracy(replace(network)))  # its module is not kept
+
+    def accuracy(self, name: str, network: Specialized) -> bytes:
+        """The accuracy of a network as JSON."""
+        return json.dumps(self._judge(name, network)).encode()
+
+    def remember(self, name: str, accuracy: float | None) -> float | None:
+        """Know an accuracy, from here or from another process."""
+        if accuracy is not None:
+            self._accuracies[name] = accuracy
+            if len(self._accuracies) > _KNOWN:
+                self._accuracies.popitem(last=False)
+        return accuracy
+
+    def curve(self, group: Group, cost: str) -> bytes:
+        """Networks of a group over a cost, with their accuracies on validation images, as JSON.
+
+        Raises:
+            FamilyError: the group is unknown, or the family has no validation images of it.
+            BudgetError: the cost is unknown.
+        """
+        indices = self.family.class_indices(group)
+        low, high = self.family.table(cost, len(indices)).range
+        if not len(self.family.validation.of_classes(indices)):
+            raise FamilyError(f"{self.family.name} holds no validation images of {group}; it has no curve")
+        limits = [low + (high - low) * i / (POINTS - 1) for i in range(POINTS)]
+        networks = self.family.specialize_many([(group, {cost: limit} if limit > 0 else {}) for limit in limits])
+        points = []
+        for limit, network in zip(limits, networks, strict=True):
+            name = self.identities.name(network.class_indices, network.row)
+            known = self._accuracies.get(name)
+            accuracy = self._judge(name, network) if known is None else known
+            point = {"budget": plain_number(limit), "id": name, "costs": network.costs, "validation_accuracy": accuracy}
+            points.append(point)
+        classes = [self.family.classes[i] for i in indices]
+        return json.dumps(
+            {"family": self.name, "group": networks[0].group, "classes": classes, "cost": cost, "points": points}
+        ).encode()

@@ -1,0 +1,94 @@
+"""Who asks a service: from Python, and from the command line."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from snugnet.cli.main import main
+from snugnet.client import Client
+from snugnet.errors import ConfigError, RemoteError
+from snugnet.family import Family
+
+
+def address(service: httpx.Client) -> str:
+    """Where a service is."""
+    return str(service.base_url).removesuffix("/v1/")
+
+
+def test_client(service: httpx.Client, family: Family, tmp_path: Path) -> None:
+    client = Client(address(service))
+    assert [each["name"] for each in client.families()] == ["digits", "broken"]
+    assert client.family("digits")["classes"] == list(family.classes)
+    assert client.ranges("digits", ["1", "8"], madds="40%")["madds"]["budget"] is not None
+    many = client.specialize_many("digits", [("round", {"madds": "20%"}), (["1", "8"], {})])
+    assert many == [client.specialize("digits", "round", madds="20%"), client.specialize("digits", ["1", "8"])]
+    assert onnx.load(client.save(many[0], tmp_path / "round.onnx"))
+    buffer = BytesIO()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(buffer, "PNG")
+    assert client.predict(many[0], buffer.getvalue())["predictions"][0]["class"] in many[0]["classes"]
+    assert client.curve("digits", "round")["cost"] == "madds"
+    with pytest.raises(RemoteError, match=r"^tiny has no group 'none'; groups: "):
+        client.specialize("digits", "none")
+    with pytest.raises(RemoteError, match="there is no family 'a b' here"):
+        client.family("a b")
+    with pytest.raises(ConfigError, match=r"an address such as http://127\.0\.0\.1:8000, got 'digits'"):
+        Client("digits")
+    with pytest.raises(RemoteError, match=r"http://127\.0\.0\.1:9 does not answer"):
+        Client("http://127.0.0.1:9").families()
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """The command line: its code, and what it printed."""
+    with pytest.raises(SystemExit) as end:
+        main([str(each) for each in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code, *capsys.readouterr()
+
+
+def test_specialize_asks_a_service(
+    service: httpx.Client, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = f"{address(service)}/digits"
+    asked = ("--classes", "1,8", "--madds", "40%", "--json")
+    code, out, _ = run(capsys, "specialize", there, *asked, "--out", tmp_path / "a.onnx")
+    assert code == 0
+    remote = json.loads(out)
+    local = json.loads(run(capsys, "specialize", folder, *asked, "--out", tmp_path / "b.onnx")[1])
+    assert {key: remote[key] for key in ("group", "classes", "budgets", "costs", "architecture")} == {
+        key: local[key] for key in ("group", "classes", "budgets", "costs", "architecture")
+    }
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    code, out, err = run(capsys, "specialize", there, "--group", "round", "--madds", "40%")
+    assert (code, "specialised in" in err, "round" in out) == (0, True, True)
+    same = [run(capsys, "specialize", place, "--group", "round", "--madds", "1") for place in (there, folder)]
+    assert same[0] == same[1] == (2, "", same[0][2])
+    assert "has madds <= 1; feasible: " in same[0][2]
+    code, _, err = run(capsys, "specialize", there, "--all", "--budgets", "x.csv", "--out", tmp_path)
+    assert (code, "with --all, FAMILY is a folder or on the hub" in err) == (2, True)
+
+
+def test_serve_refuses_before_it_begins(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = tmp_path / "token"
+    token.write_text("short")
+    for arguments, text in {
+        (tmp_path / "none",): "there is no folder",
+        (folder, folder): "two families are called digits; give one another name: OTHER=",
+        (folder, "--set", "bodybytes=1"): "no key 'bodybytes'; did you mean 'body_bytes'?",
+        (folder, "--set", "seconds=0"): "seconds is 0: input should be greater than 0",
+        (folder, "--token-file", token): "a token has at least 16 printable ASCII characters",
+        (folder, "--token-file", tmp_path / "none"): "cannot read the token",
+        (folder, "--host", "256.0.0.1"): "cannot listen at 256.0.0.1 port 8000",
+        (folder, "--host", "192.0.2.1"): "cannot listen at 192.0.2.1 port 8000",
+    }.items():
+        code, out, err = run(capsys, "serve", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert text in err
+        assert len(err.splitlines()) == 1
