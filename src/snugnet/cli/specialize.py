@@ -24,6 +24,9 @@ from snugnet.cli.common import (
     read_group,
     say,
 )
+from snugnet.cli.int8 import Int8, check_int8, compare, images_to_judge_on
+from snugnet.cli.int8 import as_json as beside_as_json
+from snugnet.cli.int8 import show as show_beside
 from snugnet.errors import ConfigError
 from snugnet.texts import listed
 
@@ -71,9 +74,10 @@ def specialize(
             "-d",
             "--data",
             metavar="KEY=VALUE",
-            help="With --all: measure accuracies too, on the test images there: -d source=../images.",
+            help="With --all or --int8: measure accuracies on the test images there: -d source=../images.",
         ),
     ] = None,
+    int8: Int8 = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With --all: make all files anew, whatever --out holds.")
     ] = False,
@@ -93,11 +97,15 @@ def specialize(
             raise ConfigError(f"with --all, groups and budgets stand in the file of --budgets; leave out {single[0]}")
         from snugnet.cli.specialize_all import specialize_all
 
-        specialize_all(family, budget_file, out_file, best_of, data, fresh, as_json)
+        specialize_all(family, budget_file, out_file, best_of, data, int8, fresh, as_json)
         return
-    for option, value in {"--budgets": budget_file, "--data": data, "--fresh": fresh or None}.items():
+    for option, value in {"--budgets": budget_file, "--fresh": fresh or None}.items():
         if value is not None:
             raise ConfigError(f"{option} goes with --all")
+    if data is not None and not int8:
+        raise ConfigError("--data goes with --all or --int8")
+    if int8:
+        check_int8(out_file)
     budgets = read_budgets(
         budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
         weight_memory=weight_memory,
@@ -108,20 +116,26 @@ def specialize(
     if out_file is not None:
         check_file(out_file)
     loaded = load_family(family)
+    images = images_to_judge_on(loaded, data) if int8 else None
     started = time.perf_counter()
     network = loaded.best((wanted, budgets), best_of)
     if out_file is not None:
-        network.export(out_file)
+        network.export(out_file, precision="int8" if int8 else "float32")
     milliseconds = 1e3 * (time.perf_counter() - started)
+    beside = None if images is None or out_file is None else compare(network, out_file, images[0])
     if as_json:
-        emit({**describe(network), "file": None if out_file is None else str(out_file), "ms": round(milliseconds, 3)})
+        told = {} if images is None or beside is None else {"int8": beside_as_json(beside, images[1])}
+        file = None if out_file is None else str(out_file)
+        emit({**describe(network), **told, "file": file, "ms": round(milliseconds, 3)})
         return
     show(network)
     if out_file is None:
         say(f"specialised in {milliseconds:.0f} ms; --out net.onnx writes the network")
     else:
-        checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" else ""
+        checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" and not int8 else ""
         say(f"wrote {out_file} in {milliseconds:.0f} ms{checked}")
+    if images is not None and beside is not None:
+        show_beside(beside, images[1])
 
 
 def describe(network: Classifier) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from snugnet.data import ImageSet
 from snugnet.errors import SearchError
 from snugnet.nn.folding import fold_norms
-from snugnet.nn.network import resized, with_layout
+from snugnet.nn.network import Network, resized, with_layout
 from snugnet.spaces import Population
 from snugnet.supernets import Supernet
 from snugnet.training.calibration import calibrate, network_batches
@@ -90,9 +90,13 @@ class ImageScorer:
         network = with_layout(self.supernet.extract(row, self._classes).eval(), torch.channels_last)
         resolution = network.blueprint.resolution
         calibrate(network, (resized(images, resolution) for images in self.calibration()))
-        fold_norms(network)
-        batches = network_batches(self.validation, self.mean, self.std, resolution, self.batch)
-        logits = torch.cat([network(part) for part, _ in batches])
+        logits = self._logits(network)
         return torch.stack(
             [(logits[own][:, columns].argmax(1) == labels).sum() for own, columns, labels in self._members]
         )
+
+    def _logits(self, network: Network) -> Tensor:
+        """Of the validation images, (n, classes), by a network in eval mode whose statistics have been measured; it may be changed."""
+        fold_norms(network)
+        batches = network_batches(self.validation, self.mean, self.std, network.blueprint.resolution, self.batch)
+        return torch.cat([network(part) for part, _ in batches])
