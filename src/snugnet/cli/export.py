@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -85,10 +85,10 @@ def export(
     if int8 and precision not in ("float32", "int8"):
         raise ConfigError(f"--int8 and --precision {precision} are both given; leave one out")
     options = {"precision": "int8" if int8 else precision, "opset": opset, "ir_version": ir_version}
-    given = {key: value for key, value in options.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     from snugnet.deploy import FileOptions
 
-    FileOptions(**given).check(out_file)  # type: ignore[arg-type]
+    FileOptions(**given).check(out_file)
     int8 = options["precision"] == "int8"
     if data is not None and not int8:
         raise ConfigError("--data goes with int8: it says where its images lie")

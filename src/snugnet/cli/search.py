@@ -179,9 +179,9 @@ def search(
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
     prepared: FamilySearch | LimitsSearch
     if several is None:
-        prepared = shown = FamilySearch.make(loaded, wanted, judge=judge, **budgets)
+        prepared = shown = FamilySearch.make(loaded, wanted, judge, **budgets)
     else:
-        prepared = LimitsSearch.make(loaded, wanted, *several, judge=judge, **budgets)
+        prepared = LimitsSearch.make(loaded, wanted, *several, judge, **budgets)
         shown = prepared.searches[0]
     if first is not None:
         prepared = prepared.starting_from(first)

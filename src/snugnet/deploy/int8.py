@@ -30,7 +30,7 @@ RANGES = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """How a tensor's range is read off its values, and the tool's name for it, in the order in which they are tried."""
 ENOUGH = 0.99
 """Share of images of which the int8 file must say what the float one says; its accuracy on them is then at most a point off."""
-FEWEST, MOST = 16, 128
+FEWEST, MOST = 16, 64
 """Images for ranges: the fewest that are taken for any, and so many, spread over what there is."""
 KEY = "int8"
 """Of the file's metadata."""

@@ -19,6 +19,8 @@ from snugnet.search.image_scorer import Colours, ImageScorer
 from snugnet.training.calibration import network_batches
 
 INT8 = FileOptions(precision="int8")
+JUDGES = ("float", "int8")
+"""What candidates can be judged by: the network, or the int8 file that would be handed out."""
 JUDGED = 512
 """Images that an int8 file is compared with the float one on, at most."""
 REPEATS = 60
@@ -186,7 +188,3 @@ class Int8Scorer(ImageScorer):
         content = onnx_bytes(network, {}, INT8, self._images[resolution])
         got = run_batches(onnx_session(content), self._validation[resolution])
         return torch.from_numpy(got).to(self.validation.device)
-
-
-JUDGES: dict[str, type[ImageScorer]] = {"float": ImageScorer, "int8": Int8Scorer}
-"""What candidates can be judged by."""

@@ -43,6 +43,7 @@ class LimitsSearch:
         cost: str,
         limits: Sequence[float | str],
         judge: str = "float",
+        /,
         **budgets: float | str,
     ) -> LimitsSearch:
         """Check everything before any work.
@@ -68,7 +69,7 @@ class LimitsSearch:
                 if limits
                 else f"no limit of {cost} is given"
             )
-        first = FamilySearch.make(family, group, judge=judge, **{cost: limits[0], **budgets})
+        first = FamilySearch.make(family, group, judge, **{cost: limits[0], **budgets})
         problem = replace(first.problem, score=Remembered(first.problem.score))
         amounts = sorted(resolve_budget(limit, problem.tables[cost].range) for limit in limits)
         if len(set(amounts)) < len(amounts):

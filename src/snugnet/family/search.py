@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from snugnet.costs import MaximumTable, exact_amount
 from snugnet.errors import BudgetError, ConfigError, SearchError, SpaceError
-from snugnet.family.int8 import JUDGES
+from snugnet.family.int8 import JUDGES, Int8Scorer
 from snugnet.family.networks import Specialized
 from snugnet.family.record import Group
 from snugnet.family.specialising import SpecialisingFamily
 from snugnet.files import json_text, locked, plain_number, write_atomically
 from snugnet.fingerprint import Fingerprint, digest, fingerprint
 from snugnet.search.driver import run_search
+from snugnet.search.image_scorer import ImageScorer
 from snugnet.search.method import Method, make_method
 from snugnet.search.problem import Problem
 from snugnet.search.result import SearchResult
@@ -59,7 +60,7 @@ class FamilySearch:
 
     @classmethod
     def make(
-        cls, family: SpecialisingFamily, group: Group | None = None, /, *, judge: str = "float", **budgets: float | str
+        cls, family: SpecialisingFamily, group: Group | None = None, judge: str = "float", /, **budgets: float | str
     ) -> FamilySearch:
         """Check everything before any work.
 
@@ -87,14 +88,9 @@ class FamilySearch:
         if judge not in JUDGES:
             raise ConfigError(f"candidates are judged by {' or '.join(JUDGES)}, got {judge!r}")
         about = (
-            family.supernet.eval(),
-            family.calibration_batches,
-            family.validation,
-            indices,
-            family.mean,
-            family.std,
-        )
-        scorer = JUDGES[judge](*about, **({"stored": family.calibration} if judge == "int8" else {}))
+            family.supernet.eval(), family.calibration_batches, family.validation, indices, family.mean, family.std
+        )  # fmt: skip
+        scorer = Int8Scorer(*about, stored=family.calibration) if judge == "int8" else ImageScorer(*about)
         keep_freed_memory()
         columns = tuple(each if isinstance(each, str) else joined(each) for each in wanted)
         proposer = GeneratorProposer(family, group)
@@ -346,7 +342,7 @@ def search_family(
         **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
     """
     chosen = make_method(method, settings) if isinstance(method, str) else method
-    search = FamilySearch.make(family, group, judge=judge, **(budgets or {}))
+    search = FamilySearch.make(family, group, judge, **(budgets or {}))
     if start:
         search = search.starting_from(start)
     return search.run(chosen, seed=seed, folder=None if folder is None else Path(folder), progress=progress)

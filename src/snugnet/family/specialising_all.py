@@ -109,8 +109,8 @@ class NetworkFiles:
             classes, arch = (json.dumps(x, separators=(",", ":")) for x in (each.classes, each.architecture))
             known = ("" if value is None else value for value in (each.int8 or {}).values())
             int8 = [json.dumps(value) if isinstance(value, list) else value for value in known]
-            numbers = [*limits, *each.costs.values(), right, *int8]
-            writer.writerow([each.scenario, each.group, classes, *numbers, each.file, each.bytes, each.sha256, arch])
+            cells = [*limits, *each.costs.values(), right, *int8]
+            writer.writerow([each.scenario, each.group, classes, *cells, each.file, each.bytes, each.sha256, arch])
         return text.getvalue()
 
     def _beside(self) -> dict[str, Any]:
