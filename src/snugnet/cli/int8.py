@@ -77,6 +77,14 @@ def images_for_ranges(network: StoredNetwork, data: list[str] | None) -> ImageSe
     return images.take(np.arange(len(images))[:: max(1, len(images) // JUDGED)])
 
 
+def say_precisions(network: Classifier, family: Family, precision: str) -> None:
+    """Say it where a budget was measured of files of another precision than the network's file."""
+    for name in network.budgets:
+        profile = family.profiles.get(name)
+        if profile is not None and profile.precision != precision:
+            say(f"{name} was measured of {profile.precision} files; the file is {precision}, and takes other times")
+
+
 def compare(network: Classifier, file: Path, images: ImageSet) -> BesideFloat:
     """An int8 file beside the float file of its network, on images of its classes."""
     from snugnet.family.int8 import beside_float

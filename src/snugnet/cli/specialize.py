@@ -24,7 +24,7 @@ from snugnet.cli.common import (
     read_group,
     say,
 )
-from snugnet.cli.int8 import Int8, check_int8, compare, images_to_judge_on
+from snugnet.cli.int8 import Int8, check_int8, compare, images_to_judge_on, say_precisions
 from snugnet.cli.int8 import as_json as beside_as_json
 from snugnet.cli.int8 import show as show_beside
 from snugnet.errors import ConfigError
@@ -120,7 +120,9 @@ def specialize(
     started = time.perf_counter()
     network = loaded.best((wanted, budgets), best_of)
     if out_file is not None:
-        network.export(out_file, precision="int8" if int8 else "float32")
+        precision = "int8" if int8 else "float32"
+        network.export(out_file, precision=precision)
+        say_precisions(network, loaded, precision)
     milliseconds = 1e3 * (time.perf_counter() - started)
     beside = None if images is None or out_file is None else compare(network, out_file, images[0])
     if as_json:

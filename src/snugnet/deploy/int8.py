@@ -58,7 +58,7 @@ class Int8:
     float_operators: dict[str, int]
 
 
-def quantised(content: bytes, calibration: Images, judged: Images) -> bytes:
+def quantised(content: bytes, calibration: Images, judged: Images | None) -> bytes:
     """The int8 file of a float one.
 
     Ranges are the least and the largest value. Where the file does not agree with the float one on :data:`ENOUGH` of the images, ranges
@@ -68,7 +68,7 @@ def quantised(content: bytes, calibration: Images, judged: Images) -> bytes:
     Args:
         content: an ONNX file with input ``image`` and output ``logits``.
         calibration: normalised images that ranges are measured on, (n, 3, h, w).
-        judged: normalised images to compare the files on.
+        judged: normalised images to compare the files on; None for a file that is only timed: all layers int8, ranges by minimum and maximum.
 
     Raises:
         DataError: there are fewer than :data:`FEWEST` images for ranges, or none to compare on.
@@ -76,11 +76,12 @@ def quantised(content: bytes, calibration: Images, judged: Images) -> bytes:
     """
     if len(calibration) < FEWEST:
         raise DataError(f"int8 ranges need at least {FEWEST} images, got {len(calibration)}")
-    if not len(judged):
+    if judged is not None and not len(judged):
         raise DataError("an int8 file is compared with the float one on images, got none")
     with tempfile.TemporaryDirectory(prefix="snugnet-int8-") as folder:
-        attempt = _Quantiser(content, calibration[:: -(-len(calibration) // MOST)], judged, Path(folder))
-        made, known = attempt.best()
+        images = calibration[:: -(-len(calibration) // MOST)]
+        attempt = _Quantiser(content, images, images if judged is None else judged, Path(folder))
+        made, known = attempt.best(0.0 if judged is None else ENOUGH)
     model = onnx.load_from_string(made)
     about = {**asdict(known), "float_operators": float_operators(made)}
     model.metadata_props.add(key=KEY, value=json.dumps(about))
@@ -136,26 +137,26 @@ class _Quantiser:
                 found.setdefault(".".join(node.name.split(".")[:2]), []).append(node.name)
         return found
 
-    def best(self) -> tuple[bytes, Int8]:
-        """The first way that agrees enough."""
+    def best(self, enough: float) -> tuple[bytes, Int8]:
+        """The first way that agrees with the float file on so many of the images."""
         tried: dict[str, tuple[float, float]] = {}
         files, tables = {}, {}
         for ranges in RANGES:
             tables[ranges] = self._ranges(ranges)
             files[ranges] = self._file(tables[ranges])
             tried[ranges] = self._compared(files[ranges])
-            if tried[ranges][0] >= ENOUGH:
+            if tried[ranges][0] >= enough:
                 break
         ranges = max(tried, key=lambda name: tried[name])
         made, (agreement, _) = files[ranges], tried[ranges]
         kept: list[str] = []
-        worst = [] if agreement >= ENOUGH else self._by_harm(tables[ranges])
-        while agreement < ENOUGH:
+        worst = [] if agreement >= enough else self._by_harm(tables[ranges])
+        while agreement < enough:
             kept = worst[: max(1, 2 * len(kept))]
             if len(kept) == len(self.layers):
                 raise ExportError(
                     f"no layer can be int8: the file agrees with the float one on {agreement:.1%} of {len(self.judged)} images, "
-                    f"and {ENOUGH:.0%} are needed; export it as float32 or float16"
+                    f"and {enough:.0%} are needed; export it as float32 or float16"
                 )
             made = self._file(tables[ranges], exclude=[node for layer in kept for node in self.layers[layer]])
             agreement, _ = self._compared(made)
