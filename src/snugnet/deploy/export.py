@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from snugnet.deploy.int8 import Images, int8_facts, quantised
-from snugnet.deploy.onnx import OPSET, check_versions, onnx_model
+from snugnet.deploy.onnx import OPSET, check_versions, onnx_model, sort_nodes
 from snugnet.deploy.sessions import onnx_session
+from snugnet.deploy.traps import check_graph
 from snugnet.errors import ConfigError, DataError, ExportError
 from snugnet.files import write_atomically
 from snugnet.nn.network import Network
@@ -174,7 +175,11 @@ def float16(model: onnx.ModelProto) -> bytes:
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ImportError as error:
         raise ExportError(f"float16 needs onnxruntime's tool for it, which is missing here: {error}") from error
-    return convert_float_to_float16(model, keep_io_types=True).SerializeToString()
+    made = convert_float_to_float16(model, keep_io_types=True)
+    sort_nodes(made)
+    onnx.checker.check_model(made)
+    check_graph(made)
+    return made.SerializeToString()
 
 
 def torch_export_bytes(network: Network, metadata: Mapping[str, Any]) -> bytes:

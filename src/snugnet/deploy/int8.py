@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from snugnet.deploy.onnx import sort_nodes
 from snugnet.deploy.sessions import float_operators, onnx_session, run_batches
 from snugnet.deploy.traps import check_graph
 from snugnet.errors import DataError, ExportError
@@ -85,6 +86,8 @@ def quantised(content: bytes, calibration: Images, judged: Images | None) -> byt
     model = onnx.load_from_string(made)
     about = {**asdict(known), "float_operators": float_operators(made)}
     model.metadata_props.add(key=KEY, value=json.dumps(about))
+    sort_nodes(model)
+    onnx.checker.check_model(model)
     check_graph(model)
     return model.SerializeToString()
 
@@ -119,7 +122,9 @@ class _Quantiser:
     def __init__(self, content: bytes, calibration: Images, judged: Images, folder: Path) -> None:
         self.content, self.calibration, self.judged, self.folder = content, calibration, judged, folder
         self.tools = tools()
-        self.operators = list(self.tools.registry.QDQRegistry)
+        self.operators = [
+            name for name in self.tools.registry.QDQRegistry if name != "BatchNormalization"
+        ]  # has no int8 kernel
         self.path = folder / "float.onnx"
         self.path.write_bytes(content)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -296,6 +297,15 @@ def folded(state: Mapping[str, Array], layer: Layer, name: str) -> tuple[Array, 
     scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
     shift = beta - mean * scale + (0 if bias is None else bias * scale)
     return (weight * scale[:, None, None, None]).astype(np.float32), shift.astype(np.float32)
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put nodes behind those whose outputs they read, as ONNX asks for; onnxruntime's tools leave them where they were added."""
+    nodes = list(model.graph.node)
+    made = {output: i for i, node in enumerate(nodes) for output in node.output}
+    order = TopologicalSorter({i: [made[x] for x in node.input if x in made] for i, node in enumerate(nodes)})
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[i] for i in order.static_order())
 
 
 def check_versions(opset: int, ir_version: int | None) -> None:
