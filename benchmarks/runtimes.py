@@ -4,10 +4,8 @@
 its own, so that one that does not install, or crashes, is written down as such and the others go on.
 
 Files are of every registered space at two sizes of image, each trained for a few seconds on the digits and judged on their test images,
-and the networks of a family (default runs/digits, made by `make quickstart`). Each is tried as float32, as float16
-(`onnxruntime.transformers.float16`, inputs and outputs float32) and as static int8 (`onnxruntime.quantization`, calibrated on
-training images), in batches of
-1 and of 4. Writes docs/results/runtimes.json.
+and the networks of a family (default runs/digits, made by `make quickstart`). Each is tried in every precision that `snugnet export` writes
+(float32, float16, static int8 with ranges of training images), in batches of 1 and of 4. Writes docs/results/runtimes.json.
 """
 
 from __future__ import annotations
@@ -27,13 +25,13 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F
 
 import snugnet
 from snugnet.data import DataConfig, GroupedImages, load_data, normalise
-from snugnet.deploy import onnx_bytes
+from snugnet.deploy import PRECISIONS, FileOptions, int8_facts, onnx_bytes
+from snugnet.errors import ConfigError, ExportError
 from snugnet.nn.network import Network, build
 from snugnet.pipeline import machine
 from snugnet.spaces import get_space, list_spaces
@@ -60,8 +58,6 @@ INSTALLS: dict[str, list[str]] = {
 SLOW = ("tvm", "litert")
 """Compilers, half a minute a file: of each space they get one file, in float32."""
 INSTALL_SECONDS, FILE_SECONDS = 180, 120
-NOT_IN_INT8 = "darts"
-"""Networks that static quantisation by this tool makes useless."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "attentive-nas": {
@@ -144,37 +140,22 @@ def networks(family: Path) -> Iterator[tuple[str, Network, GroupedImages, tuple[
         yield f"family-{group}", network.module, data, network.class_indices
 
 
-class Calibration:
-    """Some training images for the quantiser, one by one."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.left = iter(images[:64, None])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next one."""
-        image = next(self.left, None)
-        return None if image is None else {"image": image}
-
-
-def write_kinds(path: Path, content: bytes, training: np.ndarray) -> Iterator[tuple[str, str]]:
-    """The file as it is, in float16 and in int8; kind and what became of it."""
-    from onnxruntime.quantization import quantize_static
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    plain = path.with_name(f"{path.name}.float32.onnx")
-    plain.write_bytes(content)
-    yield "float32", "written"
-    try:
-        half = convert_float_to_float16(onnx.load_from_string(content), keep_io_types=True)
-        onnx.save(half, path.with_name(f"{path.name}.float16.onnx"))
-        yield "float16", "written"
-    except Exception as error:
-        yield "float16", f"not written: {error}"
-    try:
-        quantize_static(plain, path.with_name(f"{path.name}.int8.onnx"), Calibration(training), per_channel=True)
-        yield "int8", "written"
-    except Exception as error:
-        yield "int8", f"not written: {error}"
+def write_kinds(
+    path: Path, network: Network, classes: tuple[int, ...], training: np.ndarray
+) -> Iterator[tuple[str, str]]:
+    """The file in every precision; precision and what became of it."""
+    for precision in PRECISIONS:
+        options = FileOptions(precision)
+        try:
+            content = onnx_bytes(network, {"classes": list(classes)}, options, (training, training))
+            path.with_name(f"{path.name}.{precision}.onnx").write_bytes(content)
+            facts = int8_facts(content)
+            yield (
+                precision,
+                f"written, in float: {', '.join(facts.kept_float)}" if facts and facts.kept_float else "written",
+            )
+        except (ConfigError, ExportError) as error:
+            yield precision, f"not written: {error}"
 
 
 def make_files(family: Path) -> dict[str, dict[str, Any]]:
@@ -182,19 +163,12 @@ def make_files(family: Path) -> dict[str, dict[str, Any]]:
     FILES.mkdir(parents=True, exist_ok=True)
     made = {}
     for name, network, data, classes in networks(family):
-        blueprint = network.blueprint
         test, train = data.test.among(classes), data.train.among(classes)
         images = normalise(test.images, data.mean, data.std)
-        training = normalise(train.images[:64], data.mean, data.std).numpy()
+        training = normalise(train.images[:256], data.mean, data.std).numpy()
         logits = network(images).numpy()
         np.save(FILES / f"{name}.in.npy", images.numpy())
-        content = onnx_bytes(network, {"classes": list(classes)})
-        quantised = blueprint.quantised
-        for kind, status in write_kinds(FILES / name, content, training):
-            if quantised and kind != "float32":
-                status = "not tried: it is at a few bits already"
-            elif kind == "int8" and name.startswith(NOT_IN_INT8):
-                status = "not tried: int8 takes a third of its accuracy wherever it runs"
+        for kind, status in write_kinds(FILES / name, network, classes, training):
             about = {"name": name, "kind": kind, "inputs": f"{name}.in.npy", "status": status}
             (FILES / f"{name}.{kind}.json").write_text(json.dumps(about))
             made[f"{name}.{kind}"] = {**about, "logits": logits, "labels": test.labels.numpy()}
@@ -288,7 +262,7 @@ def compared(runtime: str, made: dict[str, dict[str, Any]], status: dict[str, st
 
 def table(report: dict[str, Any]) -> str:
     """Markdown: a line for each runtime and kind of numbers; networks with layers at a few bits apart."""
-    few = {file.partition(".")[0] for file, status in report["files"].items() if status.endswith("a few bits already")}
+    few = {file.partition(".")[0] for file, status in report["files"].items() if "at a few bits" in status}
     rows = [row | ({"numbers": "few bits"} if row["file"] in few else {}) for row in report["rows"]]
     lines = [
         "| runtime | numbers | ran | refused | crashed or hung | largest difference (where) | top-1 lost at most, points |",
@@ -333,7 +307,7 @@ def main() -> None:
         report["runtimes"] = {name: version for name, version in before["runtimes"].items() if name not in runtimes}
         report["before"] = {key: before.get(key) for key in ("machine", "command", "before")} if rows else None
     for runtime in runtimes:
-        files = [name for name, about in made.items() if about["status"] == "written"]
+        files = [name for name, about in made.items() if about["status"].startswith("written")]
         if runtime in SLOW:
             files = [name for name in files if name.endswith(f"-{SIZES[1]}.float32")]
         if problem := install(runtime):

@@ -241,12 +241,12 @@ def in_onnx_runtime(name: str, _: Any) -> dict[str, Any]:
     import torch
 
     import snugnet
-    from snugnet.deploy.export import onnx_bytes, onnx_session
+    from snugnet.deploy.export import FileOptions, onnx_bytes, onnx_session
     from snugnet.training.calibration import network_batches
 
     network, data = snugnet.load(RUNS / name), images("spos-cifar-10-cpu")
     made: dict[str, Any] = {"bytes": dict(network.sizes), "images": len(data.test)}
-    files = {opset: onnx_bytes(network.module, network.metadata(), opset) for opset in (17, 21)}
+    files = {opset: onnx_bytes(network.module, network.metadata(), FileOptions(opset=opset)) for opset in (17, 21)}
     sessions = {opset: onnx_session(content) for opset, content in files.items()}
     right, other = dict.fromkeys(("torch", *files), 0), dict.fromkeys(files, 0)
     batches = network_batches(data.test, network.family.mean, network.family.std, network.blueprint.resolution)

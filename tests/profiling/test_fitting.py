@@ -195,3 +195,38 @@ def test_a_table_of_every_space(tiny_space: SearchSpace, tmp_path: Path) -> None
     rows = tiny_space.sample(10, np.random.default_rng(0))
     expected = [sum(made.cost.of_block(block, 0) for block in tiny_space.blueprint(row).blocks) for row in rows]
     np.testing.assert_allclose(table(rows), expected, rtol=1e-12)
+
+
+def test_a_profile_is_of_one_precision(tmp_path: Path, rows: dict[str, float]) -> None:
+    whole_names = {f"{name}-int8": value for name, value in rows.items()}
+    table = read_measured(write_rows(tmp_path / "int8.csv", whole_names, above="# precision: int8\n"), "ms")
+    made = make_profile(SPACE, WIDTHS, table, "pixel-int8", precision="int8")
+    plain = profile(tmp_path, rows)
+    assert (made.precision, plain.precision) == ("int8", "float32")
+    assert made.values == plain.values
+    assert made.factors == plain.factors
+    assert Profile.from_json(made.to_json()) == made
+    with pytest.raises(DataError, match="measured with precision int8; needed: float32"):
+        make_profile(SPACE, WIDTHS, table, "pixel")
+    other = read_measured(write_rows(tmp_path / "float.csv", rows), "ms")
+    with pytest.raises(DataError, match=r"line 2: .* is no int8 file"):
+        make_profile(SPACE, WIDTHS, other, "pixel", precision="int8")
+
+
+def test_a_bundle_of_int8_files(tmp_path: Path) -> None:
+    import onnx
+
+    from snugnet.deploy import int8_facts
+    from snugnet.profiling.writing import write_bundle
+
+    space = get_space("mobilenet-v2", width_mult=0.1, resolution=8, num_classes=3, blocks=(1,) * 6)
+    folder = write_bundle(space, (), tmp_path / "bundle", batch=2, networks=1, precision="int8", progress=False)
+    files = sorted(folder.glob("*.onnx"))
+    assert len(files) > 5
+    for path in files:
+        assert path.stem.endswith("-int8")
+        facts = int8_facts(path.read_bytes())
+        assert facts is not None
+        assert facts.kept_float == ()
+        assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    assert '"precision": "int8"' in (folder / "manifest.json").read_text()

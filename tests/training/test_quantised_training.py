@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from snugnet.deploy.export import onnx_bytes, onnx_session
+from snugnet.deploy.export import FileOptions, onnx_bytes, onnx_session
 from snugnet.family import Family
 from snugnet.nn.layers import ConvLayer
 from snugnet.nn.quantise import INITIAL_CLIP
@@ -64,7 +64,7 @@ def test_a_budget_of_bitops_is_never_exceeded(family: Family) -> None:
 @pytest.mark.parametrize("opset", [17, 21])
 def test_accuracy_of_the_file_on_real_images(family: Family, opset: int) -> None:
     network = family.specialize(family.classes, bitops="40%")
-    session = onnx_session(onnx_bytes(network.module, {}, opset))
+    session = onnx_session(onnx_bytes(network.module, {}, FileOptions(opset=opset)))
     right = {"torch": 0, "file": 0}
     images = 0
     for x, labels in family.batches(family.validation, network.class_indices, network.blueprint.resolution):

@@ -153,12 +153,18 @@ def read_budget_list(text: str, cost: str | None = None) -> int | list[float | s
 
 
 def test_images(family: Family | Origin, provenance: dict[str, Any], changes: dict[str, Any]) -> ImageSet:
-    """The test images of a family, labels in the order of its classes; no other image is decoded.
+    """The test images of a family; see :func:`split_images`."""
+    return split_images(family, provenance, changes, "test")
+
+
+def split_images(family: Family | Origin, provenance: dict[str, Any], changes: dict[str, Any], split: str) -> ImageSet:
+    """The images of a family's split, labels in the order of its classes; no other image is decoded.
 
     Args:
         family: whose classes they are of.
         provenance: its recipe says where the images are.
         changes: of the recipe's data section.
+        split: such as ``"test"``.
 
     Raises:
         ConfigError: a key or value is wrong, or the images do not have the family's size or classes.
@@ -179,7 +185,7 @@ def test_images(family: Family | Origin, provenance: dict[str, Any], changes: di
             f"data: {family.name} takes images of {family.space.resolution} pixels, not {config.resolution}"
         )
     try:
-        images, classes = load_split(config, "test")
+        images, classes = load_split(config, split)
     except DataError as error:
         hint = "" if "source" in changes else "; if the images lie elsewhere now, say where with -d source=..."
         raise DataError(f"{error}{hint}") from error

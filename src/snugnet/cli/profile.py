@@ -59,13 +59,25 @@ Networks = Annotated[
 ]
 
 
+Int8 = Annotated[
+    bool, typer.Option("--int8", help="Measure int8 files: budgets for networks that are handed out with --int8.")
+]
+PRECISIONS = {False: "float32", True: "int8"}
+
+
 @app.command(HERE)
 def here(
     family: FamilyFolder,
-    name: Annotated[str, typer.Option(help="Of this machine, in budgets: --latency-ms NAME=8.")] = HERE,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Of this machine, in budgets: --latency-ms NAME=8; 'here' without it, 'here-int8' with --int8."
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024)] = 1,
     batch: Batch = 1,
     networks: Networks = 50,
+    int8: Int8 = False,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many visits of each file.")] = 30,
     seconds: Annotated[float, typer.Option(min=0.0001, max=60, help="Of repeats in one visit of a block.")] = 0.02,
     provider: Annotated[str, typer.Option(help="ONNX Runtime's execution provider.")] = "CPUExecutionProvider",
@@ -84,12 +96,13 @@ def here(
     from snugnet.profiling import measuring
     from snugnet.profiling.runner import Settings
 
+    name = name or (f"{HERE}-int8" if int8 else HERE)
     work = family / WORK / measuring.check_device(name)
     try:
         profiles, noise = measuring.measure_here(
             loaded.space, measuring.needed_widths(loaded.groups, len(loaded.classes)), work, name,
             Settings(threads, rounds, seconds, provider, meter.value, pin),
-            batch=batch, networks=networks, about={"family": loaded.name}, fresh=fresh, progress=not as_json,
+            batch=batch, networks=networks, precision=PRECISIONS[int8], about={"family": loaded.name}, fresh=fresh, progress=not as_json,
         )  # fmt: skip
     except KeyboardInterrupt:
         say_stopped(fresh)
@@ -106,6 +119,7 @@ def bundle(
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")],
     batch: Batch = 1,
     networks: Networks = 50,
+    int8: Int8 = False,
     as_json: Json = False,
 ) -> None:
     """Write what measures another device: ONNX files, runner.py, a manifest with checksums.
@@ -120,7 +134,7 @@ def bundle(
 
     widths = measuring.needed_widths(loaded.groups, len(loaded.classes))
     write_bundle(
-        loaded.space, widths, out_folder, batch=batch, networks=networks, about={"family": loaded.name}, progress=not as_json
+        loaded.space, widths, out_folder, batch=batch, networks=networks, precision=PRECISIONS[int8], about={"family": loaded.name}, progress=not as_json
     )  # fmt: skip
     files = list(out_folder.glob("*.onnx"))
     size = sum(path.stat().st_size for path in files)
@@ -144,6 +158,7 @@ def import_(
     name: Annotated[str, typer.Option(help="Of the device, in budgets: --latency-ms NAME=8.")],
     unit: Annotated[Unit, typer.Option(help="The column to read: milliseconds, or millijoules, of one run.")] = Unit.ms,
     batch: Batch = 1,
+    int8: Int8 = False,
     fill: Annotated[
         bool,
         typer.Option(
@@ -160,7 +175,9 @@ def import_(
     from snugnet.profiling import measuring
 
     widths = measuring.needed_widths(loaded.groups, len(loaded.classes))
-    made = measuring.import_measured(loaded.space, widths, measured, name, unit.value, batch=batch, fill=fill)
+    made = measuring.import_measured(
+        loaded.space, widths, measured, name, unit.value, batch=batch, precision=PRECISIONS[int8], fill=fill
+    )
     _keep(family, [made], as_json)
 
 
@@ -214,7 +231,7 @@ def _described(family: Family, made: Profile | CostTable) -> dict[str, Any]:
         accuracy = None if made.accuracy is None else asdict(made.accuracy)
         said |= {
             "blocks": len(made.values), "filled": list(made.filled), "widths": list(made.widths), "factors": dict(made.factors),
-            "accuracy": accuracy, "about": dict(made.about),
+            "accuracy": accuracy, "about": dict(made.about), "precision": made.precision,
         }  # fmt: skip
     return said
 

@@ -27,6 +27,7 @@ from snugnet.cli.common import (
     say,
     say_stopped,
 )
+from snugnet.cli.int8 import check_int8
 from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError
 
@@ -115,6 +116,13 @@ def search(
         str | None,
         typer.Option(help="Kind of predictor, of a method that has one; 'snugnet predictor list' shows them."),
     ] = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="float|int8",
+            help="What candidates' accuracies are of: the network, or its int8 file (--onnx writes it then).",
+        ),
+    ] = "float",
     evaluations: Annotated[int | None, typer.Option(min=1, help="Architectures to evaluate.")] = None,
     population: Annotated[int | None, typer.Option(min=1, help="Architectures of a round.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, the first included.")] = None,
@@ -157,6 +165,8 @@ def search(
                 f"--onnx writes one network: give --group or --classes, no --budgets, and a method that gives no front, got {method}"
             )
         check_file(onnx)
+    if judge == "int8" and onnx is not None:
+        check_int8(onnx)
     if out_folder is not None:
         check_folder(out_folder)
     from snugnet.spaces import read_architectures
@@ -172,9 +182,9 @@ def search(
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
     prepared: FamilySearch | LimitsSearch
     if several is None:
-        prepared = shown = FamilySearch.make(loaded, wanted, **budgets)
+        prepared = shown = FamilySearch.make(loaded, wanted, judge, **budgets)
     else:
-        prepared = LimitsSearch.make(loaded, wanted, *several, **budgets)
+        prepared = LimitsSearch.make(loaded, wanted, *several, judge, **budgets)
         shown = prepared.searches[0]
     if first is not None:
         prepared = prepared.starting_from(first)
@@ -193,7 +203,7 @@ def search(
     names = ["search.json", *([] if several is None else ["limits.csv"]), "evaluated.csv"]
     files = [] if out_folder is None else [out_folder / name for name in names]
     if onnx is not None and isinstance(searched, Searched):
-        files.append(searched.network().export(onnx))
+        files.append(searched.network().export(onnx, precision="int8" if judge == "int8" else "float32"))
     if as_json:
         emit({**searched.to_json(), "files": [str(path) for path in files]})
         return

@@ -25,6 +25,9 @@ from snugnet.cli.common import (
     read_group,
     say,
 )
+from snugnet.cli.int8 import Int8, check_int8, compare, images_to_judge_on, say_precisions
+from snugnet.cli.int8 import as_json as beside_as_json
+from snugnet.cli.int8 import show as show_beside
 from snugnet.errors import ConfigError
 from snugnet.texts import listed
 
@@ -76,9 +79,10 @@ def specialize(
             "-d",
             "--data",
             metavar="KEY=VALUE",
-            help="With --all: measure accuracies too, on the test images there: -d source=../images.",
+            help="With --all or --int8: measure accuracies on the test images there: -d source=../images.",
         ),
     ] = None,
+    int8: Int8 = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With --all: make all files anew, whatever --out holds.")
     ] = False,
@@ -100,11 +104,15 @@ def specialize(
             raise ConfigError(f"with --all, FAMILY is a folder or on the hub; got {family}")
         from snugnet.cli.specialize_all import specialize_all
 
-        specialize_all(family, budget_file, out_file, best_of, data, fresh, as_json)
+        specialize_all(family, budget_file, out_file, best_of, data, int8, fresh, as_json)
         return
-    for option, value in {"--budgets": budget_file, "--data": data, "--fresh": fresh or None}.items():
+    for option, value in {"--budgets": budget_file, "--fresh": fresh or None}.items():
         if value is not None:
             raise ConfigError(f"{option} goes with --all")
+    if data is not None and not int8:
+        raise ConfigError("--data goes with --all or --int8")
+    if int8:
+        check_int8(out_file)
     budgets = read_budgets(
         budget, madds=madds, params=params, latency_ms=latency_ms, energy_mj=energy_mj, peak_memory=peak_memory,
         weight_memory=weight_memory,
@@ -114,29 +122,49 @@ def specialize(
         raise ConfigError("the classes are given by --group or by --classes, one of the two; neither is given")
     if out_file is not None:
         check_file(out_file)
-    ask = _ask_service if is_remote(family) else _ask_family
-    description, milliseconds = ask(family, wanted, budgets, best_of, out_file)
+    if is_remote(family):
+        if int8:
+            raise ConfigError(f"--int8 is of families in a folder or on the hub; got {family}")
+        description, milliseconds = _ask_service(family, wanted, budgets, best_of, out_file)
+        told = None
+    else:
+        description, milliseconds, told = _ask_family(family, wanted, budgets, best_of, out_file, int8, data)
     if as_json:
-        emit({**description, "file": None if out_file is None else str(out_file), "ms": round(milliseconds, 3)})
+        beside = {} if told is None else {"int8": beside_as_json(*told)}
+        file = None if out_file is None else str(out_file)
+        emit({**description, **beside, "file": file, "ms": round(milliseconds, 3)})
         return
     show(description)
     if out_file is None:
         say(f"specialised in {milliseconds:.0f} ms; --out net.onnx writes the network")
     else:
-        checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" else ""
+        checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" and not int8 else ""
         say(f"wrote {out_file} in {milliseconds:.0f} ms{checked}")
+    if told is not None:
+        show_beside(*told)
 
 
 def _ask_family(
-    family: str, group: str | list[str], budgets: dict[str, Any], best_of: int, out_file: Path | None
-) -> tuple[dict[str, Any], float]:
-    """A network's description, and the milliseconds that it took to get it, and to write it."""
+    family: str,
+    group: str | list[str],
+    budgets: dict[str, Any],
+    best_of: int,
+    out_file: Path | None,
+    int8: bool,
+    data: list[str] | None,
+) -> tuple[dict[str, Any], float, tuple[Any, str] | None]:
+    """A network's description, the milliseconds that it took to get it and to write it, and an int8 file beside the float one."""
     loaded = load_family(family)
+    images = images_to_judge_on(loaded, data) if int8 else None
     started = time.perf_counter()
     network = loaded.best((group, budgets), best_of)
     if out_file is not None:
-        network.export(out_file)
-    return describe(network), 1e3 * (time.perf_counter() - started)
+        precision = "int8" if int8 else "float32"
+        network.export(out_file, precision=precision)
+        say_precisions(network, loaded, precision)
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    told = None if images is None or out_file is None else (compare(network, out_file, images[0]), images[1])
+    return describe(network), milliseconds, told
 
 
 def _ask_service(

@@ -29,6 +29,7 @@ def specialize_all(
     folder: Path | None,
     best_of: int,
     data: list[str] | None,
+    int8: bool,
     fresh: bool,
     as_json: bool,
 ) -> None:
@@ -47,7 +48,9 @@ def specialize_all(
     from snugnet.family.specialising_all import AllScenarios
 
     scenarios, lines = read_scenarios(text, loaded, budget_file)
-    checked = AllScenarios.read(loaded, scenarios, best_of=best_of, place=lambda i: f"line {lines[i]} of {budget_file}")
+    checked = AllScenarios.read(
+        loaded, scenarios, best_of=best_of, int8=int8, place=lambda i: f"line {lines[i]} of {budget_file}"
+    )
     test = None if data is None else test_images(loaded, loaded.provenance, changes)
     started = time.perf_counter()
     try:
@@ -63,7 +66,7 @@ def specialize_all(
     before = f" ({files.taken} were there already)" if files.taken else ""
     say(
         f"wrote {len(checked)} networks{before} and networks.csv, .json, .md, .png into {folder} in {seconds:.1f} s; "
-        "ONNX Runtime ran each and agrees with torch"
+        f"ONNX Runtime ran each and agrees with {'the float32 file' if int8 else 'torch'}"
     )
 
 

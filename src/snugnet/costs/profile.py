@@ -54,6 +54,7 @@ class Profile:
         accuracy: on whole networks; ``None`` where none were measured.
         filled: blocks that were not measured themselves; each has the value of a larger one.
         about: machine, runtime, threads, date: what the measurement says of itself.
+        precision: of the files that were measured, ``"float32"`` or ``"int8"``.
     """
 
     device: str
@@ -65,6 +66,7 @@ class Profile:
     accuracy: Accuracy | None = None
     filled: tuple[str, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "float32"
 
     @property
     def name(self) -> str:
@@ -75,7 +77,12 @@ class Profile:
     def cost(self) -> Cost:
         """The cost, of which tables are made for any number of classes."""
         quantity = self.name.partition("_")[0]
-        return Cost(self.name, self.unit, f"measured {quantity} of {self.batch} image(s) on {self.device}", self._entry)
+        return Cost(
+            self.name,
+            self.unit,
+            f"measured {quantity} of {self.batch} image(s) on {self.device}, {self.precision}",
+            self._entry,
+        )
 
     def _entry(self, block: Block, resolution: int) -> float:
         if is_silent(block):

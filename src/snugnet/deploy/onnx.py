@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ OPSET = 17
 """Of a file unless another is asked for."""
 OPSET_4_BITS = 21
 """From here on there are tensors of four bits."""
-IR_VERSIONS = {OPSET: 8, OPSET_4_BITS: 10}
+IR_VERSIONS = {14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, OPSET_4_BITS: 10}
+"""The least of each opset, which is what files get; HardSwish is of 14."""
 BATCH_NORM_EPS = 1e-5
 
 Array = NDArray[np.float32]
@@ -297,6 +299,29 @@ def folded(state: Mapping[str, Array], layer: Layer, name: str) -> tuple[Array, 
     return (weight * scale[:, None, None, None]).astype(np.float32), shift.astype(np.float32)
 
 
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put nodes behind those whose outputs they read, as ONNX asks for; onnxruntime's tools leave them where they were added."""
+    nodes = list(model.graph.node)
+    made = {output: i for i, node in enumerate(nodes) for output in node.output}
+    order = TopologicalSorter({i: [made[x] for x in node.input if x in made] for i, node in enumerate(nodes)})
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[i] for i in order.static_order())
+
+
+def check_versions(opset: int, ir_version: int | None) -> None:
+    """Refuse an opset that files are not written with, or an IR version that it is not allowed in.
+
+    Raises:
+        ConfigError: says what is allowed.
+    """
+    if opset not in IR_VERSIONS:
+        raise ConfigError(f"ONNX files are written with opset {min(IR_VERSIONS)} to {max(IR_VERSIONS)}, got {opset!r}")
+    if ir_version is not None and not IR_VERSIONS[opset] <= ir_version <= onnx.IR_VERSION:
+        raise ConfigError(
+            f"opset {opset} is allowed in IR version {IR_VERSIONS[opset]} to {onnx.IR_VERSION}, got {ir_version!r}"
+        )
+
+
 def onnx_model(
     blueprint: Blueprint,
     state: Mapping[str, Array],
@@ -304,6 +329,7 @@ def onnx_model(
     name: str = "snugnet",
     opset: int = OPSET,
     batch: int | None = None,
+    ir_version: int | None = None,
 ) -> onnx.ModelProto:
     """Write a network as an ONNX model.
 
@@ -315,17 +341,17 @@ def onnx_model(
         opset: one of :data:`IR_VERSIONS`. What is quantised is in bytes; with the higher one, weights of at most four bits are in
             half of one.
         batch: number of images at once; any number without it.
+        ir_version: the least that the opset allows without it.
 
     Returns:
         A checked model: input ``image`` (batch, channels, height, width), float32, normalised; output ``logits``
         (batch, classes), or (batch, channels, height, width) where the blueprint is a part of a network that ends in a map.
 
     Raises:
-        ConfigError: the opset is another one.
+        ConfigError: the opset is another one, or the IR version is not one that it allows.
         ExportError: the graph holds something that runtimes are known to get wrong (:mod:`snugnet.deploy.traps`).
     """
-    if opset not in IR_VERSIONS:
-        raise ConfigError(f"ONNX files are written with opset {' or '.join(map(str, IR_VERSIONS))}, got {opset!r}")
+    check_versions(opset, ir_version)
     graph = _Graph(state, "image", opset)
     flow(steps(blueprint), "image", graph.gather, graph.block)
     graph.nodes[-1].output[0] = "logits"
@@ -339,8 +365,9 @@ def onnx_model(
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [images, last.out_channels, *map_size])],
         graph.weights,
     )
+    ir_version = ir_version or IR_VERSIONS[opset]
     model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSIONS[opset], producer_name="snugnet"
+        made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version, producer_name="snugnet"
     )
     helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model)

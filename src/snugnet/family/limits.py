@@ -43,6 +43,8 @@ class LimitsSearch:
         group: Group | None,
         cost: str,
         limits: Sequence[float | str],
+        judge: str = "float",
+        /,
         **budgets: float | str,
     ) -> LimitsSearch:
         """Check everything before any work.
@@ -52,6 +54,7 @@ class LimitsSearch:
             group: as in :meth:`FamilySearch.make`.
             cost: that the limits are of.
             limits: at least one; they are gone through from the lowest on.
+            judge: as in :meth:`FamilySearch.make`.
             **budgets: by other costs.
 
         Raises:
@@ -67,7 +70,7 @@ class LimitsSearch:
                 if limits
                 else f"no limit of {cost} is given"
             )
-        first = FamilySearch.make(family, group, **{cost: limits[0], **budgets})
+        first = FamilySearch.make(family, group, judge, **{cost: limits[0], **budgets})
         problem = replace(first.problem, score=Remembered(first.problem.score))
         amounts = sorted(resolve_budget(limit, problem.tables[cost].range) for limit in limits)
         if len(set(amounts)) < len(amounts):

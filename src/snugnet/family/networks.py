@@ -12,6 +12,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from snugnet.data import ImageSet
+from snugnet.family.int8 import Pictures, int8_images
 from snugnet.family.record import FamilyRecord
 from snugnet.files import plain_number
 from snugnet.nn.network import Network
@@ -96,11 +98,45 @@ class Classifier(ABC):
             "costs": self.costs,
         }
 
-    def export(self, path: str | Path, **options: Any) -> Path:
-        """Write the network as ``.onnx`` or ``.pt2``; see :func:`snugnet.deploy.export`."""
-        from snugnet.deploy import export
+    def export(self, path: str | Path, *, images: ImageSet | None = None, **options: Any) -> Path:
+        """Write the network as ``.onnx`` or ``.pt2``; see :func:`snugnet.deploy.export`.
 
-        return export(self.module, path, self.metadata(), **options)
+        Args:
+            path: of the file.
+            images: of int8: what ranges are measured on, labels in the order of the family's classes. A family has its own.
+            **options: of :class:`snugnet.deploy.FileOptions`: precision, opset, ir_version.
+
+        Raises:
+            ConfigError: an option is not known, or not of the format.
+            DataError: there are too few images for int8, or they are of one class.
+            NetworkError: a network on disk is to be int8, and no images are given.
+            ExportError: the file does not agree with the network.
+        """
+        from snugnet.deploy import FileOptions, export
+
+        chosen = FileOptions(**options)
+        given = self._int8_images(images) if chosen.precision == "int8" else None
+        return export(self.module, path, self.metadata(), chosen, given)
+
+    def pictures(self, images: ImageSet) -> Pictures:
+        """Images of the network's classes as it takes them; labels are places among its outputs.
+
+        Args:
+            images: labels in the order of the family's classes.
+        """
+        return self._pictures(images.among(self.class_indices))
+
+    def _pictures(self, images: ImageSet) -> Pictures:
+        return Pictures(images, self.family.mean, self.family.std, self.blueprint.resolution)
+
+    def _int8_images(self, images: ImageSet | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """For ranges, and to compare the file with the float one on."""
+        ranges, compared = self._stored_images() if images is None else (images, images)
+        return int8_images(self._pictures(ranges), self.pictures(compared))
+
+    @abstractmethod
+    def _stored_images(self) -> tuple[ImageSet, ImageSet]:
+        """Images that come with the network: for ranges, and to compare on."""
 
 
 @dataclass(eq=False)
@@ -111,6 +147,9 @@ class Specialized(Classifier):
 
     def _build(self) -> Network:
         return self.family.build(self.row, self.class_indices)
+
+    def _stored_images(self) -> tuple[ImageSet, ImageSet]:
+        return self.family.calibration, self.family.calibration.joined(self.family.validation)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from snugnet.cluster import Cluster
 from snugnet.costs import MaximumTable, exact_amount
-from snugnet.errors import BudgetError, SearchError, SpaceError
+from snugnet.errors import BudgetError, ConfigError, SearchError, SpaceError
+from snugnet.family.int8 import JUDGES, Int8Scorer
 from snugnet.family.networks import Specialized
 from snugnet.family.record import Group
 from snugnet.family.specialising import SpecialisingFamily
@@ -51,23 +52,30 @@ class FamilySearch:
         problem: costs and limits are of the network that is handed out, its head cut to the group's classes (without a
             group: to those of the largest superclass).
         chunk: candidates between two moments at which a checkpoint may be written.
+        judge: one of :data:`snugnet.family.int8.JUDGES`: what a candidate's accuracy is of.
     """
 
     family: SpecialisingFamily
     group: Group | None
     problem: Problem
     chunk: int = CHUNK
+    judge: str = "float"
 
     @classmethod
-    def make(cls, family: SpecialisingFamily, group: Group | None = None, /, **budgets: float | str) -> FamilySearch:
+    def make(
+        cls, family: SpecialisingFamily, group: Group | None = None, judge: str = "float", /, **budgets: float | str
+    ) -> FamilySearch:
         """Check everything before any work.
 
         Args:
             family: on the device where candidates are to be run.
             group: the name of a superclass, or a list of class names; without it accuracy is the mean over superclasses.
+            judge: ``float``, or ``int8``: candidates are judged by the int8 file that would be handed out.
             **budgets: by cost; several hold at once.
 
         Raises:
+            ConfigError: there is no such judge.
+            DataError: there are too few images for int8, or they are of one class.
             FamilyError: the group or a class is unknown.
             BudgetError: a cost is unknown, or no network is within all budgets.
             SearchError: there are no validation images to judge on.
@@ -80,13 +88,16 @@ class FamilySearch:
         classes = max(map(len, indices))
         names = dict.fromkeys((family.budget_name, *family.tables, *budgets))  # the generator's own first
         tables = {name: family.table(name, classes) for name in names}
-        scorer = ImageScorer(
+        if judge not in JUDGES:
+            raise ConfigError(f"candidates are judged by {' or '.join(JUDGES)}, got {judge!r}")
+        about = (
             family.supernet.eval(), family.calibration_batches, family.validation, indices, family.mean, family.std
-        )
+        )  # fmt: skip
+        scorer = Int8Scorer(*about, stored=family.calibration) if judge == "int8" else ImageScorer(*about)
         keep_freed_memory()
         columns = tuple(each if isinstance(each, str) else joined(each) for each in wanted)
         proposer = GeneratorProposer(family, group)
-        return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer))  # type: ignore[arg-type]
+        return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer), judge)  # type: ignore[arg-type]
 
     def starting_from(self, architectures: Mapping[str, Mapping[str, Any]]) -> FamilySearch:
         """The same search, whose first round also evaluates the given architectures.
@@ -163,6 +174,7 @@ class FamilySearch:
             weights=digest(*family.supernet.state_dict().values()),
             images=digest(*images),
             device=family.device.type,
+            **({} if self.judge == "float" else {"judge": self.judge}),
         )
 
 
@@ -283,6 +295,7 @@ class Searched:
             "budgets": {name: plain_number(limit) for name, limit in self.search.problem.limits.items()},
             "settings": self.method.settings(),
             "seed": self.seed,
+            "judge": self.search.judge,
             "evaluated": len(self.result.archive),
             "shortfall": self.result.shortfall or None,
             "seconds": round(self.result.seconds, 3),
@@ -322,6 +335,7 @@ def search_family(
     progress: bool = True,
     start: Mapping[str, Mapping[str, Any]] | None = None,
     cluster: Cluster | None = None,
+    judge: str = "float",
     **settings: Any,
 ) -> Searched:
     """Search a family for the architectures that do best on its validation images.
@@ -336,10 +350,11 @@ def search_family(
         progress: whether to show a bar.
         start: architectures by name, within the budgets, that the first round evaluates as well.
         cluster: that candidates are judged on, as :func:`snugnet.cluster.joined` gives it; without it this machine does it.
+        judge: ``float`` or ``int8``: what a candidate's accuracy is of.
         **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
     """
     chosen = make_method(method, settings) if isinstance(method, str) else method
-    search = FamilySearch.make(family, group, **(budgets or {}))
+    search = FamilySearch.make(family, group, judge, **(budgets or {}))
     if start:
         search = search.starting_from(start)
     if cluster is not None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from snugnet.data import ImageSet
+from snugnet.deploy import int8_facts
 from snugnet.errors import ConfigError, FamilyError, SnugnetError
+from snugnet.family.int8 import accuracy_of
 from snugnet.family.made_files import Entry, MadeFiles
 from snugnet.family.networks import Networks, Specialized
 from snugnet.family.scenarios import Scenario
@@ -47,6 +49,8 @@ class NetworkFile:
         bytes: of the file.
         sha256: of the file.
         architecture: in the space's JSON form.
+        int8: of an int8 file (of which the accuracy is then) ``float_accuracy`` of the network, ``agreement`` with its float file, and the
+            layers that are ``kept_float``; None of others.
     """
 
     scenario: int
@@ -59,6 +63,7 @@ class NetworkFile:
     bytes: int
     sha256: str
     architecture: dict[str, Any]
+    int8: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,28 +100,36 @@ class NetworkFiles:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         costs = list(self.networks[0].costs)
-        budgets = [f"{name} budget" for name in self.budgets]
-        writer.writerow(
-            ["scenario", "group", "classes", *budgets, *costs, "accuracy", "file", "bytes", "sha256", "architecture"]
-        )
+        budgets, beside = [f"{name} budget" for name in self.budgets], list(self._beside())
+        numbers = [*budgets, *costs, "accuracy", *beside]
+        writer.writerow(["scenario", "group", "classes", *numbers, "file", "bytes", "sha256", "architecture"])
         for each in self.networks:
             limits = [plain_number(each.budgets[name]) if name in each.budgets else "" for name in self.budgets]
             right = "" if each.accuracy is None else each.accuracy
             classes, arch = (json.dumps(x, separators=(",", ":")) for x in (each.classes, each.architecture))
-            numbers = [*limits, *each.costs.values(), right]
-            writer.writerow([each.scenario, each.group, classes, *numbers, each.file, each.bytes, each.sha256, arch])
+            known = ("" if value is None else value for value in (each.int8 or {}).values())
+            int8 = [json.dumps(value) if isinstance(value, list) else value for value in known]
+            cells = [*limits, *each.costs.values(), right, *int8]
+            writer.writerow([each.scenario, each.group, classes, *cells, each.file, each.bytes, each.sha256, arch])
         return text.getvalue()
+
+    def _beside(self) -> dict[str, Any]:
+        """What there is to say of int8 files, if these are any; as of the first."""
+        return self.networks[0].int8 or {}
 
     def text_table(self) -> TextTable:
         """For people: all but the architectures."""
         costs = list(self.networks[0].costs)
         right = ["accuracy"] if self.measured else []
-        header = ["group", *(f"{name} budget" for name in self.budgets), *right, *costs, "kB", "file"]
+        int8 = [name for name in ("float_accuracy", "agreement") if self._beside().get(name) is not None]
+        beside = [name.replace("_", " ") for name in int8]
+        header = ["group", *(f"{name} budget" for name in self.budgets), *right, *beside, *costs, "kB", "file"]
         body = [
             [
                 each.group,
                 *(human(each.budgets.get(name, math.nan)) for name in self.budgets),
                 *(percent(math.nan if each.accuracy is None else each.accuracy) for _ in right),
+                *(percent((each.int8 or {}).get(name) or math.nan) for name in int8),
                 *map(human, each.costs.values()),
                 f"{each.bytes / 1000:,.0f}",
                 each.file,
@@ -170,12 +183,14 @@ class AllScenarios:
         scenarios: (group, budgets) each.
         networks: what they get where one architecture is tried.
         best_of: so many are tried.
+        int8: whether the files are int8.
     """
 
     family: SpecialisingFamily
     scenarios: Sequence[Scenario]
     networks: Networks
     best_of: int
+    int8: bool = False
 
     @classmethod
     def read(
@@ -184,6 +199,7 @@ class AllScenarios:
         scenarios: Sequence[Scenario],
         *,
         best_of: int = 1,
+        int8: bool = False,
         place: Callable[[int], str] = lambda i: f"scenario {i + 1}",
     ) -> AllScenarios:
         """Check every scenario.
@@ -192,6 +208,7 @@ class AllScenarios:
             family: that is asked.
             scenarios: (group, budgets) each, as :meth:`SpecialisingFamily.specialize_many` takes them.
             best_of: so many architectures are tried on validation images for each.
+            int8: make int8 files.
             place: of a scenario, by its position: how messages name it.
 
         Raises:
@@ -221,7 +238,7 @@ class AllScenarios:
                 raise FamilyError(
                     f"{place(i)}: {family.name} holds no validation images of {each.group}; leave out best_of"
                 )
-        return cls(family, scenarios, networks, best_of)
+        return cls(family, scenarios, networks, best_of, int8)
 
     def __len__(self) -> int:
         return len(self.scenarios)
@@ -307,7 +324,7 @@ class AllScenarios:
         """Write one network, for all scenarios that get it."""
         first, *others = (folder / self.names[i] for i in scenarios)
         network = self.network(scenarios[0])
-        content = network.export(first).read_bytes()
+        content = network.export(first, precision="int8" if self.int8 else "float32").read_bytes()
         for path in others:
             write_atomically(path, content)
         right = math.nan
@@ -315,13 +332,25 @@ class AllScenarios:
             batches = self.family.batches(test, network.class_indices, network.blueprint.resolution)
             right = accuracy(network.module, batches)
         known = {"row": network.row.tolist(), "accuracy": None if math.isnan(right) else right}
+        if self.int8:
+            facts = int8_facts(content)
+            assert facts is not None
+            known |= {
+                "float_accuracy": known["accuracy"],
+                "agreement": facts.agreement,
+                "kept_float": list(facts.kept_float),
+            }
+            if test is not None:
+                own = accuracy_of(content, *network.pictures(test).arrays())
+                known["accuracy"] = None if math.isnan(own) else own
         return scenarios, content, known
 
     def _made_with(self) -> Fingerprint:
         """What all files depend on."""
         family = self.family
         tables = [each for table in family.tables.values() for each in table.arrays().values()]
-        judged_on = [family.validation.images, family.validation.labels] if self.best_of > 1 else []
+        validated = self.best_of > 1 or self.int8
+        judged_on = [family.validation.images, family.validation.labels] if validated else []
         return fingerprint(
             family=family.name,
             weights=digest(*family.supernet.state_dict().values()),
@@ -329,6 +358,7 @@ class AllScenarios:
             costs=digest(list(family.tables), *tables),
             images=digest(family.mean, family.std, family.calibration.images, *judged_on),
             best_of=self.best_of,
+            **({"precision": "int8"} if self.int8 else {}),
         )
 
     def _table(self, entries: Sequence[Entry], measured: bool, taken: int) -> NetworkFiles:
@@ -347,6 +377,9 @@ class AllScenarios:
                     budgets={name: asked.budgets[name] for name in bounded if name in asked.budgets},
                     costs={name: plain_number(value) for name, value in own.items()},
                     accuracy=entry["accuracy"],
+                    int8={key: entry[key] for key in ("float_accuracy", "agreement", "kept_float")}
+                    if self.int8
+                    else None,
                     file=entry["file"],
                     bytes=entry["bytes"],
                     sha256=entry["sha256"],
@@ -376,6 +409,7 @@ def specialize_all(
     folder: str | Path,
     *,
     best_of: int = 1,
+    int8: bool = False,
     test: ImageSet | None = None,
     fresh: bool = False,
     progress: bool = True,
@@ -387,9 +421,10 @@ def specialize_all(
         scenarios: (group, budgets) each.
         folder: for ``networks.csv``, ``.json``, ``.md``, ``.png`` and a file a scenario; the same goes on.
         best_of: architectures to try on validation images for each scenario.
+        int8: make int8 files.
         test: images to measure accuracies on.
         fresh: make all anew.
         progress: whether to show a bar.
     """
-    checked = AllScenarios.read(family, scenarios, best_of=best_of)
+    checked = AllScenarios.read(family, scenarios, best_of=best_of, int8=int8)
     return checked.write(Path(folder), test, fresh=fresh, progress=progress)

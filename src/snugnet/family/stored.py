@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snugnet.bundles import FAMILY, NETWORK
+from snugnet.data import ImageSet
 from snugnet.deploy.packing import packed_state, unpacked_state
 from snugnet.errors import NetworkError
 from snugnet.family.disk import Family, load_family
@@ -38,6 +39,9 @@ class StoredNetwork(Classifier):
     def _build(self) -> Network:
         network = build(self.blueprint, self.weights)
         return with_layout(network, torch.channels_last).eval().requires_grad_(False)
+
+    def _stored_images(self) -> tuple[ImageSet, ImageSet]:
+        raise NetworkError("a network on disk holds no images, and int8 needs some to measure ranges on; give them")
 
     @property
     def validation_accuracy(self) -> float | None:

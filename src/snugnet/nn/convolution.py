@@ -40,15 +40,17 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
                 torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
             )
             x, stride = x[:, :, ::stride, ::stride].contiguous(memory_format=layout), 1
-        elif layer.depthwise and dilation == 1 and _by_columns(x.shape[-1], kernel, stride):
+        elif layer.depthwise and dilation == 1 and _by_columns(x, kernel, stride):
             out: Tensor = _Depthwise.apply(x, weight, stride)
             return out if bias is None else out + bias[:, None, None]
     return F.conv2d(x, weight, bias, stride, kernel // 2 * dilation, dilation, layer.groups)
 
 
-def _by_columns(size: int, kernel: int, stride: int) -> bool:
+def _by_columns(x: Tensor, kernel: int, stride: int) -> bool:
     """Whether oneDNN has no kernel of its own for a depthwise weight's gradient, and making one by columns is faster."""
-    return size < kernel or (kernel > _columns() and stride == 1)
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    return x.shape[-1] < kernel or (kernel > _columns() and stride == 1)
 
 
 @cache

@@ -12,6 +12,7 @@ from snugnet.costs.profile import Accuracy, Profile
 from snugnet.costs.units import VERSION, block_name, distinct_blocks, is_silent, named_row
 from snugnet.errors import DataError
 from snugnet.profiling.readings import Measured
+from snugnet.profiling.writing import SUFFIXES
 from snugnet.spaces import Block, Blueprint, Population, SearchSpace
 from snugnet.texts import listed
 
@@ -20,7 +21,14 @@ _NETWORKS_A_FACTOR = 4
 
 
 def make_profile(
-    space: SearchSpace, widths: Sequence[int], measured: Measured, device: str, *, batch: int = 1, fill: bool = False
+    space: SearchSpace,
+    widths: Sequence[int],
+    measured: Measured,
+    device: str,
+    *,
+    batch: int = 1,
+    precision: str = "float32",
+    fill: bool = False,
 ) -> Profile:
     """A profile from a table of measurements.
 
@@ -30,13 +38,15 @@ def make_profile(
         measured: the table.
         device: its name.
         batch: images at once, in every measurement.
+        precision: of the files that were measured, ``float32`` or ``int8``.
         fill: whether a block that is missing may have the least value of those that are at least as large in every size, which is never
             too little by the sizes; without it, or where there is none, a missing block is refused.
 
     Raises:
         DataError: the table is of another version, resolution or batch, has rows of something else, or lacks some.
     """
-    _check_about(space, measured, batch)
+    _check_about(space, measured, batch, precision)
+    measured = _of_precision(measured, precision)
     required = distinct_blocks(space, widths, batch)
     others = _other_widths(space, widths, measured, batch)
     rows: dict[str, Population] = {}
@@ -70,14 +80,35 @@ def make_profile(
         {"time": 1.0, "block": 0.0, "weights": 0.0},
         filled=tuple(filled),
         about=dict(measured.about),
+        precision=precision,
     )
     whole = np.array([measured.values[name] for name in rows])
     return _corrected(profile, space, list(rows.values()), whole)
 
 
-def _check_about(space: SearchSpace, measured: Measured, batch: int) -> None:
+def _of_precision(measured: Measured, precision: str) -> Measured:
+    """The same under the names of blocks and networks, which in a bundle of int8 files have an ending.
+
+    Raises:
+        DataError: a row is of a file of another precision; the message names the line.
+    """
+    suffix = SUFFIXES[precision]
+    for name, line in measured.lines.items():
+        if not name.endswith(suffix):
+            raise DataError(
+                f"{measured.path}, line {line}: {name} is no {precision} file; leave out --int8, or measure an int8 bundle"
+            )
+    values = {name.removesuffix(suffix): value for name, value in measured.values.items()}
+    return replace(
+        measured, values=values, lines={name.removesuffix(suffix): line for name, line in measured.lines.items()}
+    )
+
+
+def _check_about(space: SearchSpace, measured: Measured, batch: int, precision: str) -> None:
     """Refuse what says of itself that it is of something else."""
-    expected = {"version": VERSION, "space": space.name, "resolution": space.resolution, "batch": batch}
+    expected = {
+        "version": VERSION, "space": space.name, "resolution": space.resolution, "batch": batch, "precision": precision,
+    }  # fmt: skip
     for key, value in expected.items():
         if (given := measured.about.get(key, str(value))) != str(value):
             what = "of a bundle of version" if key == "version" else f"measured with {key}"

@@ -48,6 +48,7 @@ def measure_here(
     *,
     batch: int = 1,
     networks: int = NETWORKS,
+    precision: str = "float32",
     about: Mapping[str, str] | None = None,
     fresh: bool = False,
     progress: bool = True,
@@ -62,6 +63,7 @@ def measure_here(
         settings: how to measure.
         batch: images at once.
         networks: whole ones beside the blocks.
+        precision: ``float32`` or ``int8``, of all files.
         about: more that the manifest says.
         fresh: throw earlier readings away.
         progress: whether to show bars.
@@ -76,7 +78,16 @@ def measure_here(
     try:
         if settings.meter != "none":
             runner.energy_meter(settings.meter)  # before any work
-        write_bundle(space, widths, folder, batch=batch, networks=networks, about=dict(about or {}), progress=progress)
+        write_bundle(
+            space,
+            widths,
+            folder,
+            batch=batch,
+            networks=networks,
+            precision=precision,
+            about=dict(about or {}),
+            progress=progress,
+        )
         most = settings.rounds * len(list(folder.glob("*.onnx")))
         with locked(folder), progress_bar("measuring", most, shown=progress) as advance:
             before = 0
@@ -93,7 +104,9 @@ def measure_here(
         raise ConfigError(str(error)) from error
     units = ["ms"] if settings.meter == "none" else ["ms", "mJ"]
     tables = [read_measured(path, unit) for unit in units]
-    return [make_profile(space, widths, table, device, batch=batch) for table in tables], runner.noise(path)
+    return [
+        make_profile(space, widths, table, device, batch=batch, precision=precision) for table in tables
+    ], runner.noise(path)
 
 
 def import_measured(
@@ -104,6 +117,7 @@ def import_measured(
     unit: str,
     *,
     batch: int = 1,
+    precision: str = "float32",
     fill: bool = False,
 ) -> Profile | CostTable:
     """What was measured elsewhere, as a cost of a space: a profile, or a table where it is once-for-all's of layers.
@@ -118,7 +132,7 @@ def import_measured(
             raise DataError(f"{path} has latencies of layers in ms, not {unit}")
         table = load_ofa_latency(path, space)
         return replace_name(table, f"{table.name}@{device}")
-    return make_profile(space, widths, read_measured(path, unit), device, batch=batch, fill=fill)
+    return make_profile(space, widths, read_measured(path, unit), device, batch=batch, precision=precision, fill=fill)
 
 
 def replace_name(table: CostTable, name: str) -> CostTable:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from snugnet.costs.units import VERSION, distinct_blocks, network_name
+from snugnet.deploy.int8 import FEWEST, quantised
 from snugnet.deploy.onnx import onnx_model
 from snugnet.errors import ConfigError
 from snugnet.files import locked, write_atomically
@@ -20,6 +22,8 @@ from snugnet.profiling import runner
 from snugnet.progress import progress_bar
 from snugnet.spaces import Blueprint, Population, SearchSpace
 
+SUFFIXES = {"float32": "", "int8": "-int8"}
+"""Of the files' names, by precision."""
 NETWORKS = 50
 """Whole networks beside the blocks, unless another number is asked for."""
 
@@ -41,6 +45,7 @@ def write_bundle(
     *,
     batch: int = 1,
     networks: int = NETWORKS,
+    precision: str = "float32",
     about: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Path:
@@ -52,6 +57,7 @@ def write_bundle(
         folder: is made if needed.
         batch: images at once, fixed in every file.
         networks: whole ones beside the blocks.
+        precision: ``float32`` or ``int8``: of every file; in int8 all layers are.
         about: more that the manifest says, such as the family's name.
         progress: whether to show a bar.
 
@@ -64,7 +70,7 @@ def write_bundle(
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; a bundle is a folder")
-    blueprints = dict(_blueprints(space, widths, batch, networks))
+    blueprints = {f"{name}{SUFFIXES[precision]}": made for name, made in _blueprints(space, widths, batch, networks)}
     with locked(folder), progress_bar("writing", len(blueprints), shown=progress) as advance:
         known = {f"{name}.onnx" for name in blueprints} | {
             runner.MANIFEST,
@@ -78,7 +84,7 @@ def write_bundle(
         for name, blueprint in blueprints.items():
             path = folder / f"{name}.onnx"
             if not path.is_file():  # written whole or not at all, and named after what is in it
-                write_atomically(path, _content(blueprint, batch))
+                write_atomically(path, _content(blueprint, batch, precision))
             content = path.read_bytes()
             files[name] = {
                 "sha256": hashlib.sha256(content).hexdigest(),
@@ -97,6 +103,7 @@ def write_bundle(
                 "space": space.name,
                 "resolution": space.resolution,
                 "batch": batch,
+                "precision": precision,
                 "networks": whole,
                 **(about or {}),
             },
@@ -122,11 +129,19 @@ def _yardstick(blueprints: Mapping[str, Blueprint]) -> str:
     return blocks[len(blocks) // 2][1]
 
 
-def _content(blueprint: Blueprint, batch: int) -> bytes:
+def _content(blueprint: Blueprint, batch: int, precision: str) -> bytes:
     """An ONNX file with weights that were drawn: no time depends on them."""
     network = build(blueprint).eval()
     state = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
-    return onnx_model(blueprint, state, {}, batch=batch).SerializeToString()
+    if precision == "float32":
+        return onnx_model(blueprint, state, {}, batch=batch).SerializeToString()
+    size = (FEWEST, blueprint.in_channels, blueprint.resolution, blueprint.resolution)
+    images = np.random.default_rng(VERSION).standard_normal(size).astype(np.float32)
+    made = onnx.load_from_string(quantised(onnx_model(blueprint, state, {}).SerializeToString(), images, None))
+    del made.graph.value_info[:]  # sizes of what lies between, for any number of images
+    for each in (*made.graph.input, *made.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = batch
+    return made.SerializeToString()
 
 
 def _said(blueprint: Blueprint) -> list[str]:

@@ -104,16 +104,20 @@ class ImageScorer:
     def _right(self, row: NDArray[np.int16]) -> Tensor:
         """Images of each group that are told right, (groups,), on the device."""
         network = with_layout(self.supernet.extract(row, self._classes).eval(), torch.channels_last)
-        resolution = network.blueprint.resolution
-        network = measuring(network)
-        calibrate(network, (resized(images, resolution) for images in self.calibration()))
-        logits = self._logits(folded(network), resolution)
+        logits = self._logits(network)
         return torch.stack(
             [(logits[own][:, columns].argmax(1) == labels).sum() for own, columns, labels in self._members]
         )
 
-    def _logits(self, network: Network, resolution: int) -> Tensor:
-        """Of all validation images, (n, classes)."""
+    def _measure(self, network: Network) -> None:
+        """Calibrate a network, or what measures it."""
+        calibrate(network, (resized(images, network.blueprint.resolution) for images in self.calibration()))
+
+    def _logits(self, network: Network) -> Tensor:
+        """Of all validation images, (n, classes), by a network whose statistics are still to be measured."""
+        network, resolution = measuring(network), network.blueprint.resolution
+        self._measure(network)
+        network = folded(network)
         device, parts = self.validation.device.type, []
         with nullcontext() if self.precision == "float32" else torch.autocast(device, torch.bfloat16):
             for images, _ in network_batches(self.validation, self.mean, self.std, resolution, self.batch):
