@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
+from tiny_family import TINY
 
 from snugnet import cluster
 from snugnet.errors import ClusterError

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Run
 
 from snugnet.deploy import int8_facts
 from snugnet.family import load_family
 
 
 def test_a_file_and_what_is_said_of_it(
-    snugnet: Run, family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    snugnet: Any, family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("snugnet.deploy.int8.ENOUGH", 0.6)  # the logits of a network that has not learned are all alike
     told = snugnet("specialize", family, "--group", "round", "--int8", "--out", "a.onnx", "--json").json
@@ -39,7 +39,7 @@ def test_a_file_and_what_is_said_of_it(
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
 
 
-def test_other_precisions_and_versions(snugnet: Run, family: Path, tmp_path: Path) -> None:
+def test_other_precisions_and_versions(snugnet: Any, family: Path, tmp_path: Path) -> None:
     told = snugnet(
         "export", family, "--group", "round", "--precision", "float16", "--opset", "15", "--ir-version", "9", "--out", "a.onnx",
         "--json",
@@ -69,7 +69,7 @@ def test_other_precisions_and_versions(snugnet: Run, family: Path, tmp_path: Pat
         ),
     ],
 )
-def test_what_is_refused(snugnet: Run, family: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_is_refused(snugnet: Any, family: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
     assert words in snugnet(arguments[0], family, *arguments[1:]).error
     assert not list(tmp_path.iterdir())
 
@@ -78,7 +78,7 @@ def test_what_is_refused(snugnet: Run, family: Path, tmp_path: Path, arguments: 
     ("images", "words"), [(3, "at least 16 calibration images, there are 3"), (None, "are of class 6")]
 )
 def test_calibration_images_that_do_not_do(
-    snugnet: Run, family: Path, tmp_path: Path, images: int | None, words: str
+    snugnet: Any, family: Path, tmp_path: Path, images: int | None, words: str
 ) -> None:
     held = load_family(family)
     six = torch.full((40,), 6)

@@ -97,7 +97,7 @@ class FamilySearch:
         keep_freed_memory()
         columns = tuple(each if isinstance(each, str) else joined(each) for each in wanted)
         proposer = GeneratorProposer(family, group)
-        return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer), judge)  # type: ignore[arg-type]
+        return cls(family, group, Problem(family.space, scorer, tables, budgets, columns, proposer), judge=judge)  # type: ignore[arg-type]
 
     def starting_from(self, architectures: Mapping[str, Mapping[str, Any]]) -> FamilySearch:
         """The same search, whose first round also evaluates the given architectures.
