@@ -206,8 +206,9 @@ def test_a_family_is_exported_as_specialize_does(snugnet: Any, family: Path, tmp
     exported = snugnet("export", family, *given, "--out", "one.onnx", "--json").json
     specialized = snugnet("specialize", family, *given, "--out", "two.onnx", "--json").json
     assert {k: v for k, v in specialized.items() if k not in ("file", "ms")} == {
-        k: v for k, v in exported.items() if k not in ("file", "bytes")
+        k: v for k, v in exported.items() if k not in ("file", "bytes", "precision")
     }
+    assert exported["precision"] == "float32"
     assert exported["bytes"] == (tmp_path / "one.onnx").stat().st_size
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asking import NEEDED
 from tiny_family import tiny_family
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from snugnet.family import Family
 
 
-NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "filelock", "httpx", "schemathesis")
 missing = [package for package in NEEDED if find_spec(package) is None]
 collect_ignore = [
     path.name for path in Path(__file__).parent.glob("test_*.py") if missing and path.stem != "test_packages"
@@ -89,46 +86,3 @@ def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (broken / "family.json").write_text((folder / "family.json").read_text()[:-20])
     with serving({"digits": folder, "broken": broken}, tmp_path_factory.mktemp("cache")) as client:
         yield client
-
-
-@dataclass
-class Answer:
-    """What an application said."""
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def json(self) -> Any:
-        """Its body, as JSON."""
-        return json.loads(self.body)
-
-
-async def ask(app: Any, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-    """Ask an application without a socket, so that thousands of requests take seconds; the path may be anything."""
-    raw, _, query = path.partition("?")
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": raw, "raw_path": raw.encode("latin-1", "replace"), "query_string": query.encode("latin-1", "replace"),
-        "root_path": "", "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in (headers or {}).items()],
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "state": {},
-    }  # fmt: skip
-    answer, given = Answer(), False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal given
-        if given:
-            await asyncio.Event().wait()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            answer.status = message["status"]
-            answer.headers = {k.decode(): v.decode("latin-1") for k, v in message["headers"]}
-        else:
-            answer.body += message.get("body", b"")
-
-    await app(scope, receive, send)
-    return answer

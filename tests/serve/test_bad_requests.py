@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from conftest import ask
+from asking import ask
 from hypothesis import HealthCheck, Phase, given, settings
 from PIL import Image
 from schemathesis import checks

@@ -1,7 +1,7 @@
 """Where the service's packages are missing, its tests are left out, and this one says so."""
 
 import pytest
-from conftest import NEEDED
+from asking import NEEDED
 
 
 @pytest.mark.parametrize("package", NEEDED)
