@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snugnet.errors import BudgetError, FamilyError
+from snugnet.errors import BudgetError, FamilyError, SnugnetError
 from snugnet.family.networks import Networks, Specialized
 from snugnet.family.record import FamilyRecord, Group
 from snugnet.family.scenarios import Asked, Scenario
@@ -115,6 +115,27 @@ class SpecialisingFamily(FamilyRecord):
                 some.explain()
                 raise
         return self._networks(asked, rows)
+
+    def refusal(self, scenarios: Sequence[Scenario], place: Callable[[int], str]) -> SnugnetError | None:
+        """The error of the first scenario that :meth:`specialize_many` refuses, behind what it is called; None where it takes all.
+
+        Args:
+            scenarios: as there.
+            place: what a scenario is called, by its position.
+        """
+        start, end = 0, len(scenarios)
+        while end - start > 1:
+            middle = (start + end) // 2
+            try:
+                self.specialize_many(scenarios[start:middle])
+                start = middle
+            except SnugnetError:
+                end = middle
+        try:
+            self.specialize_many(scenarios[start:end])
+        except SnugnetError as error:
+            return type(error)(f"{place(start)}: {error}")
+        return None
 
     @cached_property
     def _conditioned(self) -> ConditionedGenerator:

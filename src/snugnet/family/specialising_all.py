@@ -221,13 +221,8 @@ class AllScenarios:
         try:
             networks = family.specialize_many(scenarios)
             scenarios = [(group, family.named(budgets)) for group, budgets in scenarios]
-        except SnugnetError:
-            at = _first_wrong(family, scenarios)
-            try:
-                family.specialize_many([scenarios[at]])
-            except SnugnetError as error:
-                raise type(error)(f"{place(at)}: {error}") from error
-            raise
+        except SnugnetError as error:
+            raise family.refusal(scenarios, place) or error from None
         assert isinstance(networks, Networks)
         asked: dict[Any, int] = {}
         for i, each in enumerate(networks):
@@ -388,19 +383,6 @@ class AllScenarios:
 
         over = bounded[0] if bounded else family.budget_name
         return NetworkFiles(family.name, over, self.best_of, measured, tuple(rows()), taken)
-
-
-def _first_wrong(family: SpecialisingFamily, scenarios: Sequence[Scenario]) -> int:
-    """Position of the first scenario that is refused; one is."""
-    start, end = 0, len(scenarios)
-    while end - start > 1:
-        middle = (start + end) // 2
-        try:
-            family.specialize_many(scenarios[start:middle])
-            start = middle
-        except SnugnetError:
-            end = middle
-    return start
 
 
 def specialize_all(

@@ -64,9 +64,8 @@ def create_app(settings: Settings) -> ASGIApp:
                 reloads.add(task)
                 task.add_done_callback(reloads.discard)
 
-            with suppress(
-                ValueError, RuntimeError, NotImplementedError
-            ):  # outside of the first thread, or no such signal
+            # not in the first thread, or there is no such signal
+            with suppress(ValueError, RuntimeError, NotImplementedError):
                 loop.add_signal_handler(signal.SIGHUP, reload)
             yield
             for each in (routes, builds, families):

@@ -79,7 +79,8 @@ class Gatherer:
             networks = self.family.specialize_many(every)
         except SnugnetError as error:
             if len(requests) == 1:
-                return [_first_wrong(self.family, requests[0], error)]
+                only = len(every) == 1
+                return [error if only else self.family.refusal(every, lambda i: f"scenario {i + 1}") or error]
             middle = len(requests) // 2
             return self._answer(requests[:middle]) + self._answer(requests[middle:])
         assert isinstance(networks, Networks)
@@ -91,22 +92,3 @@ class Gatherer:
             answers.append(self.answers(own, scenarios))
             start += len(scenarios)
         return answers
-
-
-def _first_wrong(family: SpecialisingFamily, scenarios: Sequence[Scenario], error: SnugnetError) -> SnugnetError:
-    """The error of the first scenario that is refused, which is named where there are several."""
-    start, end = 0, len(scenarios)
-    while end - start > 1:
-        middle = (start + end) // 2
-        try:
-            family.specialize_many(scenarios[start:middle])
-            start = middle
-        except SnugnetError as first:
-            end, error = middle, first
-    if len(scenarios) == 1:
-        return error
-    try:
-        family.specialize_many(scenarios[start : start + 1])
-    except SnugnetError as own:
-        error = own
-    return type(error)(f"scenario {start + 1}: {error}")
