@@ -139,7 +139,7 @@ def main() -> None:
             running.terminate()
             running.wait()
     document = {
-        "command": "python benchmarks/serve.py runs/digits", "ready_seconds": round(ready, 2), **results, "machine": machine(),
+        "command": " ".join(["python", *sys.argv]), "ready_seconds": round(ready, 2), **results, "machine": machine(),
     }  # fmt: skip
     OUT.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))

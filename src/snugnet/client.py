@@ -12,11 +12,12 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from snugnet.errors import ConfigError, RemoteError
 from snugnet.files import write_atomically
@@ -27,6 +28,7 @@ Network = dict[str, Any]
 """A network as the service describes it: ``id``, ``family``, ``group``, ``classes``, ``architecture``, ``budgets``, ``costs``,
 ``validation_accuracy``."""
 _TRIES = 5  # of a request that is put off (429, 503)
+_LONGEST = 30.0  # seconds that it is put off at a time
 
 
 class Client:
@@ -98,12 +100,17 @@ class Client:
             kind: of these: ``image/*``, or ``application/octet-stream``.
         """
         path = _path(network["family"], "networks", network["id"], "predict")
-        found: dict[str, Any] = json.loads(self._request(path, image, kind))
-        return found
+        return self._read(self._request(path, image, kind))
 
     def _json(self, path: str, body: Any = None) -> dict[str, Any]:
         content = None if body is None else json.dumps(body).encode()
-        found: dict[str, Any] = json.loads(self._request(path, content, "application/json"))
+        return self._read(self._request(path, content, "application/json"))
+
+    def _read(self, content: bytes) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(content)
+        except ValueError:
+            raise RemoteError(f"{self.url} answers what is no JSON; is it a snugnet service?") from None
         return found
 
     def _request(self, path: str, body: bytes | None = None, kind: str = "") -> bytes:
@@ -112,19 +119,34 @@ class Client:
             headers["Content-Type"] = kind
         for left in reversed(range(_TRIES)):
             try:
-                with urlopen(Request(f"{self.url}/v1/{path}", body, headers), timeout=self.seconds) as answer:
+                with _OPENER.open(Request(f"{self.url}/v1/{path}", body, headers), timeout=self.seconds) as answer:
                     content: bytes = answer.read()
                     return content
             except HTTPError as error:
                 if error.code in (429, 503) and left:
-                    time.sleep(float(error.headers.get("Retry-After", 1)))
+                    time.sleep(_wait(error.headers.get("Retry-After", "")))
                     continue
                 raise RemoteError(_detail(error)) from None
-            except (URLError, OSError, ValueError) as error:
+            except (URLError, HTTPException, OSError, ValueError) as error:
                 raise RemoteError(
                     f"{self.url} does not answer ({getattr(error, 'reason', error)}); is it a service?"
                 ) from None
         raise AssertionError
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A token is for the address that was given, and for no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = build_opener(_NoRedirects)
+
+
+def _wait(told: str) -> float:
+    """Seconds before another try; a date, as some proxies give it, counts as one second."""
+    return min(float(told), _LONGEST) if told.isdecimal() else 1.0
 
 
 def _detail(error: HTTPError) -> str:

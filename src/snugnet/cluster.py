@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ class Cluster:
     cpus: int
     gpus: int
     cores: int
+    _asked: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     def workers(self, *, cuda: bool) -> int:
         """How many workers with a GPU each, or a core each, there is room for."""
@@ -60,8 +61,20 @@ class Cluster:
         if cuda and not self.gpus:
             raise ClusterError("a job takes a GPU and no machine of the cluster has one; give device: cpu or auto")
         remote = ray.remote(num_cpus=threads, num_gpus=int(cuda), max_retries=3)(_at_work)
-        future: Future[T] = remote.remote(os.getcwd(), threads, job, *args).future()
+        reference = remote.remote(os.getcwd(), threads, job, *args)
+        self._asked.append(reference)
+        future: Future[T] = reference.future()
         return future
+
+    def cancel(self) -> None:
+        """End what was submitted, each as by Ctrl-C, and wait for that, for :data:`ANSWER_SECONDS` at most."""
+        import ray
+
+        for reference in self._asked:
+            ray.cancel(reference, force=False)
+        if self._asked:
+            ray.wait(self._asked, num_returns=len(self._asked), timeout=ANSWER_SECONDS)
+        self._asked.clear()
 
     def spread(self, score: Score, *, cuda: bool) -> Score:
         """The same score, row by row, on all machines; each worker has a copy of it, and one thread or one GPU."""

@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 from tiny_spaces import TINY_SPACES
 from under_gates import random_logits
 
+from snugnet.nn import gates as gates_module
 from snugnet.nn.batched import kernel_rings, nested_mask
 from snugnet.nn.gated import prefixes
 from snugnet.nn.gates import (
@@ -261,3 +262,15 @@ def test_all_choices_at_once_are_what_each_is_by_itself(encoding: Encoding) -> N
         for parts in (together, each)
     )
     torch.testing.assert_close(ours, expected)
+
+
+def test_what_is_kept_serves_training_whoever_asked_first() -> None:
+    space = get_space("ofa-mobilenet-v3", width_mult=0.1, resolution=8, num_classes=3)
+    logits = torch.zeros(2, sum(num_gates(space, "single-path")), requires_grad=True)
+    gates_module._by_number_of_gates.cache_clear()
+    gates_module._choice_by_choice.cache_clear()
+    with torch.inference_mode():
+        option_scores(logits.detach(), space, "single-path")
+    relaxed = relax(logits, space, "single-path", 1.0)
+    sum(each.sum() for each in relaxed).backward()
+    assert logits.grad is not None

@@ -275,6 +275,25 @@ def test_a_bundle_is_written_once_and_not_beside_other_things(bundle: Path, tmp_
     assert [path.name for path in (tmp_path / "notes").iterdir() if path.name[0] != "."] == ["letter.txt"]
 
 
+def test_another_bundle_takes_its_place_where_that_is_asked_for(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="which is not of this bundle"):
+        write_bundle(SPACE, (2,), bundle, networks=1, batch=2, progress=False)
+    write_bundle(SPACE, (2,), bundle, networks=1, batch=2, fresh=True, progress=False)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert {path.stem for path in bundle.glob("*.onnx")} == set(manifest["files"])
+
+
+def test_fewer_rounds_than_were_read(bundle: Path) -> None:
+    assert run(bundle, "--rounds", "3", "--seconds", "0.0005").returncode == 0
+    done = run(bundle, "--rounds", "1", "--seconds", "0.0005")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_cannot_be_written(bundle: Path) -> None:
+    (bundle / "file").write_text("x")
+    assert "file" in error(run(bundle, *FAST, "--out", str(bundle / "file" / "out")))
+
+
 def test_networks_are_the_same_ones_every_time() -> None:
     assert (drawn_networks(SPACE, 5) == drawn_networks(SPACE, 8)[:5]).all()
     assert len(drawn_networks(SPACE, 1000)) == len(np.unique(drawn_networks(SPACE, 1000), axis=0)) <= SPACE.size

@@ -83,5 +83,10 @@ def test_a_least_cost_beside_limits_on_a_maximum_and_another_sum() -> None:
         Problem(space, lambda rows: np.zeros(len(rows)), tables, {"peak_memory": limits["peak_memory"]}, at_least=0.8)
     with pytest.raises(BudgetError):
         replace(case, limits={"madds": tables["madds"].range[0] * 1.0001}, at_least=0.99999999999)
+    low, high = tables["params"].range
+    apart = replace(case, limits={"madds": "60%", "params": low + 0.001 * (high - low)}, at_least=0.95)
+    assert not apart.fast_samples
+    with pytest.raises(SearchError, match="costs at least 95% of its limit and is within all others; lower at_least"):
+        apart.sample(10, np.random.default_rng(0))
     with pytest.raises(SearchError, match="keep limits and no least cost"):
         run_search(case, make_method("predictor"), progress=False)

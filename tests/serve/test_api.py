@@ -18,12 +18,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from measured import rows_of, write_rows
 from PIL import Image
 
 from snugnet.cli.specialize import describe
 from snugnet.deploy.export import onnx_session
 from snugnet.family import Family, load_family
 from snugnet.family.ranges import feasible_ranges
+from snugnet.profiling.measuring import import_measured, needed_widths
 
 NETWORKS = "families/digits/networks"
 
@@ -391,12 +393,23 @@ def test_headers_and_other_pages(
         headers = open_.get("families", headers={"Origin": "http://elsewhere"}).headers
         assert headers["access-control-allow-origin"] == "http://elsewhere"
         assert "access-control-allow-origin" not in open_.get("families", headers={"Origin": "http://other"}).headers
+        asks = {
+            "Origin": "http://elsewhere",
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "authorization",
+        }
         root = str(open_.base_url).removesuffix("/v1/")
         page = open_.get(f"{root}/")
         assert page.text == "<p>page"
         assert page.headers["content-security-policy"].startswith("default-src 'self'")
         for path in ("/none", "/%2e%2e/cache/locks", "/..%2fcache", "//etc"):
             assert open_.get(f"{root}{path}").status_code == 404
+    with serve({"digits": folder}, tmp_path / "cache", origins=("http://elsewhere",), token="secret") as closed:
+        del closed.headers["Authorization"]  # a browser asks without it whether it may ask
+        assert closed.options("families", headers=asks).status_code == 200
+        refused = closed.get("families", headers={"Origin": "http://elsewhere"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "http://elsewhere"
 
 
 def test_the_log_has_requests_and_no_images(
@@ -468,3 +481,26 @@ def test_no_family_is_not_ready(serve: Callable[..., Any], tmp_path: Path) -> No
     with serve({"none": tmp_path / "none"}, tmp_path / "cache") as service:
         assert service.get("health").json()["families"]["none"].startswith("there is no folder")
         assert "no family could be loaded: there is no folder" in problem(service.get("ready"), 503)
+
+
+def test_costs_by_their_short_names(serve: Any, family: Family, tmp_path: Path) -> None:
+    """Of one device a measured cost needs no name: in scenarios, ranges and curves as on the command line."""
+    widths = needed_widths(family.groups, len(family.classes))
+    table = write_rows(tmp_path / "here.csv", rows_of(family.space, widths))
+    own = load_family(family.save(tmp_path / "family"))
+    profile = import_measured(own.space, widths, table, "here", "ms")
+    own.add_measured(profile)
+    own.save(tmp_path / "family")
+    with serve({"digits": tmp_path / "family"}, tmp_path / "cache") as service:
+        given = {"latency_ms": "60%"}
+        found = post(service, scenarios=[{"group": "round", "budgets": given}, {"group": "round"}])
+        assert found.status_code == 200, found.text
+        one, other = found.json()["networks"]
+        assert one["costs"]["latency_ms@here"] <= one["budgets"]["latency_ms@here"]
+        assert not other["budgets"]
+        ranges = service.get("families/digits/costs", params={"group": "round", "budget": "latency_ms=60%"}).json()
+        assert ranges["costs"]["latency_ms@here"]["budget"] == one["budgets"]["latency_ms@here"]
+        curve = service.get("families/digits/curve", params={"group": "round", "cost": "latency_ms"})
+        assert curve.status_code == 200, curve.text
+        told = service.get("families/digits/curve", params={"group": "round", "cost": "bitops"})
+        assert "of all networks" in problem(told, 422)

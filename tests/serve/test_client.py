@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -92,3 +94,30 @@ def test_serve_refuses_before_it_begins(folder: Path, tmp_path: Path, capsys: py
         assert (code, out) == (2, ""), arguments
         assert text in err
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-other\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_what_is_no_service(answer: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, whatever is at the address; and a redirect, which would take the token along, is not followed."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def say() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=say)
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/digits"
+        code, out, err = run(capsys, "specialize", address, "--group", "round")
+        thread.join()
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "is it a" in err

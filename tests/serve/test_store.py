@@ -55,27 +55,29 @@ def test_made_once_however_many_ask(tmp_path: Path) -> None:
 
 
 def test_bounds_on_the_disk_and_in_memory(tmp_path: Path) -> None:
-    own, _ = store(tmp_path, disk=1000, memory=500)
+    own, _ = store(tmp_path, disk=40_000, memory=20_000)
     for i in range(10):
-        own.make(f"{i}", lambda i=i: bytes([i]) * 200)
+        own.make(f"{i}", lambda i=i: bytes([i]) * 8000)
         os.utime(files(tmp_path)[0])
         time.sleep(0.01)
-    assert sum(path.stat().st_size for path in files(tmp_path)) <= 1000
+    assert sum(path.stat().st_size for path in files(tmp_path)) <= 40_000
     assert own.recent("9") is not None
     assert own.recent("5") is None
     assert own.stored("9") is not None
-    assert own.make("large", lambda: b"x" * 5000).data == b"x" * 5000  # larger than both: it is handed out all the same
+    assert (
+        own.make("large", lambda: b"x" * 50_000).data == b"x" * 50_000
+    )  # larger than both: it is handed out all the same
     assert own.recent("large") is None
     assert own.stored("large") is None
 
 
 def test_what_was_asked_for_stays(tmp_path: Path) -> None:
-    own, _ = store(tmp_path, disk=1000, memory=1)
+    own, _ = store(tmp_path, disk=40_000, memory=1)
     for name in "abcd":
-        own.make(name, lambda: b"x" * 200)
+        own.make(name, lambda: b"x" * 8000)
         time.sleep(0.01)
     assert own.stored("a") is not None
-    own.make("e", lambda: b"x" * 200)
+    own.make("e", lambda: b"x" * 8000)
     assert own.stored("a") is not None
     assert own.stored("b") is None
 
@@ -150,10 +152,30 @@ Store(Path(sys.argv[1]), 10000, 10000).make("a", make)
 
 
 def test_what_killed_writers_left_goes(tmp_path: Path) -> None:
-    old, new = tmp_path / ".x.bin.1.tmp", tmp_path / ".x.bin.2.tmp"
+    old, new = (tmp_path / f".{'0' * 64}.bin.{i}.tmp" for i in (1, 2))
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200, time.time() - 7200))
     store(tmp_path)[0].make("a", lambda: b"content")
     assert not old.exists()
     assert new.exists()  # somebody may be at it
+
+
+def test_what_is_not_of_the_store_stays(tmp_path: Path) -> None:
+    """A folder that somebody keeps other things in, however old and large they are."""
+    others = [tmp_path / name for name in ("thesis.txt", "weights.bin", ".thesis.txt.1.tmp")]
+    for path in others:
+        path.write_bytes(b"x" * 50_000)
+        os.utime(path, (0, 0))
+    own, _ = store(tmp_path, disk=10_000)
+    for i in range(5):
+        own.make(f"{i}", lambda: b"content")
+    assert all(path.stat().st_size == 50_000 for path in others)
+    assert len(files(tmp_path)) == len(others) + 2  # the smallest entry counts what a disk takes for it
+
+
+def test_small_entries_are_bounded_in_memory(tmp_path: Path) -> None:
+    own, _ = store(tmp_path, memory=10_000)
+    for i in range(5):
+        own.make(f"{i}", lambda: b"x")
+    assert [own.recent(f"{i}") is not None for i in range(5)] == [False, False, False, True, True]

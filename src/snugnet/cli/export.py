@@ -23,7 +23,7 @@ from snugnet.cli.common import (
     say,
 )
 from snugnet.cli.int8 import as_json as beside_as_json
-from snugnet.cli.int8 import compare, images_for_ranges, images_of, images_to_judge_on
+from snugnet.cli.int8 import compare, images_for_ranges, images_of, images_to_judge_on, say_precisions
 from snugnet.cli.int8 import show as show_beside
 from snugnet.cli.specialize import describe, show
 from snugnet.errors import ConfigError
@@ -108,6 +108,7 @@ def export(
         family = load_family(source)
         network, ranges = family.specialize(wanted, best_of=best_of, **budgets), None
         images = images_to_judge_on(family, data) if int8 else None
+        say_precisions(network, family, str(options["precision"]))
     network.export(out_file, images=ranges, **given)
     beside = None if images is None else compare(network, out_file, images[0])
     size = out_file.stat().st_size

@@ -26,14 +26,14 @@ BUILT_IN = ("digits",)
 """Sources of images that are always here."""
 
 
-def check_int8(out_file: Path | None) -> None:
-    """Refuse ``--int8`` where no ONNX file is written.
+def check_int8(out_file: Path | None, option: str = "--out") -> None:
+    """Refuse ``--int8`` where no ONNX file is written by an option.
 
     Raises:
         ConfigError: none is.
     """
     if out_file is None or out_file.suffix != ".onnx":
-        raise ConfigError(f"--int8 is of the .onnx file that --out names, got {out_file or 'no --out'}")
+        raise ConfigError(f"--int8 is of the .onnx file that {option} names, got {out_file or f'no {option}'}")
 
 
 def images_to_judge_on(family: Family, data: list[str] | None) -> tuple[ImageSet, str]:

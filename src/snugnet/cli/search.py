@@ -27,7 +27,7 @@ from snugnet.cli.common import (
     say,
     say_stopped,
 )
-from snugnet.cli.int8 import check_int8
+from snugnet.cli.int8 import check_int8, say_precisions
 from snugnet.cli.specialize import FamilyArgument
 from snugnet.errors import ConfigError
 
@@ -166,7 +166,7 @@ def search(
             )
         check_file(onnx)
     if judge == "int8" and onnx is not None:
-        check_int8(onnx)
+        check_int8(onnx, "--onnx")
     if out_folder is not None:
         check_folder(out_folder)
     from snugnet.spaces import read_architectures
@@ -203,7 +203,9 @@ def search(
     names = ["search.json", *([] if several is None else ["limits.csv"]), "evaluated.csv"]
     files = [] if out_folder is None else [out_folder / name for name in names]
     if onnx is not None and isinstance(searched, Searched):
-        files.append(searched.network().export(onnx, precision="int8" if judge == "int8" else "float32"))
+        precision = "int8" if judge == "int8" else "float32"
+        files.append(searched.network().export(onnx, precision=precision))
+        say_precisions(searched.network(), loaded, precision)
     if as_json:
         emit({**searched.to_json(), "files": [str(path) for path in files]})
         return

@@ -43,11 +43,12 @@ def feasible_ranges(
         FamilyError: the group is unknown.
         BudgetError: a cost is unknown, or no network is within the budgets.
     """
-    asked = Asked.read(family, [(group, budgets or {})])
+    budgets = family.named(budgets or {})
+    asked = Asked.read(family, [(group, budgets)])
     asked.check_feasible()
     classes = int(asked.widths[0])
     tables = {name: family.table(name, classes) for name in family.costs}
-    limits = {name: resolve_budget(budget, tables[name].range) for name, budget in (budgets or {}).items()}
+    limits = {name: resolve_budget(budget, tables[name].range) for name, budget in budgets.items()}
     found = {}
     for name, table in tables.items():
         low, high = table.range

@@ -19,10 +19,6 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
     the weight's gradient; and a strided 1x1 convolution first takes the pixels that it reads (some of few channels have brought
     torch 2.13 down).
 
-    On CUDA a depthwise one in channels-last layout goes to cuDNN, which compiles for each new shape: 0.7 to 6 s, and a space has hundreds.
-    Contiguous it is torch's own kernel, there at once and about as fast (forward and backward, H100, bf16: 0.4 to 1.3 ms against 0.7 to
-    1.2). So it is run contiguous, and handed on as it came.
-
     Args:
         x: the input.
         weight: shape (out, in / groups, k, k).
@@ -31,9 +27,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
     """
     kernel, stride, dilation = weight.shape[-1], layer.stride, layer.dilation
     if x.is_cuda and layer.depthwise and x.is_contiguous(memory_format=torch.channels_last):
-        plain = weight.clone(memory_format=torch.contiguous_format)  # the strides of a 1 are looked at, too
-        x = F.conv2d(x.contiguous(), plain, bias, stride, kernel // 2 * dilation, dilation, layer.groups)
-        return x.contiguous(memory_format=torch.channels_last)
+        return depthwise_on_cuda(x, weight, bias, layer)
     if x.device.type == "cpu" and torch.is_grad_enabled():
         if kernel == 1 and stride > 1:
             layout = (
@@ -46,11 +40,25 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
     return F.conv2d(x, weight, bias, stride, kernel // 2 * dilation, dilation, layer.groups)
 
 
+def depthwise_on_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:
+    """A depthwise convolution, run in contiguous layout: (n, c, h, h) -> (n, c, h', h'), channels last.
+
+    In channels-last layout it goes to cuDNN, which compiles for each new shape: 0.7 to 6 s forward and backward, and a space has hundreds.
+    Contiguous it is torch's own kernel, there at once and about as fast (forward and backward, H100, bf16: 0.4 to 1.3 ms against 0.7 to
+    1.2).
+    """
+    kernel, dilation = weight.shape[-1], layer.dilation
+    plain = weight.clone(memory_format=torch.contiguous_format)  # the strides of a 1 are looked at, too
+    x = F.conv2d(x.contiguous(), plain, bias, layer.stride, kernel // 2 * dilation, dilation, layer.groups)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def _by_columns(x: Tensor, kernel: int, stride: int) -> bool:
     """Whether oneDNN has no kernel of its own for a depthwise weight's gradient, and making one by columns is faster."""
     if torch.is_autocast_enabled("cpu"):
         return False
-    return x.shape[-1] < kernel or (kernel > _columns() and stride == 1)
+    size = x.shape[-1]
+    return size < kernel or (kernel > _columns() and stride == 1 and size < 2 * kernel)
 
 
 @cache
@@ -62,9 +70,9 @@ def _columns() -> int:
 class _Depthwise(torch.autograd.Function):
     """A depthwise convolution whose weight's gradient is made a few columns of the kernel at a time.
 
-    oneDNN gives a depthwise weight's gradient to a kernel for dense ones, up to forty times as slow, where the map is smaller than the
+    oneDNN gives a depthwise weight's gradient to a kernel for dense ones, several times as slow, where the map is smaller than the
     kernel and, without AVX-512, where the kernel is wider than three. Columns of it are such gradients as well, of the input
-    moved sideways, in zeros as wide as they reach.
+    moved sideways, in zeros as wide as they reach. Writing these takes longer than it saves where the map is large.
     """
 
     @staticmethod

@@ -175,6 +175,7 @@ def _layer(step: Any, sized: SizedLayer, state: _State, draw: _Draw) -> _State:
 
 
 @lru_cache(maxsize=4096)
+@torch.inference_mode(False)  # training uses it too, whoever asked first
 def prefixes(widths: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """(m, c): which of the largest width's channels each width has."""
     filled = torch.arange(max(widths))[None] < torch.tensor(widths)[:, None]
@@ -182,6 +183,7 @@ def prefixes(widths: tuple[int, ...], device: torch.device, dtype: torch.dtype) 
 
 
 @lru_cache(maxsize=4096)
+@torch.inference_mode(False)  # as above
 def _constant(values: tuple[tuple[float, ...], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """A matrix that no step changes, copied to the device once."""
     return torch.tensor(values, dtype=dtype).to(device)

@@ -145,6 +145,7 @@ def _noise(logits: Tensor, gates: tuple[int, ...], encoding: Encoding) -> Tensor
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # training uses it too, whoever asked first
 def _choice_by_choice(gates: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
     """(rows, gates): the place of each gate among numbers that stand choice by choice, each a block of all rows."""
     starts = np.cumsum([0, *gates[:-1]])
@@ -168,6 +169,7 @@ def option_scores(logits: Tensor, space: SearchSpace, encoding: Encoding) -> Ten
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # as above
 def _by_number_of_gates(
     gates: tuple[int, ...], encoding: Encoding, device: torch.device
 ) -> tuple[list[tuple[list[int], Tensor]], Tensor]:

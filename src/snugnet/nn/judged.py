@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snugnet.nn.convolution import depthwise_on_cuda
 from snugnet.nn.layers import ACTIVATIONS, BlockModule, ConvLayer, SELayer
 from snugnet.nn.network import Network, structure
 from snugnet.spaces import Layer
@@ -33,18 +34,15 @@ def run(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer, activation
     """A convolution and an activation, (n, in, h, h) -> (n, out, h', h'), without a gradient.
 
     On a CPU one call of oneDNN with the activation inside: torch's own choice for 1x1 convolutions of few images writes the bias first, and
-    the activation is one more pass over memory. On CUDA depthwise convolutions run in contiguous layout: channels last, cuDNN compiles
-    each shape when it is first seen (0.2 to 2 s), and a search sees new ones with every candidate.
+    the activation is one more pass over memory.
     """
     window = layer.stride, layer.padding, layer.dilation
     if _FUSED is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not _autocast(x):
         stride, padding, dilation = ([each] * 2 for each in window)
         post, scalars = _POST_OPS[activation]
         return _FUSED(x, weight, bias, padding, stride, dilation, layer.groups, post, scalars, "")
-    if layer.depthwise and x.device.type == "cuda":
-        plain = weight.clone(memory_format=torch.contiguous_format)  # the strides of a 1 are looked at, too
-        x = F.conv2d(x.contiguous(), plain, bias, *window, layer.groups)
-        x = x.contiguous(memory_format=torch.channels_last)
+    if layer.depthwise and x.is_cuda:
+        x = depthwise_on_cuda(x, weight, bias, layer)
     else:
         x = F.conv2d(x, weight, bias, *window, layer.groups)
     return ACTIVATIONS[activation](x)

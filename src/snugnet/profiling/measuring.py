@@ -86,6 +86,7 @@ def measure_here(
             networks=networks,
             precision=precision,
             about=dict(about or {}),
+            fresh=fresh,
             progress=progress,
         )
         most = settings.rounds * len(list(folder.glob("*.onnx")))

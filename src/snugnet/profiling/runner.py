@@ -357,7 +357,7 @@ def _next_round(readings: list[Reading], names: list[str], most: int) -> int | N
     counts: dict[int, int] = {}
     for each in readings:
         counts[each.round] = counts.get(each.round, 0) + 1
-    whole = next(i for i in range(most + 1) if counts.get(i, 0) < len(names))
+    whole = next((i for i in range(most) if counts.get(i, 0) < len(names)), most)
     if whole >= most or (whole >= LEAST_ROUNDS and not counts.get(whole) and disagreement(readings)[0] <= AGREED):
         return None
     return whole
@@ -524,7 +524,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(given.threads, given.rounds, given.seconds, given.provider, given.meter, given.pin)
         path = measure(given.bundle, settings, given.out, fresh=given.fresh, on_visit=_show)
-    except RunnerError as error:
+    except (RunnerError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -47,6 +47,7 @@ def write_bundle(
     networks: int = NETWORKS,
     precision: str = "float32",
     about: dict[str, Any] | None = None,
+    fresh: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write a bundle; files that are there already are left as they are, so a writer that was killed goes on.
@@ -59,6 +60,7 @@ def write_bundle(
         networks: whole ones beside the blocks.
         precision: ``float32`` or ``int8``: of every file; in int8 all layers are.
         about: more that the manifest says, such as the family's name.
+        fresh: empty the folder first, whatever bundle it holds.
         progress: whether to show a bar.
 
     Returns:
@@ -72,6 +74,8 @@ def write_bundle(
         raise ConfigError(f"{folder} is a file; a bundle is a folder")
     blueprints = {f"{name}{SUFFIXES[precision]}": made for name, made in _blueprints(space, widths, batch, networks)}
     with locked(folder), progress_bar("writing", len(blueprints), shown=progress) as advance:
+        for old in [p for p in folder.iterdir() if not p.name.startswith(".")] if fresh else []:
+            old.unlink()
         known = {f"{name}.onnx" for name in blueprints} | {
             runner.MANIFEST,
             "runner.py",
@@ -79,7 +83,9 @@ def write_bundle(
             runner.MEASURED,
         }
         if strange := [p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith(".")]:
-            raise ConfigError(f"{folder} holds {sorted(strange)[0]}, which is not of this bundle; give another --out")
+            raise ConfigError(
+                f"{folder} holds {sorted(strange)[0]}, which is not of this bundle; give another --out, or --fresh where this machine is measured"
+            )
         files = {}
         for name, blueprint in blueprints.items():
             path = folder / f"{name}.onnx"

@@ -46,7 +46,7 @@ class ImageScorer:
         validation: images to be judged on; those of no group are left out.
         groups: for each superclass the indices of its classes among the supernet's; its images are told apart by these alone.
         mean, std: of the images, 0 to 1, a channel each.
-        batch: validation images at once; by default as many as a CPU likes, or 1,024 on a GPU.
+        batch: validation images at once; by default as many as a CPU likes, or up to 1,024 on a GPU.
         precision: of validation; statistics are always measured in float32. bfloat16 needs a device that is made for it.
     """
 
@@ -73,7 +73,10 @@ class ImageScorer:
         labels = self.validation.labels
         if not self.batch:
             pixels = self.validation.resolution**2
-            self.batch = _GPU_BATCH if labels.device.type != "cpu" else max(16, _CPU_PIXELS // pixels)
+            self.batch = max(16, _CPU_PIXELS // pixels)
+            if labels.device.type != "cpu":  # equal parts, so that little is filled up
+                n = max(1, len(self.validation))
+                self.batch = -(-n // -(-n // _GPU_BATCH))
         self._members: list[tuple[Tensor, Tensor, Tensor]] = []  # of each group: its images, its logits, its labels
         for classes in self.groups:
             own = torch.isin(labels, torch.as_tensor(classes, device=labels.device)).nonzero().flatten()

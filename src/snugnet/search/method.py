@@ -204,7 +204,8 @@ class RandomSearch(Method):
     def on(self, problem: Problem) -> Self:
         if self.at_least and not problem.limits:
             raise SearchError("random: at_least is a share of a budget, and there is none")
-        replace(problem, at_least=self.at_least)  # refuses what nothing meets
+        if self.at_least:
+            replace(problem, at_least=self.at_least)  # refuses what nothing meets
         return self
 
     @property

@@ -101,7 +101,12 @@ class Problem:
     @property
     def fast_samples(self) -> bool:
         """Whether sampling takes no tries: at most one limit on a sum binds."""
-        return len(self.sums) < 2
+        return not self.sums or all(table is self._drawn[0] for table, _ in self.sums)
+
+    @property
+    def _drawn(self) -> tuple[CostTable, float | None, float]:
+        """The cost under which architectures are drawn, the least and the most of it; there is a limit on a sum."""
+        return self._window or (self.sums[0][0], None, self.sums[0][1])
 
     def costs(self, rows: Population) -> dict[str, NDArray[np.float64]]:
         """Costs by name, (n,) each."""
@@ -181,13 +186,16 @@ class Problem:
         Under at most one binding limit on a sum, and any on maxima, the draw is exactly uniform. Under several, draws under the tightest are kept where
         they meet the others, which is uniform too; where that finds too few, the rest is the decode of random scores: not
         uniform, but it meets all limits and always ends. (With a least cost there are fewer then.)
+
+        Raises:
+            SearchError: there is a least cost, and none of many draws met it and all limits.
         """
         if not self.tables:
             return self.space.sample(n, rng)
         if not self.sums and self._window is None:
             return sample(next(iter(self.tables.values())), n, rng, allowed=self.allowed)
-        drawn, least, bound = self._window or (self.sums[0][0], None, self.sums[0][1])
-        if all(table is drawn for table, _ in self.sums):
+        drawn, least, bound = self._drawn
+        if self.fast_samples:
             return sample(drawn, n, rng, budget=bound, at_least=least, allowed=self.allowed)
         found, missing, size = [np.zeros((0, self.space.d), dtype=np.int16)], n, n + 8
         for _ in range(_TRIES):
@@ -199,4 +207,8 @@ class Problem:
             size = min(2 * size, _MOST)
         if missing > 0 and not self.at_least:
             found.append(self._decode(rng.gumbel(size=(missing, int(self.space.offsets[-1])))))
+        if missing == n > 0:
+            raise SearchError(
+                f"no architecture was found that costs at least {self.at_least:.0%} of its limit and is within all others; lower at_least"
+            )
         return np.concatenate(found)

@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> ASGIApp:
                 task.add_done_callback(reloads.discard)
 
             # not in the first thread, or there is no such signal
-            with suppress(ValueError, RuntimeError, NotImplementedError):
+            with suppress(AttributeError, ValueError, RuntimeError, NotImplementedError):
                 loop.add_signal_handler(signal.SIGHUP, reload)
             yield
             for each in (routes, builds, families):
@@ -88,13 +88,15 @@ def create_app(settings: Settings) -> ASGIApp:
     app.exception_handler(Exception)(_failed)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-Request-ID"],
-            expose_headers=["ETag", "X-Request-ID", "Retry-After"],
-        )  # fmt: skip
-    return Guard(app, settings, metrics)
+    guarded = Guard(app, settings, metrics)
+    if not settings.origins:
+        return guarded
+    # outside of the guard: a browser asks without a token whether it may ask, and a page is to read refusals as well
+    return CORSMiddleware(
+        guarded, allow_origins=list(settings.origins), allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-Request-ID"],
+        expose_headers=["ETag", "X-Request-ID", "Retry-After"],
+    )  # fmt: skip
 
 
 def create_worker(settings: Settings, threads: int) -> ASGIApp:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.deploy.export import checked_bytes
-from snugnet.errors import FamilyError
+from snugnet.errors import BudgetError, FamilyError
 from snugnet.family import Family, Group, Networks, Scenario, Specialized
 from snugnet.files import plain_number
 from snugnet.fingerprint import digest
@@ -79,7 +79,8 @@ class Hosted:
         columns = {name: values.tolist() for name, values in networks.costs.items()}
         limits = {name: values.tolist() for name, values in networks.budgets.items()}
         texts = []
-        for i, (_, budgets) in enumerate(scenarios):
+        for i, (_, given) in enumerate(scenarios):
+            budgets = self.family.named(given)
             group, indices = networks.groups[networks.group[i]]
             costs = {
                 name: plain_number(columns[name][i]) for name in (own | dict.fromkeys(budgets) if budgets else own)
@@ -181,14 +182,16 @@ class Hosted:
 
         Raises:
             FamilyError: the group is unknown, or the family has no validation images of it.
-            BudgetError: the cost is unknown.
+            BudgetError: the cost is unknown, or the same of all networks.
         """
         indices = self.family.class_indices(group)
         low, high = self.family.table(cost, len(indices)).range
         if not len(self.family.validation.of_classes(indices)):
             raise FamilyError(f"{self.family.name} holds no validation images of {group}; it has no curve")
-        limits = [low + (high - low) * i / (POINTS - 1) for i in range(POINTS)]
-        networks = self.family.specialize_many([(group, {cost: limit} if limit > 0 else {}) for limit in limits])
+        if not low < high:
+            raise BudgetError(f"{cost} is {low:g} of all networks of {group}; it has no curve")
+        limits = [limit for i in range(POINTS) if (limit := low + (high - low) * i / (POINTS - 1)) > 0]
+        networks = self.family.specialize_many([(group, {cost: limit}) for limit in limits])
         points = []
         for limit, network in zip(limits, networks, strict=True):
             name = self.identities.name(network.class_indices, network.row)

@@ -20,30 +20,39 @@ from snugnet.deploy.export import onnx_session
 from snugnet.errors import DataError
 from snugnet.family import Classifier
 from snugnet.nn.network import resized
+from snugnet.serve.problems import TooLarge
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """That are read; some others that Pillow knows run programs."""
+_AT_ONCE = 64  # images that a network is run on: what lies between its layers is bounded, however many come
 
 
-def read_images(files: Sequence[bytes], resolution: int, pixels: int) -> NDArray[np.uint8]:
+def read_images(files: Sequence[bytes], resolution: int, pixels: int, together: int) -> NDArray[np.uint8]:
     """Decode image files, each as :func:`snugnet.data.decode_image` does.
 
     Args:
         files: encoded.
         resolution: side of what is wanted.
-        pixels: that one of them may have; it is looked at before anything is decoded.
+        pixels: that one of them may have; it is looked at before it is decoded.
+        together: that all of them may have.
 
     Returns:
         uint8 ``(n, 3, resolution, resolution)``.
 
     Raises:
         DataError: one is no image, is broken, or has more pixels.
+        TooLarge: all of them have more.
     """
     images = np.empty((len(files), 3, resolution, resolution), dtype=np.uint8)
+    left = together
     for i, content in enumerate(files):
         where = f"image {i + 1}: " if len(files) > 1 else ""
         try:
-            images[i] = decode(_opened(content, pixels), resolution, None)[0]
+            image = _opened(content, pixels)
+            left -= image.width * image.height
+            if left < 0:
+                raise TooLarge(f"the images of a call have at most {together:,} pixels together; send them in several")
+            images[i] = decode(image, resolution, None)[0]
         except DataError as error:
             raise DataError(f"{where}{error}") from None
     return images
@@ -101,12 +110,15 @@ class Runner:
             Probabilities, ``(n, classes)``, and milliseconds that the network took.
         """
         session = self._session(name, content)
-        with torch.no_grad():
-            batch = normalise(torch.from_numpy(images), network.family.mean, network.family.std)
-            batch = resized(batch, network.blueprint.resolution)
-        started = time.perf_counter()
-        (logits,) = session.run(["logits"], {"image": batch.numpy()})
-        milliseconds = 1e3 * (time.perf_counter() - started)
+        parts, seconds = [], 0.0
+        for some in torch.from_numpy(images).split(_AT_ONCE):
+            with torch.no_grad():
+                batch = normalise(some, network.family.mean, network.family.std)
+                batch = resized(batch, network.blueprint.resolution)
+            started = time.perf_counter()
+            parts += session.run(["logits"], {"image": batch.numpy()})
+            seconds += time.perf_counter() - started
+        logits, milliseconds = np.concatenate(parts), 1e3 * seconds
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True), milliseconds
 

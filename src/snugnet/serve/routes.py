@@ -15,6 +15,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from snugnet._version import __version__
 from snugnet.costs import read_budgets
 from snugnet.deploy.export import FORMATS
 from snugnet.errors import ConfigError, DataError
@@ -165,7 +166,9 @@ class Routes:
         """Accuracy on validation images over a cost, of what the generator hands out for a group; made once."""
         hosted, wanted = self.families.get(family), read_group(group, classes)
         cost = cost or hosted.family.budget_name
-        hosted.family.table(cost, len(hosted.family.class_indices(wanted)))  # refuses what there is not
+        await self._in_thread(
+            hosted.family.table, cost, len(hosted.family.class_indices(wanted))
+        )  # refuses what there is not
         key = f"{hosted.judged_by}.{digest(wanted, cost)}.curve"
         content = await self.builds.content(key, lambda: hosted.curve(wanted, cost))
         return Response(content.data, media_type=JSON)
@@ -211,7 +214,9 @@ class Routes:
         """A network that was handed out, with its accuracy on validation images, which is measured once."""
         hosted = self.families.get(family)
         found = hosted.network(network)
-        content = await self.builds.content(f"{network}.accuracy", lambda: hosted.accuracy(network, found))
+        content = await self.builds.content(
+            f"{hosted.judged_by}.{network}.accuracy", lambda: hosted.accuracy(network, found)
+        )
         hosted.remember(network, json.loads(content.data))
         return Response(hosted.describe_network(found), media_type=JSON)
 
@@ -239,7 +244,7 @@ class Routes:
     async def _file(self, hosted: Hosted, network: str, suffix: str) -> Content:
         assert suffix in FORMATS
         found = hosted.network(network)
-        return await self.builds.content(f"{network}{suffix}", lambda: hosted.file(found, suffix))
+        return await self.builds.content(f"{__version__}.{network}{suffix}", lambda: hosted.file(found, suffix))
 
     async def predict(self, family: FamilyName, network: NetworkId, request: Request) -> Response:
         """What a network says about images: the body is one image file; or a form with several; or pixels.
@@ -254,7 +259,7 @@ class Routes:
             images = read_pixels(await request.body(), resolution)
         elif kind == FORM or kind.startswith("image/"):
             files = await self._files(request) if kind == FORM else [await request.body()]
-            images = await self._in_thread(read_images, files, resolution, limits.pixels)
+            images = await self._in_thread(read_images, files, resolution, limits.pixels, limits.call_pixels)
         else:
             raise WrongType(
                 f"a body is {FORM}, {PIXELS} or of a type image/..., got {shown(kind) if kind else 'no type'}"

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from snugnet.serve.metrics import MULTIPROCESS
@@ -62,6 +63,8 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         settings: of the service.
         listening: where requests come in.
     """
+    if hasattr(signal, "SIGHUP"):  # one that comes before the families are there ends nothing; processes inherit it
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     several = settings.workers > 1
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
     shared = None
@@ -95,7 +98,13 @@ def _app(settings: Settings, threads: int) -> Any:
 
 
 class _Workers(Multiprocess):
-    """Processes that load families anew in place: uvicorn's own way is to start others."""
+    """Processes that load families anew in place: uvicorn's own way is to start others. Those that end open no requests any more."""
+
+    def keep_subprocess_alive(self) -> None:
+        ended = [each.pid for each in self.processes if each.pid is not None and not each.process.is_alive()]
+        super().keep_subprocess_alive()
+        for process in ended:
+            mark_process_dead(process)
 
     def handle_hup(self) -> None:
         for each in self.processes:

@@ -31,6 +31,8 @@ class Limits(Config):
     """A call."""
     pixels: PositiveInt = 25_000_000
     """Of one image, as it is encoded."""
+    call_pixels: PositiveInt = 250_000_000
+    """Of all images of a call together."""
     open_requests: PositiveInt = 256
     """Worked on at a time in one process; further ones are answered 429."""
     builds: PositiveInt = 1

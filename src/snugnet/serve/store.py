@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,10 @@ from snugnet.files import write_atomically
 _LOCKS = 64  # files that stand for all keys: none is ever removed, so nobody waits at one that is gone
 _STALE = 3600.0  # seconds after which what a killed writer left is removed
 _SUM = 32  # bytes of a checksum, before the content
+_BLOCK = 4096  # bytes that the smallest file takes, on a disk and, with its key, in memory
+_OURS = re.compile(
+    r"[0-9a-f]{64}\.bin|(?P<left>\.[0-9a-f]{64}\.bin\.[0-9a-f]+\.tmp)"
+)  # whatever else lies there is not touched
 
 log = logging.getLogger(__name__)
 
@@ -90,17 +95,17 @@ class Store:
 
     def _remember(self, key: str, content: Content) -> Content:
         with self._guard:
-            if key not in self._memory and len(content.data) <= self.memory_bytes:
+            if key not in self._memory and _size(content.data) <= self.memory_bytes:
                 self._memory[key] = content
-                self._held += len(content.data)
+                self._held += _size(content.data)
             while self._held > self.memory_bytes:
-                self._held -= len(self._memory.popitem(last=False)[1].data)
+                self._held -= _size(self._memory.popitem(last=False)[1].data)
         return content
 
     def _write(self, key: str, content: Content) -> None:
         try:
-            self._clear(len(content.data))
-            if len(content.data) <= self.disk_bytes:
+            self._clear(_size(content.data))
+            if _size(content.data) <= self.disk_bytes:
                 write_atomically(self._path(key), bytes.fromhex(content.checksum) + content.data)
         except OSError as error:
             log.warning("cannot keep a file", extra={"reason": error.strerror or str(error)})
@@ -110,13 +115,15 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         found = []
         for entry in os.scandir(self.folder):
+            own = _OURS.fullmatch(entry.name)
+            if own is None:
+                continue
             with suppress(OSError):  # another process has removed it
-                if entry.is_file():
-                    stat = entry.stat()
-                    if entry.name.endswith(".tmp") and time.time() - stat.st_mtime > _STALE:
-                        os.unlink(entry.path)
-                    else:
-                        found.append((stat.st_mtime_ns, stat.st_size, entry.path))
+                stat = entry.stat()
+                if own["left"] and time.time() - stat.st_mtime > _STALE:
+                    os.unlink(entry.path)
+                else:
+                    found.append((stat.st_mtime_ns, max(stat.st_size, _BLOCK), entry.path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total + room <= self.disk_bytes:
@@ -145,3 +152,8 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _size(data: bytes) -> int:
+    """What an entry counts."""
+    return max(len(data), _BLOCK)

@@ -54,7 +54,11 @@ def run_study(
             cluster.check_folder(folder)
             submit = partial(cluster.submit, _work, config, threads=_threads(config), cuda=_on_gpu(config, cluster))
             with own_errors():
-                _side_by_side(config, submit, progress)
+                try:
+                    _side_by_side(config, submit, progress)
+                except BaseException:
+                    cluster.cancel()  # before the folder is another's
+                    raise
             progress = False
         elif config.workers > 1:
             context = multiprocessing.get_context("spawn")

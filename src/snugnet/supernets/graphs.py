@@ -325,6 +325,10 @@ class BlockGraphs:
                 reached += self._parameters[block]
         self.gradients.begin(reached)
 
+    def __contains__(self, block: object) -> bool:
+        """Whether a block has been recorded at its size."""
+        return block in self._blocks
+
     def add(self, blocks: Iterable[Block], advance: Callable[[], object] = lambda: None) -> str:
         """Record blocks that have not been; statistics and gradients are as before.
 

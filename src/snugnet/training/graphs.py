@@ -104,17 +104,18 @@ class TrainingGraphs:
             return Graphed(model, self._run, self._whole(stage))
         began, free = time.monotonic(), self.recorder.free()
         variants = block_variants(self.supernet.space, used)
-        blocks, size = fitting(variants, self.images, self.dtype.itemsize, SHARE * free)
+        new = [variant for variant in variants if variant.block not in self.blocks]
+        blocks, size = fitting(new, self.images, self.dtype.itemsize, SHARE * free)
         with progress_bar(f"warming up: {stage.name}", len(blocks), shown=self.progress) as advance:
             failed = self.blocks.add(blocks, advance)
-        seconds = time.monotonic() - began
+        seconds, made = time.monotonic() - began, sum(block in self.blocks for block, _ in variants)
         few = (
             ""
-            if len(blocks) == len(variants)
+            if len(blocks) == len(new)
             else f"; more than {SHARE:.0%} of that they do not get, the others run without"
         )
         self._say(
-            f"warming up took {seconds:.1f} s: graphs for {len(blocks)} of {len(variants)} sizes of blocks, about {size / GIB:.2f} of "
+            f"warming up took {seconds:.1f} s: graphs for {made} of {len(variants)} sizes of blocks, about {size / GIB:.2f} of "
             f"{free / GIB:.1f} GiB free{few}"
         )
         if failed:

@@ -212,7 +212,8 @@ class SupernetTraining:
         over_ranks = self.ranks.averaging(self.supernet)
         self.supernet.train()
         graphs, run = self._graphs, model
-        if graphs is not None:
+        if graphs is not None and start < total:
+            self._teacher_graph = None  # before another one takes memory
             run = graphs.for_stage(stage, Uniform(self.supernet.space, stage.elastic).used, model)
             taught = None if stage.sandwich or config.distillation == 0 else self.teacher
             self._teacher_graph = None if taught is None else graphs.teacher(taught)
