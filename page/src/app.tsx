@@ -1,6 +1,6 @@
 // The page: what is asked of the service for what is chosen, and where it is shown.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { BudgetPanel } from "./budgets";
 import { ClassPanel } from "./classes";
@@ -55,11 +55,17 @@ export function App() {
   const largest = useBlueprint(scope, name, own?.largest);
   const whole = useBlueprint(scope, name, own?.all_classes);
 
+  const seen = useRef<api.Family | undefined>(undefined);
   useEffect(() => {
-    if (!family || !ranges.value || ranges.value.digest === family.digest) return;
-    setNotice(`${family.name} has been loaded anew; this is what it hands out now.`);
-    askAnew();
-  }, [family?.digest, ranges.value?.digest]);
+    if (!family) return;
+    if (seen.current?.name === family.name && seen.current.digest !== family.digest) {
+      setNotice(`${family.name} has been loaded anew; this is what it hands out now.`);
+    }
+    seen.current = family;
+  }, [family]);
+  useEffect(() => {
+    if (family && ranges.value && ranges.value.digest !== family.digest) askAnew();
+  }, [ranges.value]);
 
   const costs = ranges.value?.costs ?? {};
   const over = view.over && view.over in costs ? view.over : (family?.budget ?? null);

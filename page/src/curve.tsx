@@ -7,7 +7,7 @@ import { amount, costLabel, percent } from "./format";
 import { type Measured, measureKey, useAsked } from "./hooks";
 
 const POINTS = 9;
-const MARGIN = { top: 14, right: 14, bottom: 40, left: 48 };
+const MARGIN = { top: 14, right: 14, bottom: 40, left: 56 };
 const TICKS = 5;
 
 export interface Curve {

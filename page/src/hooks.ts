@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { measure } from "./api";
-import { askAnew, currentStatus, Problem, type Status, subscribe } from "./service";
+import { currentStatus, Problem, type Status, subscribe } from "./service";
 
 export interface Asked<T> {
   /** The last answer. */
@@ -30,7 +30,6 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
         if (!signal.aborted) setState({ key, value });
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Problem && error.kind === "network") askAnew(); // the family is another one by now
         setState((before) => ({ key, value: before.value, error: error as Error }));
       }
     });
@@ -89,8 +88,7 @@ export function useMeasured(scope: string, family: string | null, wanted: Wanted
         put(await measure(family, first.id, first.imagesOf ?? null, signal));
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Problem && error.kind === "network") askAnew();
-        else if (error instanceof Problem) put(null, error);
+        if (error instanceof Problem) put(null, error);
       }
     });
   }, [scope, first && measureKey(first)]);

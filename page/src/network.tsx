@@ -5,7 +5,7 @@ import * as api from "./api";
 import { amount, costLabel, percent } from "./format";
 import { Unreachable } from "./service";
 
-const CLASSES_SHOWN = 16;
+const LETTERS_SHOWN = 160; // of the classes' names
 const SAID_AFTER = 500; // milliseconds: not at every move of a slider
 
 interface Props {
@@ -27,7 +27,8 @@ interface Props {
 export function NetworkHead({ network, blueprint, accuracy, images, costs, pinned, limits, fits, onPin, onUnpin, onSwap }: Props) {
   const shown = Object.keys(network.costs).slice(0, 3);
   const known = blueprint?.network === network.id ? blueprint.costs : network.costs;
-  const more = network.classes.length - CLASSES_SHOWN;
+  const outputs = beginning(network.classes);
+  const more = network.classes.length - outputs.length;
   return (
     <section class="head" aria-labelledby="network-title">
       <div>
@@ -37,7 +38,7 @@ export function NetworkHead({ network, blueprint, accuracy, images, costs, pinne
         </h2>
         <p class="note outputs">
           {network.classes.length} outputs:{" "}
-          {network.classes.slice(0, CLASSES_SHOWN).map((name) => <span key={name} class="name">{name}</span>)}
+          {outputs.map((name) => <span key={name} class="name">{name}</span>)}
           {more > 0 && ` and ${more} more`}
         </p>
       </div>
@@ -79,6 +80,12 @@ export function NetworkHead({ network, blueprint, accuracy, images, costs, pinne
       <Said text={`Network for ${network.group}: ${shown.map((n) => `${amount(network.costs[n]!)} ${costLabel(n)}`).join(", ")}`} />
     </section>
   );
+}
+
+/** As many names as fit into a line or two. */
+function beginning(names: string[]): string[] {
+  let letters = 0;
+  return names.filter((name, i) => (letters += name.length + 3) <= LETTERS_SHOWN || i === 0);
 }
 
 function Download({ network, disabled }: { network: api.Network; disabled: boolean }) {

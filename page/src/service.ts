@@ -107,8 +107,10 @@ export async function request(url: string, { signal, body, type, tries = TRIES }
       await pause(1000 * Number(response.headers.get("Retry-After") ?? 1), signal);
       continue;
     }
+    const refusal = await problem(response);
     if (response.status === 401) update({ wantsToken: true });
-    throw await problem(response);
+    if (refusal.kind === "network") askAnew(); // its family is another one by now
+    throw refusal;
   }
 }
 
