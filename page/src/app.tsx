@@ -16,6 +16,7 @@ import { TokenForm } from "./token";
 import { readView, type Scenario, type View, writeView } from "./view";
 
 const AT_MOST_EVERY = 80; // milliseconds: a slider asks no more often
+const RANGES_AFTER = 40; // milliseconds: the network comes first
 const LOOK_AGAIN = 2000;
 
 export function App() {
@@ -43,7 +44,7 @@ export function App() {
   const asked = useThrottled(scenario, AT_MOST_EVERY);
   const ready = family && complete(asked);
   const question = ready ? JSON.stringify([round, name, asked]) : null;
-  const ranges = useAsked(question, (signal) => askRanges(name!, asked, changed, signal));
+  const ranges = useAsked(question, (signal) => askRanges(name!, asked, changed, signal), RANGES_AFTER);
   const network = useNetwork(question, name, asked);
   const pinned = useNetwork(view.pinned && family ? JSON.stringify([round, name, view.pinned]) : null, name, view.pinned);
   const here = network.value;
