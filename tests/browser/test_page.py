@@ -52,11 +52,20 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_family(root / "many", {"data": {"source": str(root / "data"), "resolution": 8}})
 
 
+Running = tuple[subprocess.Popen[str], str]
+
+
 @pytest.fixture(scope="module")
-def url(folder: Path, changing: Path, many: Path, cache: Path) -> Iterator[str]:
-    """A service with three families."""
-    with process(folder, changing, many, "--port", "0", "--cache", cache) as (_, address):
-        yield address
+def running(folder: Path, changing: Path, many: Path, cache: Path) -> Iterator[Running]:
+    """A service with three families, and its address."""
+    with process(folder, changing, many, "--port", "0", "--cache", cache) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def url(running: Running) -> str:
+    """Its address."""
+    return running[1]
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +342,9 @@ def test_on_a_phone_a_projector_and_in_the_dark(opened: Any, url: str) -> None:
     assert len({ground for _, ground, _ in grounds}) == 2
 
 
-def test_a_family_that_changes_under_the_page(opened: Any, url: str, client: Client, changing: Path) -> None:
+def test_a_family_that_changes_under_the_page(
+    opened: Any, running: Running, url: str, client: Client, changing: Path
+) -> None:
     from snugnet.family import load_family
 
     with opened(f"{url}/#family=changing&group=round&budget.madds=60%25") as page:
@@ -344,7 +355,9 @@ def test_a_family_that_changes_under_the_page(opened: Any, url: str, client: Cli
             family = load_family(changing)
             family.mean = (mean, mean, mean)
             family.save(changing)
-            client._json("admin/reload", {})
+            before = client.family("changing")["digest"]
+            running[0].send_signal(signal.SIGHUP)
+            wait(lambda: client.family("changing")["digest"] != before)
 
         with another_network(page):
             change(0.4)
