@@ -46,7 +46,8 @@ def process(
 
 def wait(until: Callable[[], bool]) -> None:
     """Until something is so; two minutes at most, for machines that are busy."""
-    for _ in range(2400):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         try:
             if until():
                 return
