@@ -2,6 +2,8 @@
 # make test         environment, then the whole test suite
 # make test-gpu     the tests that need a CUDA device (where there is none they are skipped, and it says so)
 # make test-runtimes  exported files in the runtimes that people have (each in an environment below build/; about half an hour)
+# make test-browser   the tests of the page that snugnet serve has; they need Chromium: apt-get install chromium (without it they are skipped, and it says so)
+# make page         the page anew from page/, into src/snugnet/serve/page; needs node 20 and npm, which nobody else needs
 # make lint         ruff and mypy
 # make clean        throw the environment and caches away (runs/ stays)
 #
@@ -17,7 +19,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-gpu test-runtimes lint clean
+.PHONY: help quickstart test test-gpu test-runtimes test-browser page lint clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -36,13 +38,19 @@ test-gpu: $(DEV_STAMP)
 test-runtimes: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/runtimes.py
 
+test-browser: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs tests/browser
+
+page:
+	cd page && npm ci && npm run build
+
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/snugnet.egg-info
+	rm -rf $(VENV) build page/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis src/snugnet.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -106,6 +106,36 @@ def test_a_network_is_the_family_s(service: httpx.Client, family: Family, budget
         assert (again["architecture"], again["classes"]) == (found["architecture"], found["classes"])
 
 
+def test_a_blueprint_is_the_family_s(service: httpx.Client, family: Family) -> None:
+    group = list(family.groups)[1]
+    network = family.specialize(group, madds="30%")
+    found = post(service, group=group, budgets={"madds": "30%"}).json()
+    answer = service.get(f"{NETWORKS}/{found['id']}/blueprint").json()
+    assert [block["name"] for block in answer["blocks"]] == [block.name for block in network.blueprint.blocks]
+    assert [layer["madds"] for block in answer["blocks"] for layer in block["layers"]] == [
+        layer.madds for layer in network.blueprint.layers()
+    ]
+    for cost in ("madds", "params"):
+        assert sum(block[cost] for block in answer["blocks"]) == answer["costs"][cost] == network.costs[cost]
+    assert answer["costs"].keys() == set(family.costs)
+
+    largest = service.get(f"{NETWORKS}/{answer['largest']}/blueprint").json()
+    assert largest["costs"]["madds"] == family.cost_range("madds", group)[1]
+    whole = service.get(f"{NETWORKS}/{answer['all_classes']}", params={"images_of": found["id"]}).json()
+    assert (whole["classes"], whole["architecture"]) == (list(family.classes), found["architecture"])
+    own = family.validation.of_classes(network.class_indices)
+    built, r = family.build(network.row), network.blueprint.resolution
+    with torch.no_grad():
+        right = sum(
+            int((built(images).argmax(1) == labels).sum())
+            for images, labels in family.batches(own, range(len(family.classes)), r)
+        )
+    assert whole["validation_accuracy"] == pytest.approx(right / len(own))
+    assert service.get("families/digits/costs", params={"group": group}).json()["validation_images"] == len(own)
+    other = service.get(f"{NETWORKS}/{found['id']}", params={"images_of": answer["all_classes"]})
+    assert "images of its own classes" in problem(other, 422)
+
+
 def test_many_scenarios(service: httpx.Client, family: Family) -> None:
     groups = list(family.groups)
     scenarios = [{"group": groups[i % 3], "budgets": {"madds": f"{i}%"}} for i in range(100)]

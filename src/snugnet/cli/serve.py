@@ -43,7 +43,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Hand out networks over HTTP: a REST API under /v1.
+    """Hand out networks over HTTP: a page, and a REST API under /v1.
 
     SIGHUP loads all families anew; Ctrl-C and SIGTERM end the service once open requests are answered.
     """

@@ -71,11 +71,10 @@ class SpecialisingFamily(FamilyRecord):
         unique = {candidate.row.tobytes(): candidate for candidate in candidates}
         return max(unique.values(), key=lambda candidate: self.validation_accuracy(candidate))
 
-    def validation_accuracy(self, network: Specialized) -> float:
-        """Accuracy of one network on its group's validation images."""
-        return accuracy(
-            network.module, self.batches(self.validation, network.class_indices, network.blueprint.resolution)
-        )
+    def validation_accuracy(self, network: Specialized, images_of: Sequence[int] | None = None) -> float:
+        """Accuracy of one network on its group's validation images, or on those of some of its classes (indices of the family's)."""
+        images = self.validation if images_of is None else self.validation.of_classes(images_of)
+        return accuracy(network.module, self.batches(images, network.class_indices, network.blueprint.resolution))
 
     def specialize_many(
         self, scenarios: Iterable[Scenario], *, noise: bool = False, seed: int = 0

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.deploy.export import checked_bytes
-from snugnet.errors import BudgetError, FamilyError
+from snugnet.errors import BudgetError, ConfigError, FamilyError
 from snugnet.family import Family, Group, Networks, Scenario, Specialized
 from snugnet.files import plain_number
 from snugnet.fingerprint import digest
+from snugnet.plots import shape_of
 from snugnet.serve.gathering import Gatherer
 from snugnet.serve.identity import Identities
+from snugnet.spaces import Block
 
 _KNOWN = 2**14  # networks whose description is kept, and accuracies
 _READ = 2**12  # ids of which it is kept what they say
@@ -89,10 +91,25 @@ class Hosted:
             texts.append(self._text(group, indices, networks.rows[i], costs, asked))
         return ",".join(texts).encode()
 
-    def describe_network(self, network: Specialized) -> bytes:
-        """A network as JSON."""
+    def describe_network(self, network: Specialized, **measured: float | None) -> bytes:
+        """A network as JSON, with what is known of its accuracy, or was measured on others than its own images."""
         asked = {name: plain_number(limit) for name, limit in network.budgets.items()}
-        return self._text(network.group, network.class_indices, network.row, network.costs, asked).encode()
+        return self._text(network.group, network.class_indices, network.row, network.costs, asked, **measured).encode()
+
+    def blueprint(self, name: str, network: Specialized) -> dict[str, Any]:
+        """What a network consists of and all that it costs, as plain JSON; and which ones it is compared with."""
+        indices, whole = network.class_indices, tuple(range(len(self.family.classes)))
+        blueprint = network.blueprint
+        tables = {cost: self.family.table(cost, len(indices)) for cost in self.family.costs}
+        return {
+            "network": name,
+            "in_channels": blueprint.in_channels,
+            "resolution": blueprint.resolution,
+            "costs": {cost: plain_number(float(table(network.row[None])[0])) for cost, table in tables.items()},
+            "blocks": [_plain_block(block) for block in blueprint.blocks],
+            "largest": self.identities.name(indices, self.family.space.largest[0]),
+            "all_classes": self.identities.name(whole, network.row),
+        }
 
     def _text(
         self,
@@ -101,6 +118,7 @@ class Hosted:
         row: NDArray[np.int16],
         costs: dict[str, float],
         budgets: dict[str, float],
+        **measured: float | None,
     ) -> str:
         """JSON of a network; what does not change with the budgets is kept, as close budgets often get one network."""
         key = (indices, row.tobytes())
@@ -119,6 +137,7 @@ class Hosted:
                 self._described.popitem(last=False)
         name, fixed_text = known
         own = {"group": group, "budgets": budgets, "costs": costs, "validation_accuracy": self._accuracies.get(name)}
+        own |= measured
         return f"{{{fixed_text}, {json.dumps(own)[1:]}"
 
     def network(self, name: str) -> Specialized:
@@ -169,6 +188,18 @@ class Hosted:
         """The accuracy of a network as JSON."""
         return json.dumps(self._judge(name, network)).encode()
 
+    def accuracy_on(self, network: Specialized, other: Specialized) -> bytes:
+        """The accuracy of a network on the validation images of another's classes as JSON; null where there are none.
+
+        Raises:
+            ConfigError: it does not know all of these classes.
+        """
+        classes = other.class_indices
+        if not set(classes) <= set(network.class_indices):
+            raise ConfigError("a network is measured on images of its own classes; the other one has further ones")
+        known = len(self.family.validation.of_classes(classes)) > 0
+        return json.dumps(self.family.validation_accuracy(replace(network), classes) if known else None).encode()
+
     def remember(self, name: str, accuracy: float | None) -> float | None:
         """Know an accuracy, from here or from another process."""
         if accuracy is not None:
@@ -203,3 +234,29 @@ class Hosted:
         return json.dumps(
             {"family": self.name, "group": networks[0].group, "classes": classes, "cost": cost, "points": points}
         ).encode()
+
+
+_OF_LAYERS = (
+    "name", "op", "in_channels", "out_channels", "resolution", "out_resolution", "kernel", "stride", "groups", "weight_bits",
+    "activation_bits", "madds", "params",
+)  # fmt: skip
+
+
+def _plain_block(block: Block) -> dict[str, Any]:
+    """A block as plain JSON, with what is drawn of it."""
+    kernel, expand = shape_of(block)
+    return {
+        "name": block.name,
+        "alternative": block.alternative,
+        "kernel": kernel,
+        "expand": plain_number(expand),
+        "in_channels": block.in_channels,
+        "out_channels": block.out_channels,
+        "resolution": block.layers[0].resolution,
+        "out_resolution": block.out_resolution,
+        "shortcut": None if block.shortcut is None else block.join,
+        "reads": list(block.reads),
+        "madds": sum(layer.madds for layer in block.all_layers),
+        "params": sum(layer.params for layer in block.all_layers),
+        "layers": [{name: getattr(layer, name) for name in _OF_LAYERS} for layer in block.all_layers],
+    }

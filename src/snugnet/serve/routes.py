@@ -44,6 +44,10 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 FamilyName = Annotated[str, Path(description="Name of a family.", min_length=1, max_length=200)]
 NetworkId = Annotated[str, Path(description="Of a network, as it was handed out.", pattern=PATTERN)]
+NetworkQuery = Annotated[
+    str | None,
+    Query(description="Measure on images of this network's classes, and not on those of all its own.", pattern=PATTERN),
+]
 GroupQuery = Annotated[str | None, Query(description="Name of a superclass.")]
 ClassesQuery = Annotated[
     list[str] | None, Query(description="A class, in the order of the outputs; given several times.")
@@ -124,6 +128,7 @@ class Routes:
         add(networks, self.specialize, schemas.NetworkAnswer | schemas.NetworksAnswer, ["POST"])
         add(f"{networks}/{{network}}.onnx", self.download_onnx, responses=_FILE, response_class=Response)
         add(f"{networks}/{{network}}.pt2", self.download_pt2, responses=_FILE, response_class=Response)
+        add(f"{networks}/{{network}}/blueprint", self.show_blueprint, schemas.BlueprintAnswer)
         add(f"{networks}/{{network}}", self.show_network, schemas.NetworkAnswer)
         predict = {"responses": _problems(415), "openapi_extra": _PREDICT}
         add(f"{networks}/{{network}}/predict", self.predict, schemas.PredictionsAnswer, ["POST"], **predict)
@@ -158,7 +163,9 @@ class Routes:
         ranges = await self._in_thread(feasible_ranges, hosted.family, wanted, read_budgets(budget or ()))
         names = [hosted.family.classes[i] for i in hosted.family.class_indices(wanted)]
         costs = {name: _plain(asdict(each)) for name, each in ranges.items()}
-        return _json({"family": hosted.name, "classes": names, "costs": costs})
+        images = len(hosted.family.validation.of_classes(hosted.family.class_indices(wanted)))
+        answer = {"family": hosted.name, "digest": hosted.identities.digest, "classes": names, "costs": costs}
+        return _json({**answer, "validation_images": images})
 
     async def show_curve(
         self, family: FamilyName, group: GroupQuery = None, classes: ClassesQuery = None, cost: str | None = None
@@ -210,10 +217,21 @@ class Routes:
 
         return b",".join([await one(scenario, n) for scenario, n in zip(scenarios, best_of, strict=True)])
 
-    async def show_network(self, family: FamilyName, network: NetworkId) -> Response:
+    async def show_blueprint(self, family: FamilyName, network: NetworkId) -> Response:
+        """What a network consists of, all that it costs, and the ids of those that it is compared with."""
+        hosted = self.families.get(family)
+        return _json(await self._in_thread(hosted.blueprint, network, hosted.network(network)))
+
+    async def show_network(self, family: FamilyName, network: NetworkId, images_of: NetworkQuery = None) -> Response:
         """A network that was handed out, with its accuracy on validation images, which is measured once."""
         hosted = self.families.get(family)
         found = hosted.network(network)
+        if images_of is not None:
+            other = hosted.network(images_of)
+            key = f"{hosted.judged_by}.{network}.{images_of}.accuracy"
+            content = await self.builds.content(key, lambda: hosted.accuracy_on(found, other))
+            text = hosted.describe_network(found, validation_accuracy=json.loads(content.data))
+            return Response(text, media_type=JSON)
         content = await self.builds.content(
             f"{hosted.judged_by}.{network}.accuracy", lambda: hosted.accuracy(network, found)
         )

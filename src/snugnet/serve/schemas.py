@@ -87,8 +87,10 @@ class RangesAnswer(BaseModel):
     """All costs of a group's networks."""
 
     family: str
+    digest: str = Field(description="Of the family: changes when it does.")
     classes: list[str]
     costs: dict[str, RangeAnswer]
+    validation_images: int = Field(description="Of these classes.")
 
 
 class NetworkAnswer(BaseModel):
@@ -102,6 +104,54 @@ class NetworkAnswer(BaseModel):
     budgets: dict[str, float]
     costs: dict[str, float]
     validation_accuracy: float | None = Field(description="A fraction; null where it is not known yet.")
+
+
+class LayerAnswer(BaseModel):
+    """A layer, as blueprints have it."""
+
+    name: str
+    op: str
+    in_channels: int
+    out_channels: int
+    resolution: int = Field(description="Of its input, in pixels.")
+    out_resolution: int
+    kernel: int
+    stride: int
+    groups: int
+    weight_bits: int = Field(description="0 for float.")
+    activation_bits: int
+    madds: int
+    params: int
+
+
+class BlockAnswer(BaseModel):
+    """A block: layers in a row, those of its shortcut last."""
+
+    name: str = Field(description="Of its position.")
+    alternative: str = Field(description="Which of several stands there; empty where there is one.")
+    kernel: int = Field(description="Side of its largest.")
+    expand: float = Field(description="Width of its last depthwise convolution over its input's; 0 without one.")
+    in_channels: int
+    out_channels: int
+    resolution: int = Field(description="Of its input, in pixels.")
+    out_resolution: int
+    shortcut: str | None = Field(description="How it is joined: add, or concat.")
+    reads: list[str] = Field(description="Blocks that it reads, where that is not the one before.")
+    madds: int
+    params: int
+    layers: list[LayerAnswer]
+
+
+class BlueprintAnswer(BaseModel):
+    """What a network consists of."""
+
+    network: str
+    in_channels: int
+    resolution: int = Field(description="Of the image, in pixels.")
+    costs: dict[str, float] = Field(description="All that the family knows.")
+    blocks: list[BlockAnswer]
+    largest: str = Field(description="Id of the largest network of its classes.")
+    all_classes: str = Field(description="Id of the same architecture with all classes in its head.")
 
 
 class NetworksAnswer(BaseModel):
