@@ -70,7 +70,8 @@ def router(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     report: Annotated[
-        str, typer.Option(metavar="validation|test", help="Images to measure on; nothing is ever chosen on test images.")
+        str,
+        typer.Option(metavar="validation|test", help="Images to measure on; nothing is ever chosen on test images."),
     ] = "validation",
     data: Annotated[
         list[str] | None,
@@ -129,7 +130,9 @@ def router(
     for line in lines(about):
         say(line)
     if out_folder is not None:
-        say(f"wrote {out_folder}, whose files were run and agree with torch; run it: python {out_folder / 'run.py'} IMAGE ...")
+        say(
+            f"wrote {out_folder}, whose files were run and agree with torch; run it: python {out_folder / 'run.py'} IMAGE ..."
+        )
 
 
 def read_superclasses(text: str) -> list[str] | dict[str, list[str]]:
@@ -153,7 +156,9 @@ def lines(about: dict[str, Any]) -> list[str]:
         f"and tells a superclass by the {about['router']['over']} over its classes; {about['evaluated']} routers were judged on validation images"
     ]
     if about["classes_left_out"]:
-        found.append(f"images of classes that are left out are sent to a superclass all the same: {listed(about['classes_left_out'])}")
+        found.append(
+            f"images of classes that are left out are sent to a superclass all the same: {listed(about['classes_left_out'])}"
+        )
     return found
 
 

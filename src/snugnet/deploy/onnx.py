@@ -116,7 +116,9 @@ class _Graph:
         self.nodes.append(helper.make_node("Split", [self.at, sizes], parts, name=f"{name}.split", axis=1))
         axes = [self.integers(f"{name}.axes", [1])] if self.opset >= OPSET_REDUCED_BY_INPUT else []
         given: dict[str, Any] = {} if axes else {"axes": [1]}
-        reduced = [self.node(op, f"{name}.{i}", *axes, source=part, keepdims=1, **given) for i, part in enumerate(parts)]
+        reduced = [
+            self.node(op, f"{name}.{i}", *axes, source=part, keepdims=1, **given) for i, part in enumerate(parts)
+        ]
         return self.node("Concat", name, *reduced[1:], source=reduced[0], axis=1)
 
     def _conv(self, layer: Layer, name: str) -> None:

@@ -38,8 +38,7 @@ class CostOfRoutes:
     @property
     def rest(self) -> float:
         """What the smallest networks behind the router take."""
-        lows = [low for low, _ in self.groups]
-        return {"along": max, "stored": sum, "each": max}[self.kind](lows)
+        return _together(self.kind, [low for low, _ in self.groups])
 
     def of_router(self, share: float) -> float:
         """What the router may cost, with that share of what the budget leaves above the smallest route."""
@@ -90,12 +89,13 @@ class RouteBudgets:
             router = family.table(name, sum(map(len, groups.values()))).range
             own = tuple(family.table(name, len(each)).range for each in groups.values() if len(each) > 1)
             own = own or ((0.0, 0.0),)
-            together = {"along": lambda a: max(a), "stored": lambda a: sum(a), "each": lambda a: max(a)}[kind]
-            rest = [together([pair[end] for pair in own]) for end in (0, 1)]
+            rest = [_together(kind, [pair[end] for pair in own]) for end in (0, 1)]
             ends = [max(a, b) if kind == "each" else a + b for a, b in zip(router, rest, strict=True)]
             limit = resolve_budget(value, (ends[0], ends[1]))
             if limit < ends[0]:
-                parts = f"{exact_amount(router[0], math.ceil)} for the router, {exact_amount(rest[0], math.ceil)} behind it"
+                parts = (
+                    f"{exact_amount(router[0], math.ceil)} for the router, {exact_amount(rest[0], math.ceil)} behind it"
+                )
                 raise BudgetError(
                     f"no route of {family.name} over {listed(groups)} has {name} <= {exact_amount(limit, math.floor)}; feasible: "
                     f"{exact_amount(ends[0], math.ceil)} ({parts}) to {exact_amount(ends[1], math.floor)}"
@@ -118,6 +118,11 @@ class RouteBudgets:
         """The budgets of each superclass of two classes or more, in order, behind a router of these costs."""
         columns = {each.name: each.of_groups(router[each.name]) for each in self.costs}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _together(kind: str, amounts: Sequence[float]) -> float:
+    """What the networks behind a router take: the dearest of them along the route, all of them where they are stored."""
+    return sum(amounts) if kind == "stored" else max(amounts)
 
 
 def _kind(name: str, table: CostTable | MaximumTable) -> str:

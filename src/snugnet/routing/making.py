@@ -121,7 +121,8 @@ class Made:
             **self.route.to_json(),
             "classes_left_out": left_out,
             "one_network": {
-                name: {"costs": network.costs, "architecture": network.arch} for name, network in self.one_network.items()
+                name: {"costs": network.costs, "architecture": network.arch}
+                for name, network in self.one_network.items()
             },
             "tried": [each.to_json() for each in self.tried],
         }
@@ -190,7 +191,9 @@ def read_groups(
         FamilyError: one is unknown.
     """
     if groups is None or isinstance(groups, Mapping):
-        named = {one_form(name): list(classes) for name, classes in (family.groups if groups is None else groups).items()}
+        named = {
+            one_form(name): list(classes) for name, classes in (family.groups if groups is None else groups).items()
+        }
     else:
         if twice := [name for i, name in enumerate(groups) if name in list(groups)[:i]]:
             raise ConfigError(f"superclass {shown(twice[0])} is named twice; name it once")
@@ -295,7 +298,7 @@ class _Making:
     def one_network(self, evaluations: int) -> dict[str, Specialized]:
         """For all classes within the same limits: the generator's, and the best of a search with as many evaluations."""
         limits = self.budgets.limits
-        found = {"generator": self.family.specialize(self.classes, **limits)}
+        found = {"generator": self.family.best((self.classes, limits), 1)}
         if evaluations > 0:
             search = FamilySearch.make(self.family, self.classes, **limits)
             search = replace(search, problem=replace(search.problem, start=found["generator"].row[None]))

@@ -151,9 +151,7 @@ class Route:
     def _told(self, network: Specialized, images: ImageSet) -> Tensor:
         """The output with the largest logit, of each image."""
         family, at = self.family, network.blueprint.resolution
-        parts = [
-            network.module(pixels).argmax(1) for pixels, _ in network_batches(images, family.mean, family.std, at)
-        ]
+        parts = [network.module(pixels).argmax(1) for pixels, _ in network_batches(images, family.mean, family.std, at)]
         return torch.cat([torch.zeros(0, dtype=torch.int64, device=images.labels.device), *parts])
 
     def judge(self, images: ImageSet) -> Judged:
@@ -182,7 +180,12 @@ class Route:
     def to_json(self) -> dict[str, Any]:
         """The networks as plain JSON."""
         return {
-            "router": {"over": self.router.over, "madds": self.madds_of_router, "costs": self.router.costs, "architecture": self.router.arch},
+            "router": {
+                "over": self.router.over,
+                "madds": self.madds_of_router,
+                "costs": self.router.costs,
+                "architecture": self.router.arch,
+            },
             "superclasses": {
                 name: {
                     "classes": list(classes),

@@ -109,7 +109,9 @@ class Network:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own classes are no part of its interface
             said = " ".join(str(error).split())[:200]
-            raise RunError(f"ONNX Runtime {onnxruntime.__version__} cannot load a file of the bundle: {said}") from error
+            raise RunError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load a file of the bundle: {said}"
+            ) from error
         about = self.session.get_modelmeta().custom_metadata_map
         self.about = {key: json.loads(about[key]) for key in ("classes", "mean", "std", "resolution")}
 
@@ -261,7 +263,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     mean = sum(each.madds for _, each in named) / len(named)
     if given.json:
-        print(json.dumps({"images": [{"image": name, **asdict(each)} for name, each in named], "mean_madds": mean}, indent=1))
+        print(
+            json.dumps(
+                {"images": [{"image": name, **asdict(each)} for name, each in named], "mean_madds": mean}, indent=1
+            )
+        )
         return 0
     for name, each in named:
         print(f"{name}: {each.label} ({each.superclass}), {each.madds:,} MAdds")

@@ -349,7 +349,9 @@ class Blueprint:
             SpaceError: they do not hold just the classifier's outputs.
         """
         if sum(superclasses.sizes) != self.num_classes or min(superclasses.sizes) < 1:
-            raise SpaceError(f"superclasses of {superclasses.sizes} classes are not those of {self.num_classes} outputs")
+            raise SpaceError(
+                f"superclasses of {superclasses.sizes} classes are not those of {self.num_classes} outputs"
+            )
         return replace(self, superclasses=superclasses)
 
     def __str__(self) -> str:
