@@ -33,7 +33,7 @@ GROUPS = {"round": ("0", "6", "8", "9"), "five": ("5",), "others": ("1", "7", "2
 
 @pytest.fixture(scope="module")
 def made(family: Family) -> Made:
-    return make_route(family, GROUPS, evaluations=8, progress=False, madds="40%")
+    return make_route(family, GROUPS, evaluations=5, progress=False, madds="40%")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_route_keeps_its_budget_and_says_what_is_expected(family: Family, made
     route, limit = made.route, made.limits["madds"]
     assert set(route.networks) == {"round", "others"}  # of one class nothing is left to tell
     assert max(route.madds.values()) <= limit
-    assert 5 <= made.evaluated <= 8 + 5
+    assert 5 < made.evaluated <= 10  # the generator's at each share, and another
     assert {each.share for each in made.tried} == {0, 0.25, 0.5, 0.75, 1}
     best = max(each.validation.top1 for each in made.tried)
     assert made.best.validation.top1 == best

@@ -65,7 +65,7 @@ def router(
         int | None,
         typer.Option(
             min=0,
-            help="Routers to judge in all, and as many networks for all classes; 0: the generator's architecture, no search.",
+            help="Routers to judge beside the generator's own, and as many networks for all classes; 0: no search.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from snugnet.data import ImageSet
 from snugnet.errors import BudgetError, ConfigError, FamilyError
 from snugnet.family.networks import Specialized
-from snugnet.family.search import FamilySearch
+from snugnet.family.search import CHUNK, FamilySearch
 from snugnet.family.specialising import SpecialisingFamily
 from snugnet.routing.budgets import RouteBudgets
 from snugnet.routing.route import Judged, Route, Router
@@ -34,7 +34,7 @@ from snugnet.training.memory import keep_freed_memory
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of what a budget leaves above the smallest route, the router's: those that are tried where none is asked for."""
 EVALUATIONS = 120
-"""Routers that are judged in all, and as many networks for all classes beside them."""
+"""Routers that are judged in all, beside the generator's own, and as many networks for all classes."""
 _POPULATION = 16
 
 
@@ -147,7 +147,8 @@ def make_route(
             are none that the route knows.
         over: how a superclass's logit is made of those of its classes; what does better on validation images without it.
         share: of what the budgets leave above the smallest route, the router's; the best of :data:`SHARES` without it.
-        evaluations: routers that are judged in all; 0 for no search: the generator's architecture for all classes is the router.
+        evaluations: routers that are judged in all, beside the generator's architecture for all classes, which is a candidate at each share;
+            where there are fewer than shares, it is the router, and nothing is searched for.
         seed: of every draw.
         progress: whether to show bars.
         **budgets: of the whole route, by cost: of a cost along it (``madds``, ``latency_ms``) what the router and one network take, of the
@@ -278,7 +279,7 @@ class _Making:
         if evaluations < 1:
             self.archive.evaluate(problem.first(), self.score, chunk=1)
             return
-        result = run_search(problem, evolution(evaluations), seed=self.seed, progress=self.progress, chunk=8)
+        result = run_search(problem, evolution(evaluations), seed=self.seed, progress=self.progress, chunk=CHUNK)
         self.archive.take(result.archive)
 
     def _tried(self, share: float, problem: Problem, own: NDArray[np.int16]) -> Tried:
@@ -308,6 +309,6 @@ class _Making:
 
 
 def evolution(evaluations: int) -> Evolution:
-    """Rounds of a few, about so many evaluations in all."""
-    population = max(2, min(_POPULATION, evaluations // 3))
+    """Rounds of at most so many evaluations in all."""
+    population = max(1, min(_POPULATION, evaluations // 3))
     return Evolution().resized(population=population, rounds=max(1, evaluations // population))
