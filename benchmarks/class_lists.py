@@ -82,7 +82,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "madds_of_lists": statistics.mean(each["list"]["madds"] for each in budgets),
         "madds_of_all_classes": statistics.mean(each["all_classes"]["madds"] for each in budgets),
         "same_architecture": statistics.mean(each["same_architecture"] for each in budgets),
-        "better_alike_worse": [sum(np.sign(each) == sign for each in points) for sign in (1, 0, -1)],
+        "better_alike_worse": [sum(int(np.sign(each)) == sign for each in points) for sign in (1, 0, -1)],
     }
 
 

@@ -246,7 +246,7 @@ def test_the_smallest_route_is_named_and_can_be_had(family: Family) -> None:
     least = int(router + behind)
     with pytest.raises(BudgetError, match=f"feasible: {least:,} .{int(router):,} for the router, {int(behind):,} behind it"):  # fmt: skip
         make_route(family, madds=least - 1)
-    made = make_route(family, evaluations=0, progress=False, madds=least)
+    made = make_route(family, evaluations=0, share=0.5, progress=False, madds=least)
     assert max(made.route.madds.values()) == least
 
 
