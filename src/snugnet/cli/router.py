@@ -36,8 +36,8 @@ def router(
         str | None,
         typer.Option(
             metavar="A,B,...|FILE",
-            help="Superclasses to tell apart: some of the family's, or a JSON or YAML file {superclass: [classes]} of others. All of the "
-            "family's without it.",
+            help="Superclasses to tell apart: some of the family's, or a JSON or YAML file of others, with the classes of each. All "
+            "of the family's without it.",
         ),
     ] = None,
     budget: BudgetOption = None,
