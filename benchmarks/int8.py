@@ -66,7 +66,7 @@ def measured(family: Any, test: Any, group: str, budget: float) -> dict[str, Any
         content = network.export(Path(folder) / "net.onnx", precision="int8").read_bytes()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     beside = beside_float(network.module, content, network.pictures(test))
-    ranges, _ = network._int8_images(None)
+    ranges, _ = network.int8_images(None)
     alone = by_the_tool_alone(onnx_bytes(network.module, {}), ranges)
     images, labels = network.pictures(test).arrays()
     return {

@@ -40,6 +40,7 @@ ORDER = [
     "deploy",
     "profiling",
     "family",
+    "routing",
     "pipeline",
     "retraining",
     "cell_search",

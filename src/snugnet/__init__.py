@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from snugnet.family.stored import StoredNetwork, load
     from snugnet.pipeline import train
     from snugnet.retraining import retrain
+    from snugnet.routing import make_route
     from snugnet.spaces import get_space
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "from_pretrained": ("snugnet.family.disk", "from_pretrained"),
     "StoredNetwork": ("snugnet.family.stored", "StoredNetwork"),
     "load": ("snugnet.family.stored", "load"),
+    "make_route": ("snugnet.routing", "make_route"),
     "retrain": ("snugnet.retraining", "retrain"),
     "search_family": ("snugnet.family.search", "search_family"),
     "train": ("snugnet.pipeline", "train"),
@@ -40,6 +42,7 @@ __all__ = [
     "from_pretrained",
     "get_space",
     "load",
+    "make_route",
     "retrain",
     "search_family",
     "train",

@@ -194,6 +194,7 @@ class Bundle:
 
 FAMILY = Bundle("family", 2, "snugnet train", FamilyError)
 NETWORK = Bundle("network", 1, "snugnet retrain", NetworkError)
+ROUTER = Bundle("router", 1, "snugnet router", NetworkError)
 PREDICTOR = Bundle("predictor", 2, "snugnet predictor fit", PredictorError)
 
 

@@ -39,6 +39,21 @@ def test_a_file_and_what_is_said_of_it(
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
 
 
+def test_evaluated_beside_float(snugnet: Any, family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snugnet.deploy.int8.ENOUGH", 0.6)
+    chosen = ["evaluate", family, "--group", "round", "--group", "curvy", "--budgets", "1"]
+    told = snugnet(*chosen, "--int8", "--json").json
+    for row in told["rows"]:
+        said = row["int8"]
+        assert said["float_accuracy"] == pytest.approx(row["accuracy"])  # the same images of the same network
+        assert said["images"] == row["images"]
+        assert said["agreement"] >= 0.6
+    assert told["mean"][0]["accuracy_int8"] == pytest.approx(sum(row["int8"]["accuracy"] for row in told["rows"]) / 2)
+    plain = snugnet(*chosen, "--json").json
+    assert [row["int8"] for row in plain["rows"]] == [None, None]
+    assert "accuracy_int8" not in plain["mean"][0]
+
+
 def test_other_precisions_and_versions(snugnet: Any, family: Path, tmp_path: Path) -> None:
     told = snugnet(
         "export", family, "--group", "round", "--precision", "float16", "--opset", "15", "--ir-version", "9", "--out", "a.onnx",

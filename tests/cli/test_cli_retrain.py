@@ -248,7 +248,9 @@ def test_neither_a_family_nor_a_network(snugnet: Any, network: Path, tmp_path: P
 # -- evaluate ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_is_judged_on_test_images_of_its_classes(snugnet: Any, network: Path, tmp_path: Path) -> None:
+def test_a_network_is_judged_on_test_images_of_its_classes(
+    snugnet: Any, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     from snugnet.data import load_data, normalise
@@ -274,6 +276,11 @@ def test_a_network_is_judged_on_test_images_of_its_classes(snugnet: Any, network
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         f"results.{kind}" for kind in ("json", "md", "png")
     ]
+    monkeypatch.setattr("snugnet.deploy.int8.ENOUGH", 0.6)
+    beside = snugnet("evaluate", network, "--int8", "--json").json["rows"][0][
+        "int8"
+    ]  # ranges of the recipe's training images
+    assert (beside["float_accuracy"], beside["images"]) == (row["accuracy"], row["images"])
     people = snugnet("evaluate", network)
     assert "networks on test images" in people.out
     assert "nan" not in people.out

@@ -47,7 +47,7 @@ def test_accuracies_differ_by_no_more_than_what_is_told_otherwise(family: Family
     """Whatever the labels: so agreement on 99% of the images bounds the loss of accuracy on them by a point."""
     if not hasattr(family, "_example"):
         network = family.specialize("round", madds="20%")
-        ranges, compared = network._int8_images(None)
+        ranges, compared = network.int8_images(None)
         files = onnx_bytes(network.module, {}), onnx_bytes(network.module, {}, INT8, (ranges, compared))
         family._example = [run_batches(onnx_session(each), compared) for each in files], int8_facts(files[1])  # type: ignore[attr-defined]
     (plain, whole), facts = family._example  # type: ignore[attr-defined]
@@ -60,7 +60,7 @@ def test_a_layer_that_breaks_the_network_stays_in_float(family: Family) -> None:
     """One channel a million times as large, and taken back behind it: the same function in float, nothing is left of the others in int8."""
     network = family.specialize("round", madds="60%")
     module = family.build(network.row, network.class_indices)
-    images = torch.from_numpy(network._int8_images(None)[1])
+    images = torch.from_numpy(network.int8_images(None)[1])
     before = module(images)
     block = next(b for b in module.blueprint.blocks if [layer.name for layer in b.layers[:2]] == ["expand", "depthwise"] and b.layers[0].activation == "relu")  # fmt: skip
     state = module.state_dict()
@@ -71,7 +71,7 @@ def test_a_layer_that_breaks_the_network_stays_in_float(family: Family) -> None:
     module.load_state_dict(state)
     after = module(images)
     assert (after.argmax(1) == before.argmax(1)).all()
-    content = onnx_bytes(module, {}, INT8, network._int8_images(None))
+    content = onnx_bytes(module, {}, INT8, network.int8_images(None))
     facts = int8_facts(content)
     assert facts is not None
     assert facts.agreement >= ENOUGH

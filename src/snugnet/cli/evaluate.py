@@ -14,7 +14,7 @@ from snugnet.texts import listed
 
 if TYPE_CHECKING:
     from snugnet.data import ImageSet
-    from snugnet.family import Family, Origin
+    from snugnet.family import Family, Origin, StoredNetwork
     from snugnet.family.report import Report
 
 MOST_BUDGETS = 100
@@ -51,6 +51,12 @@ def evaluate(
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write results.json, results.md and results.png here.")
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Make each network's int8 file too: its accuracy and time beside the float file's."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Specialise a family to groups and budgets, and measure every network on the family's test images; or measure one network."""
@@ -65,9 +71,9 @@ def evaluate(
             raise ConfigError(
                 f"{source} is one network; --group, --budgets, --cost and --best-of choose networks of a family"
             )
-        report = evaluate_network(source, changes)
+        report = evaluate_network(source, changes, int8)
     else:
-        report = evaluate_family(source, changes, asked, group, best_of, cost)
+        report = evaluate_family(source, changes, asked, group, best_of, cost, int8)
     files = [] if out_folder is None else report.save(out_folder)
     if as_json:
         emit({**report.to_json(), "files": [str(path) for path in files]})
@@ -84,6 +90,7 @@ def evaluate_family(
     group: list[str] | None,
     best_of: int,
     cost: str | None,
+    int8: bool,
 ) -> Report:
     """Specialised networks of a family on its test images."""
     loaded = load_family(source)
@@ -99,12 +106,12 @@ def evaluate_family(
     loaded.specialize_many([(name, {cost: limit}) for name in groups for limit in limits])
     images = test_images(loaded, loaded.provenance, changes)
     loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of, cost=cost)
+    report = reports.evaluate(loaded, images, limits, groups=groups, best_of=best_of, cost=cost, int8=int8)
     report.context = {**loaded.provenance, "evaluated": {"best_of": best_of, "on": pipeline.machine()}}
     return report
 
 
-def evaluate_network(source: str, changes: dict[str, Any]) -> Report:
+def evaluate_network(source: str, changes: dict[str, Any], int8: bool) -> Report:
     """One network on disk on the test images of its classes."""
     import torch
 
@@ -113,7 +120,8 @@ def evaluate_network(source: str, changes: dict[str, Any]) -> Report:
     from snugnet.family.stored import load_network
 
     network = load_network(source, "cuda" if torch.cuda.is_available() else "cpu")
-    report = reports.evaluate_network(network, test_images(network.family, network.provenance, changes))
+    ranges = images_for_ranges(network, changes) if int8 else None
+    report = reports.evaluate_network(network, test_images(network.family, network.provenance, changes), ranges)
     report.context = {**network.provenance, "evaluated": {"on": pipeline.machine()}}
     return report
 
@@ -155,6 +163,16 @@ def read_budget_list(text: str, cost: str | None = None) -> int | list[float | s
 def test_images(family: Family | Origin, provenance: dict[str, Any], changes: dict[str, Any]) -> ImageSet:
     """The test images of a family; see :func:`split_images`."""
     return split_images(family, provenance, changes, "test")
+
+
+def images_for_ranges(network: StoredNetwork, changes: dict[str, Any]) -> ImageSet:
+    """Training images of a network's own recipe, for its int8 file, spread over all there are: a network on disk holds none."""
+    import numpy as np
+
+    from snugnet.family.int8 import JUDGED
+
+    images = split_images(network.family, network.provenance, changes, "train")
+    return images.take(np.arange(len(images))[:: max(1, len(images) // JUDGED)])
 
 
 def split_images(family: Family | Origin, provenance: dict[str, Any], changes: dict[str, Any], split: str) -> ImageSet:

@@ -22,8 +22,9 @@ from snugnet.cli.common import (
     read_group,
     say,
 )
+from snugnet.cli.evaluate import images_for_ranges, read_changes, test_images
 from snugnet.cli.int8 import as_json as beside_as_json
-from snugnet.cli.int8 import compare, images_for_ranges, images_of, images_to_judge_on, say_precisions
+from snugnet.cli.int8 import compare, images_to_judge_on, say_precisions
 from snugnet.cli.int8 import show as show_beside
 from snugnet.cli.specialize import describe, show
 from snugnet.errors import ConfigError
@@ -99,8 +100,11 @@ def export(
         if wanted is not None or budgets or best_of > 1:
             raise ConfigError(f"{source} is one network; classes, budgets and --best-of choose a network of a family")
         network = load_network(source)
-        ranges = images_for_ranges(network, data) if int8 else None
-        images = (images_of(network, data, "test"), "test images") if int8 else None
+        ranges, images = None, None
+        if int8:
+            changes = read_changes(data)
+            ranges = images_for_ranges(network, changes)
+            images = test_images(network.family, network.provenance, changes), "test images"
     elif wanted is None:
         load_family(source)  # what is no family is said first
         raise ConfigError(f"{source} is a family; say which network by --group or --classes")

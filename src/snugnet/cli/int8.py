@@ -12,7 +12,7 @@ from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from snugnet.data import ImageSet
-    from snugnet.family import Classifier, Family, StoredNetwork
+    from snugnet.family import Classifier, Family
     from snugnet.family.int8 import BesideFloat
 
 Int8 = Annotated[
@@ -53,28 +53,6 @@ def images_to_judge_on(family: Family, data: list[str] | None) -> tuple[ImageSet
     if data is not None or source in BUILT_IN or (source and Path(source).exists()):
         return test_images(family, family.provenance, read_changes(data)), "test images"
     return family.validation, "validation images of the family (-d source=... measures on test images)"
-
-
-def images_of(network: StoredNetwork, data: list[str] | None, split: str) -> ImageSet:
-    """Images of a network's own recipe, which a network on disk does not hold; labels in the order of the family's classes.
-
-    Raises:
-        ConfigError: what ``-d`` says is wrong.
-        DataError: they cannot be read.
-    """
-    from snugnet.cli.evaluate import read_changes, split_images
-
-    return split_images(network.family, network.provenance, read_changes(data), split)
-
-
-def images_for_ranges(network: StoredNetwork, data: list[str] | None) -> ImageSet:
-    """Training images for an int8 file of a network on disk, spread over all there are."""
-    import numpy as np
-
-    from snugnet.family.int8 import JUDGED
-
-    images = images_of(network, data, "train")
-    return images.take(np.arange(len(images))[:: max(1, len(images) // JUDGED)])
 
 
 def say_precisions(network: Classifier, family: Family, precision: str) -> None:

@@ -20,6 +20,7 @@ from snugnet.cli.predictor import app as predictor
 from snugnet.cli.profile import app as profile
 from snugnet.cli.quickstart import quickstart
 from snugnet.cli.retrain import retrain
+from snugnet.cli.router import router
 from snugnet.cli.search import search
 from snugnet.cli.search_cell import search_cell
 from snugnet.cli.serve import serve
@@ -59,7 +60,7 @@ def _options(
 
 
 for command in (
-    quickstart, train, specialize, serve, search, search_cell, optimise, retrain, evaluate, export, study, plot,
+    quickstart, train, specialize, router, serve, search, search_cell, optimise, retrain, evaluate, export, study, plot,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(space, name="space")

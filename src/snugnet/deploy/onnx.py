@@ -22,11 +22,13 @@ from snugnet.deploy.traps import check_graph
 from snugnet.errors import ConfigError
 from snugnet.nn.network import module_name
 from snugnet.nn.quantise import activation_scale, weight_codes
-from snugnet.spaces.blueprint import Activation, Block, Blueprint, Layer
+from snugnet.spaces.blueprint import Activation, Block, Blueprint, Layer, Superclasses
 from snugnet.spaces.graph import flow, steps
 
 OPSET = 17
 """Of a file unless another is asked for."""
+OPSET_REDUCED_BY_INPUT = 18
+"""From here on axes of ReduceMax and ReduceLogSumExp are an input, and no attribute."""
 OPSET_4_BITS = 21
 """From here on there are tensors of four bits."""
 IR_VERSIONS = {14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, OPSET_4_BITS: 10}
@@ -105,6 +107,19 @@ class _Graph:
             else:
                 getattr(self, f"_{layer.op}")(layer, name)
         return self.at
+
+    def superclasses(self, superclasses: Superclasses) -> str:
+        """Write what is said of superclasses, from the classifier's outputs."""
+        name, op = "superclasses", {"sum": "ReduceLogSumExp", "max": "ReduceMax"}[superclasses.over]
+        parts = [f"{name}.{i}.logits" for i in range(len(superclasses.sizes))]
+        sizes = self.integers(f"{name}.sizes", list(superclasses.sizes))
+        self.nodes.append(helper.make_node("Split", [self.at, sizes], parts, name=f"{name}.split", axis=1))
+        axes = [self.integers(f"{name}.axes", [1])] if self.opset >= OPSET_REDUCED_BY_INPUT else []
+        given: dict[str, Any] = {} if axes else {"axes": [1]}
+        reduced = [
+            self.node(op, f"{name}.{i}", *axes, source=part, keepdims=1, **given) for i, part in enumerate(parts)
+        ]
+        return self.node("Concat", name, *reduced[1:], source=reduced[0], axis=1)
 
     def _conv(self, layer: Layer, name: str) -> None:
         if layer.weight_bits or layer.activation_bits:
@@ -345,7 +360,8 @@ def onnx_model(
 
     Returns:
         A checked model: input ``image`` (batch, channels, height, width), float32, normalised; output ``logits``
-        (batch, classes), or (batch, channels, height, width) where the blueprint is a part of a network that ends in a map.
+        (batch, classes), or (batch, superclasses) where the blueprint has some, or (batch, channels, height, width) where it is a
+        part of a network that ends in a map.
 
     Raises:
         ConfigError: the opset is another one, or the IR version is not one that it allows.
@@ -354,15 +370,18 @@ def onnx_model(
     check_versions(opset, ir_version)
     graph = _Graph(state, "image", opset)
     flow(steps(blueprint), "image", graph.gather, graph.block)
+    if blueprint.superclasses is not None:
+        graph.superclasses(blueprint.superclasses)
     graph.nodes[-1].output[0] = "logits"
     images = "batch" if batch is None else batch
     size, last = blueprint.resolution, blueprint.blocks[-1]
     map_size = [] if last.layers[-1].op in ("linear", "flatten") else [last.out_resolution] * 2
+    width = last.out_channels if blueprint.superclasses is None else len(blueprint.superclasses.sizes)
     made = helper.make_graph(
         graph.nodes,
         name,
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [images, blueprint.in_channels, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [images, last.out_channels, *map_size])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [images, width, *map_size])],
         graph.weights,
     )
     ir_version = ir_version or IR_VERSIONS[opset]

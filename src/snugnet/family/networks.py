@@ -115,7 +115,7 @@ class Classifier(ABC):
         from snugnet.deploy import FileOptions, export
 
         chosen = FileOptions(**options)
-        given = self._int8_images(images) if chosen.precision == "int8" else None
+        given = self.int8_images(images) if chosen.precision == "int8" else None
         return export(self.module, path, self.metadata(), chosen, given)
 
     def pictures(self, images: ImageSet) -> Pictures:
@@ -129,8 +129,12 @@ class Classifier(ABC):
     def _pictures(self, images: ImageSet) -> Pictures:
         return Pictures(images, self.family.mean, self.family.std, self.blueprint.resolution)
 
-    def _int8_images(self, images: ImageSet | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """For ranges, and to compare the file with the float one on."""
+    def int8_images(self, images: ImageSet | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """For the ranges of an int8 file, and to compare it with the float one on; see :func:`snugnet.family.int8.int8_images`.
+
+        Args:
+            images: as for :meth:`export`.
+        """
         ranges, compared = self._stored_images() if images is None else (images, images)
         return int8_images(self._pictures(ranges), self.pictures(compared))
 

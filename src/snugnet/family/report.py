@@ -16,12 +16,13 @@ from snugnet.costs import resolve_budget
 from snugnet.data import ImageSet
 from snugnet.deploy import measured_ms, onnx_bytes, onnx_difference
 from snugnet.errors import FamilyError
-from snugnet.family.networks import Specialized
+from snugnet.family.int8 import INT8, BesideFloat, beside_float
+from snugnet.family.networks import Classifier, Specialized
 from snugnet.family.specialising import SpecialisingFamily
 from snugnet.family.stored import StoredNetwork
 from snugnet.family.text_table import TextTable, human, percent
 from snugnet.files import json_text, write_atomically
-from snugnet.nn.network import with_classes
+from snugnet.nn.network import Network, with_classes
 from snugnet.plots import architecture_figure, canvas, in_millions, line_figure, mean_similarity
 from snugnet.progress import progress_bar
 from snugnet.training.calibration import accuracy, network_batches
@@ -63,12 +64,14 @@ class MeasuredRow(Row):
         milliseconds: one image through ONNX Runtime, one thread, on this CPU.
         onnx_difference: between ONNX Runtime and torch, relative to the largest logit.
         images: test images of the group.
+        int8: the network's int8 file beside its float file on these; None where none was asked for.
     """
 
     accuracy_all: float
     milliseconds: float
     onnx_difference: float
     images: int
+    int8: BesideFloat | None = None
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Report:
     context: dict[str, Any] = field(default_factory=dict)
 
     def mean(self) -> list[dict[str, float]]:
-        """Averages over the groups, a budget each."""
+        """Averages over the groups, a budget each; ``accuracy_int8`` where int8 files were asked for."""
         budgets = sorted({row.budget for row in self.rows if not math.isnan(row.budget)})
         result = []
         for budget in budgets:
@@ -101,13 +104,19 @@ class Report:
                     "accuracy": _mean([row.accuracy for row in own]),
                     "accuracy_all": _mean([row.accuracy_all for row in own]),
                     self.budget: _mean([row.costs[self.budget] for row in own]),
+                    **({"accuracy_int8": _mean([_int8(row) for row in own])} if self._has_int8 else {}),
                 }
             )
         return result
 
+    @property
+    def _has_int8(self) -> bool:
+        return any(row.int8 is not None for row in self.rows)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**asdict(self), "mean": self.mean()}
+        rows = [{**asdict(row), "int8": None if row.int8 is None else row.int8.to_json()} for row in self.rows]
+        return {**asdict(self), "rows": rows, "mean": self.mean()}
 
     def save(self, folder: Path, stem: str = "results") -> list[Path]:
         """Write ``results.json``, ``results.md`` and ``results.png``; returns their paths."""
@@ -120,7 +129,8 @@ class Report:
     def text_table(self) -> TextTable:
         """A line a scenario, then the averages over the groups."""
         others = [name for name in self.rows[0].costs if name != self.budget]
-        header = ["group", f"{self.budget} budget", "accuracy", "all classes", self.budget, *others, "ms"]
+        files = ["int8", "int8 ms"] if self._has_int8 else []
+        header = ["group", f"{self.budget} budget", "accuracy", "all classes", self.budget, *others, "ms", *files]
         body = [
             [
                 row.group,
@@ -130,14 +140,22 @@ class Report:
                 human(row.costs[self.budget]),
                 *[human(row.costs[name]) for name in others],
                 f"{row.milliseconds:.2f}",
+                *([percent(_int8(row)), "" if row.int8 is None else f"{row.int8.milliseconds:.2f}"] if files else []),
             ]
             for row in self.rows
         ]
         blanks = [""] * (len(others) + 1)
         for each in self.mean():
             cells = ["mean", human(each["budget"]), percent(each["accuracy"]), percent(each["accuracy_all"])]
-            body.append([*cells, human(each[self.budget]), *blanks])
-        return TextTable(f"{self.family}: networks on test images", header, body, CAPTION)
+            body.append(
+                [*cells, human(each[self.budget]), *blanks, *([percent(each["accuracy_int8"]), ""] if files else [])]
+            )
+        return TextTable(f"{self.family}: networks on test images", header, body, self.caption)
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are."""
+        return CAPTION + INT8_CAPTION if self._has_int8 else CAPTION
 
     def table(self) -> Table:
         """For people."""
@@ -145,7 +163,7 @@ class Report:
 
     def markdown(self) -> str:
         """The table as Markdown."""
-        return "\n".join([*self.text_table().markdown(), "", CAPTION, ""])
+        return "\n".join([*self.text_table().markdown(), "", self.caption, ""])
 
     def figure(self) -> bytes:
         """Accuracy over cost, a curve a group and their mean, as PNG."""
@@ -179,6 +197,7 @@ CAPTION = (
     "in its head, on the same images; madds: multiply-accumulates of convolutions and linear layers, once each; "
     "ms: one image through ONNX Runtime, one thread, this CPU"
 )
+INT8_CAPTION = "; int8, int8 ms: of the network's int8 file, on the same images"
 
 
 def spread_budgets(
@@ -219,6 +238,7 @@ def evaluate(
     groups: Sequence[str] | None = None,
     best_of: int = 1,
     cost: str | None = None,
+    int8: bool = False,
     progress: bool = True,
 ) -> Report:
     """Specialise to every group of at least two classes under every budget, and measure on test images.
@@ -230,7 +250,12 @@ def evaluate(
         groups: to evaluate; all without it.
         best_of: architectures to try on validation images for each scenario.
         cost: that budgets are of; the one that the generator was trained on without it.
+        int8: whether to make each network's int8 file as well, and measure it beside the float file.
         progress: whether to show a bar.
+
+    Raises:
+        DataError: there are too few stored images for int8, or they are of one class.
+        ExportError: a network cannot be made int8.
     """
     cost = family.cost_name(cost or family.budget_name)
     limits = spread_budgets(family, budgets, cost)
@@ -246,12 +271,14 @@ def evaluate(
         for (group, asked), network in zip(scenarios, networks, strict=True):
             if best_of > 1:
                 network = family.best((group, asked), best_of)
-            rows.append(evaluate_one(family, network, test, asked[cost]))
+            rows.append(evaluate_one(family, network, test, asked[cost], int8=int8))
             advance()
     return Report(family.name, cost, rows, milliseconds)
 
 
-def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float) -> MeasuredRow:
+def evaluate_one(
+    family: SpecialisingFamily, network: Specialized, test: ImageSet, budget: float, *, int8: bool = False
+) -> MeasuredRow:
     """Measure one specialised network.
 
     It is built once, with all classes in its head: the specialised logits are columns of these, from the same weights and the same
@@ -279,15 +306,27 @@ def evaluate_one(family: SpecialisingFamily, network: Specialized, test: ImageSe
         onnx_difference=onnx_difference(module, content),
         images=len(own),
         arch=network.arch,
+        int8=_beside_float(network, module, test, None) if int8 else None,
     )
 
 
-def evaluate_network(network: StoredNetwork, test: ImageSet) -> Report:
+def _beside_float(network: Classifier, module: Network, test: ImageSet, ranges: ImageSet | None) -> BesideFloat:
+    """A network's int8 file beside its float file on test images of its classes."""
+    content = onnx_bytes(module, network.metadata(), INT8, network.int8_images(ranges))
+    return beside_float(module, content, network.pictures(test))
+
+
+def evaluate_network(network: StoredNetwork, test: ImageSet, ranges: ImageSet | None = None) -> Report:
     """Measure one network on disk.
 
     Args:
         network: on the device where it is to be run.
         test: images that nothing was chosen on, labels in the order of the family's classes.
+        ranges: training images that ranges of its int8 file are measured on; without them no such file is made.
+
+    Raises:
+        DataError: there are too few images for int8, or they are of one class.
+        ExportError: the network cannot be made int8.
     """
     origin, module = network.family, network.module
     own = test.among(network.class_indices).to(next(module.parameters()).device)
@@ -304,8 +343,13 @@ def evaluate_network(network: StoredNetwork, test: ImageSet) -> Report:
         onnx_difference=onnx_difference(module, content),
         images=len(own),
         arch=network.arch,
+        int8=None if ranges is None else _beside_float(network, module, test, ranges),
     )
     return Report(origin.name, cost, [row], specialize_ms=0.0)
+
+
+def _int8(row: MeasuredRow) -> float:
+    return math.nan if row.int8 is None else row.int8.accuracy
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from snugnet.errors import SpaceError
 from snugnet.nn.layers import BlockModule, ConvLayer, dropped
 from snugnet.nn.quantise import INITIAL_CLIP
-from snugnet.spaces.blueprint import Block, Blueprint
+from snugnet.spaces.blueprint import Block, Blueprint, Superclasses
 from snugnet.spaces.graph import flow, operations, steps
 
 M = TypeVar("M", bound=nn.Module)
@@ -35,6 +35,20 @@ def resized(x: Tensor, resolution: int) -> Tensor:
 def gathered(outputs: list[Tensor], block: Block) -> Tensor:
     """Several outputs (n, c, h, w) as the one that a block takes."""
     return torch.cat(outputs, 1) if block.gather == "concat" else sum(outputs[1:], outputs[0])
+
+
+def told(logits: Tensor, superclasses: Superclasses | None) -> Tensor:
+    """What a network says: its classifier's logits (n, classes), or one for each superclass, (n, superclasses).
+
+    The log-sum-exp of a superclass's logits is the log of its classes' summed softmax probabilities, but for a term that all
+    superclasses share.
+    """
+    if superclasses is None:
+        return logits
+    parts = logits.split(list(superclasses.sizes), 1)
+    if superclasses.over == "max":
+        return torch.stack([part.amax(1) for part in parts], 1)
+    return torch.stack([part.logsumexp(1) for part in parts], 1)
 
 
 class Network(nn.Module):
@@ -78,7 +92,7 @@ class Network(nn.Module):
             also: the name of a block that is run, whose output is given as well.
 
         Returns:
-            Logits (n, classes); with ``also``, beside them that block's output (n, c, h, w).
+            Logits (n, classes), or (n, superclasses) where the blueprint has some; with ``also``, beside them that block's output (n, c, h, w).
         """
         rate = drop_path if self.training else 0.0
         inner: list[Tensor] = []
@@ -91,7 +105,7 @@ class Network(nn.Module):
                 inner.append(out)
             return out
 
-        logits = flow(self._steps, x, gathered, run)
+        logits = told(flow(self._steps, x, gathered, run), self.blueprint.superclasses)
         return logits if also is None else (logits, inner[0])
 
 
@@ -150,6 +164,13 @@ def with_classes(network: Network, classes: Sequence[int]) -> Network:
         name: tensor.detach()[list(classes)] if name.startswith(prefix) else tensor
         for name, tensor in network.state_dict(keep_vars=True).items()
     }
+    return build(blueprint, state).train(network.training).requires_grad_(False)
+
+
+def with_superclasses(network: Network, superclasses: Superclasses) -> Network:
+    """The same network, which tells superclasses; all weights are shared, not copied."""
+    state = {name: tensor.detach() for name, tensor in network.state_dict(keep_vars=True).items()}
+    blueprint = network.blueprint.with_superclasses(superclasses)
     return build(blueprint, state).train(network.training).requires_grad_(False)
 
 

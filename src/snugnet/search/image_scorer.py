@@ -94,10 +94,14 @@ class ImageScorer:
     def accuracies(self, rows: Population) -> NDArray[np.float64]:
         """Accuracy of each architecture on each group's images, among the group's classes: (n, groups)."""
         if not len(rows):
-            return np.zeros((0, len(self.groups)))
+            return np.zeros((0, len(self._sizes())))
         with side_by_side(self.validation.device, len(rows)) as run:
             right = torch.stack(list(_in_flight(self._right, rows) if self._cuda else run(self._right, rows)))
-        return right.cpu().numpy() / np.array([len(own) for own, _, _ in self._members])
+        return right.cpu().numpy() / self._sizes()
+
+    def _sizes(self) -> NDArray[np.int64]:
+        """Images of each group."""
+        return np.array([len(own) for own, _, _ in self._members])
 
     @property
     def _cuda(self) -> bool:

@@ -18,11 +18,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from snugnet.errors import SpaceError
+
 Op = Literal[
     "conv", "se", "norm", "activation", "avg_pool", "max_pool", "pool", "flatten", "linear", "identity", "zero", "shift"
 ]
 Activation = Literal["none", "relu", "relu6", "h_swish", "swish"]
 Join = Literal["add", "concat"]
+Over = Literal["sum", "max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,19 @@ def union_of_rows(rows: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Superclasses:
+    """What a network says where it tells superclasses: one logit each, of those of the superclass's classes. No MAdds, no params.
+
+    Attributes:
+        sizes: classes of each superclass; they stand in this order among the classifier's outputs.
+        over: ``sum`` of their probabilities (the log-sum-exp of their logits), or ``max``, the largest of their logits.
+    """
+
+    sizes: tuple[int, ...]
+    over: Over
+
+
+@dataclass(frozen=True, slots=True)
 class Blueprint:
     """A whole network, first block to last.
 
@@ -286,11 +302,13 @@ class Blueprint:
         blocks: in order; of a position with alternatives the one that was chosen.
         in_channels: channels of the image.
         resolution: height and width of the image, in pixels.
+        superclasses: what is said of the classifier's outputs; ``None`` for all of them as they are.
     """
 
     blocks: tuple[Block, ...]
     in_channels: int
     resolution: int
+    superclasses: Superclasses | None = None
 
     def layers(self) -> Iterator[Layer]:
         """All layers, first to last; those of a block's shortcut after the block's own."""
@@ -318,10 +336,23 @@ class Blueprint:
         return self.blocks[-1].layers[-1].out_channels
 
     def with_classes(self, num_classes: int) -> Blueprint:
-        """The same network with another width of classifier."""
+        """The same network with another width of classifier, whose outputs are said as they are."""
         head = self.blocks[-1]
         classifier = replace(head.layers[-1], out_channels=num_classes)
-        return replace(self, blocks=(*self.blocks[:-1], replace(head, layers=(*head.layers[:-1], classifier))))
+        blocks = (*self.blocks[:-1], replace(head, layers=(*head.layers[:-1], classifier)))
+        return replace(self, blocks=blocks, superclasses=None)
+
+    def with_superclasses(self, superclasses: Superclasses) -> Blueprint:
+        """The same network, which tells superclasses.
+
+        Raises:
+            SpaceError: they do not hold just the classifier's outputs.
+        """
+        if sum(superclasses.sizes) != self.num_classes or min(superclasses.sizes) < 1:
+            raise SpaceError(
+                f"superclasses of {superclasses.sizes} classes are not those of {self.num_classes} outputs"
+            )
+        return replace(self, superclasses=superclasses)
 
     def __str__(self) -> str:
         lines = [f"input {self.in_channels} x {self.resolution} x {self.resolution}"]
@@ -330,6 +361,9 @@ class Blueprint:
             lines += [
                 f"  {layer!s:<69} {layer.madds:>12,} MAdds {layer.params:>10,} params" for layer in block.all_layers
             ]
+        if self.superclasses is not None:
+            sizes = ", ".join(map(str, self.superclasses.sizes))
+            lines.append(f"superclasses of {sizes} classes, each the {self.superclasses.over} over its own")
         lines.append(f"total {self.madds:,} MAdds, {self.params:,} params")
         return "\n".join(lines)
 
