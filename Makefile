@@ -42,7 +42,7 @@ test-browser: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs tests/browser
 
 page:
-	cd page && npm ci && npm run build
+	cd page && npm install && npm run build  # not npm ci: it refuses the lock for an optional package of vite that is for Windows alone
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check

@@ -21,7 +21,7 @@ const LOOK_AGAIN = 2000;
 
 export function App() {
   const { down, wantsToken, round } = useStatus();
-  const [view, setView] = useView();
+  const [view, change] = useView();
   const [changed, setChanged] = useState<string | null>(null); // the budget that was changed last
   const [notice, setNotice] = useState("");
 
@@ -99,7 +99,7 @@ export function App() {
   const chooses = (changes: Partial<View>, budget: string | null = null) => {
     setChanged(budget);
     setNotice("");
-    setView({ ...view, choice: scenario.choice, family: name, ...changes });
+    change((before) => ({ ...before, choice: before.choice ?? scenario.choice, family: name, ...changes }));
   };
   const problem = network.error instanceof Problem ? network.error : undefined;
   const problems = sorted(problem, changed, asked);
@@ -116,8 +116,8 @@ export function App() {
             Family
             <select
               value={name ?? ""}
-              onChange={(event) =>
-                setView({ family: event.currentTarget.value, choice: null, budgets: {}, pinned: null, over: null })}
+              onChange={({ currentTarget: { value: family } }) =>
+                change(() => ({ family, choice: null, budgets: {}, pinned: null, over: null }))}
             >
               {lines.map((each) => (
                 <option key={each.name} value={each.name} disabled={!each.available}>
@@ -225,19 +225,21 @@ export function App() {
   );
 }
 
-/** The view of the address, which follows it and is followed by it. */
-function useView(): [View, (view: View) => void] {
+/** The view of the address, which follows it and is followed by it. Changes build on each other, drawn or not. */
+function useView(): [View, (next: (before: View) => View) => void] {
   const [view, setView] = useState(() => readView(location.hash));
+  const latest = useRef(view);
+  const show = (next: View) => setView((latest.current = next));
   useEffect(() => {
-    const read = () => setView(readView(location.hash));
+    const read = () => show(readView(location.hash));
     addEventListener("hashchange", read);
     return () => removeEventListener("hashchange", read);
   }, []);
   return [
     view,
     (next) => {
-      history.replaceState(null, "", writeView(next) || location.pathname);
-      setView(next);
+      show(next(latest.current));
+      history.replaceState(null, "", writeView(latest.current) || location.pathname);
     },
   ];
 }

@@ -402,12 +402,12 @@ def test_a_token_is_asked_for_and_a_service_that_stops(opened: Any, folder: Path
 
 def test_a_family_of_many_classes(opened: Any, url: str, tmp_path: Path) -> None:
     with opened(f"{url}/#family=many") as page:
-        page.get_by_role("button", name="Tick all").click()
+        page.get_by_role("button", name="Tick all", exact=True).click()
         page.get_by_text("120 outputs").wait_for()
         page.get_by_role("button", name="Untick all").click()
         page.get_by_label("Search").fill("CLASS 01")
         assert page.get_by_role("checkbox").count() == 10
-        page.get_by_role("button", name="Tick these").click()
+        page.get_by_role("button", name="Tick these", exact=True).click()
         page.get_by_text("10 outputs").wait_for()
         if shutil.which("curl"):
             curl = page.locator('[data-lines="curl"] code').inner_text()
