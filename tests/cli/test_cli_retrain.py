@@ -161,16 +161,16 @@ def test_stopped_by_the_keyboard_it_goes_on(snugnet: Any, family: Path, tmp_path
     """Ctrl-C: one line, code 130, no network yet; the same command then ends with the network of an undisturbed run."""
     from snugnet.retraining import retrain
 
-    command = ["retrain", str(family), "--group", "round", "--epochs", "150"]
+    command = ["retrain", str(family), "--group", "round", "--epochs", "60"]
     settings = ["retraining.inherited.checkpoint_seconds=0", "threads=1"]
     interrupt([*command, *settings, "--out", "net"], tmp_path, tmp_path / "net" / "network.ckpt.safetensors")
     assert not (tmp_path / "net" / "network.json").exists()
     assert "its training has not ended: run the same 'snugnet retrain' again" in snugnet("evaluate", "net").error
-    retrain(family, group="round", epochs=150, overrides=settings, out=tmp_path / "net", progress=False)
+    retrain(family, group="round", epochs=60, overrides=settings, out=tmp_path / "net", progress=False)
     lines = [json.loads(line) for line in (tmp_path / "net" / "log.jsonl").read_text().splitlines()]
     epochs = [line["step"] for line in lines if line["phase"] == "validation"]
     assert epochs == list(range(1, len(epochs) + 1))  # one step an epoch; none is missing, none stands twice
-    assert len(epochs) == 150
+    assert len(epochs) == 60
 
 
 # -- export ------------------------------------------------------------------------------------------------------------

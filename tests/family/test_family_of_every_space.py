@@ -60,7 +60,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         )  # four alternatives have weights of their own to train
     content = {
         "name": "tiny", "output": str(folder), "device": "cpu",
-        "data": {"source": "digits", "resolution": 8, "groups": "digits", "validation": 0.2},
+        "data": {"source": "digits", "resolution": 8, "groups": "digits", "validation": 0.2, "train_rows": 700},
         "space": {"name": request.param, **SPACES[request.param]},
         "training": {
             "batch_size": 64,
@@ -72,7 +72,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "generator": {"steps": 12, "pairs": 4, "images": 8, "budgets": 3},
         "evaluation": {"budgets": 2, "calibration_images": 128},
     }  # fmt: skip
-    train(parse_recipe(content), progress=False, data=digits)
+    train(parse_recipe(content), progress=False)
     return load_family(folder)
 
 
