@@ -20,7 +20,7 @@ GROUPS = {"round": "0689", "straight": "147"}
 folder = Path(sys.argv[1] if len(sys.argv) == 2 else "runs/examples/images")
 if len(sys.argv) != 2:
     digits = load_digits()
-    for i, (pixels, label) in enumerate(zip(digits.images[:600], digits.target[:600], strict=True)):
+    for i, (pixels, label) in enumerate(zip(digits.images[:500], digits.target[:500], strict=True)):
         for group, classes in GROUPS.items():
             if str(label) in classes:
                 path = folder / ("test" if i % 5 == 0 else "train") / group / str(label) / f"{i}.png"
@@ -39,10 +39,10 @@ recipe = parse_recipe({
     "data": {"source": str(folder), "resolution": 8, "validation": 0.2},
     "space": {"width_mult": 0.1, "stem_stride": 1, "stage_strides": [2, 2, 1, 1, 1], "depths": [1, 2], "expand_ratios": [2, 3]},
     "training": {"batch_size": 64, "stages": [
-        {"name": "largest", "epochs": 6, "learning_rate": 0.1},
-        {"name": "elastic", "epochs": 2, "learning_rate": 0.05, "elastic": elastic},
+        {"name": "largest", "epochs": 4, "learning_rate": 0.1},
+        {"name": "elastic", "epochs": 1, "learning_rate": 0.05, "elastic": elastic},
     ]},
-    "generator": {"steps": 10, "pairs": 4, "images": 8},
+    "generator": {"steps": 5, "pairs": 4, "images": 8},
     "evaluation": {"calibration_images": 256},
 })  # fmt: skip
 family = snugnet.train(recipe, progress=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tiny_family import tiny_family
+from typer.main import get_command
 
 import snugnet
 from snugnet.cli.main import app, main
@@ -32,15 +33,16 @@ def commands(path: Path, program: str) -> list[list[str]]:
     return [line[1 : line.index("...")] if "..." in line else line[1:] for line in own]
 
 
+COMMAND = get_command(app)
+
+
 def parse(arguments: list[str]) -> None:
     """What the command line does with arguments before it does anything.
 
     Raises:
         Exception: of the command line's own: wrong usage.
     """
-    from typer.main import get_command
-
-    command, name, parent = get_command(app), "snugnet", None
+    command, name, parent = COMMAND, "snugnet", None
     while True:
         parent = command.make_context(name, list(arguments), parent=parent)
         if not hasattr(command, "resolve_command") or not (rest := [*parent._protected_args, *parent.args]):
