@@ -40,7 +40,8 @@ for name in recipes:
 load_recipe(packaged_recipe("recipes/quickstart.yaml"))
 space = snugnet.get_space("nas-bench-201")
 assert len(measured_cost(space, "latency_ms", "raspi4").values) == space.size == 15625
-import snugnet.pipeline, snugnet.deploy.export  # torch, onnx
+snugnet.load
+import snugnet.deploy  # torch, onnx
 """
 
 
