@@ -99,6 +99,12 @@ def test_lines_of_the_readme_run(
     assert len(list((quickstart / "fleet").glob("*.onnx"))) == 2
 
 
+def test_every_command_of_the_readme_is_run_by_a_test() -> None:
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    for name in {line[0] for line in commands(ROOT / "README.md", "snugnet")}:
+        assert any(f'"{name}", ' in text for text in texts), f"no test runs snugnet {name}"
+
+
 def test_python_of_the_readme_runs(quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(quickstart)
     (quickstart / "round.onnx").unlink(missing_ok=True)
