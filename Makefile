@@ -5,6 +5,8 @@
 # make test-browser   the tests of the page that snugnet serve has; they need Chromium: apt-get install chromium (without it they are skipped, and it says so)
 # make page         the page anew from page/, into src/snugnet/serve/page; needs node 20 and npm, which nobody else needs
 # make lint         ruff and mypy
+# make notebooks    the notebooks in examples/, made of the scripts and executed on runs/digits
+# make release-check  wheel and sdist, built, installed in fresh environments and tried (below build/ and dist/)
 # make clean        throw the environment and caches away (runs/ stays)
 #
 # make VENV=/elsewhere PYTHON=python3.12 ... for another place or interpreter.
@@ -19,7 +21,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-gpu test-runtimes test-browser page lint clean
+.PHONY: help quickstart test test-gpu test-runtimes test-browser page lint notebooks release-check clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -49,8 +51,15 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+notebooks: $(DEV_STAMP)
+	$(BIN)/python -m pip install -c constraints.txt jupytext nbclient ipykernel
+	$(BIN)/python tools/notebooks.py
+
+release-check: | $(BIN)/python
+	$(BIN)/python tools/release_check.py
+
 clean:
-	rm -rf $(VENV) build page/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis src/snugnet.egg-info
+	rm -rf $(VENV) build dist page/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis src/snugnet.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

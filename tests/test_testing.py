@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
 from choice_space import ChoiceSpace
-from numpy.typing import NDArray
 from test_every_space import FEW
 from tiny_spaces import TINY_SPACES
 
@@ -274,16 +271,3 @@ def test_what_is_wrong_with_a_predictor_is_said() -> None:
         check_predictor(Noisy, rows=40)
     with pytest.raises(ContractError, match="knows something about the rows"):
         check_predictor(Constant, rows=40)
-
-
-def test_the_method_that_the_design_notes_show() -> None:
-    """One file: what the notes print is all of it, but for the imports."""
-    text = (Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
-    match = re.search(r"## Adding a search method[\s\S]*?```python\n([\s\S]*?)```", text)
-    assert match is not None
-    names: dict[str, Any] = {
-        "dataclass": dataclass, "ClassVar": ClassVar, "np": np, "NDArray": NDArray, "Method": Method, "Round": Round,
-        "Population": Population, "__name__": __name__,
-    }  # fmt: skip
-    exec(match[1], names)  # of our own documents
-    check_method(names["Halving"])

@@ -155,6 +155,8 @@ def test_a_space_and_a_cost(process: Any, tmp_path: Path) -> None:
     costs = process("cost", "brick", "--arch", "arch.json", "--num-classes", "4", "--json")
     assert costs == {key: shown["networks"]["largest"][key] for key in (*COUNTED, "watts")}
     assert "cannot be loaded" in process("space", "show", "ruin", code=2)
+    says = "error: unknown option 'width' of space brick; allowed: num_classes, resolution\n"
+    assert process("space", "show", "brick", "-o", "width=3", code=2) == says
 
 
 def test_a_predictor_of_the_space_optimised_under_the_cost(process: Any, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import socket
+import sys
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -121,3 +124,17 @@ def test_what_is_no_service(answer: bytes, tmp_path: Path, capsys: pytest.Captur
         thread.join()
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "is it a" in err
+
+
+def test_the_example_of_a_client(
+    service: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["service_client", f"{address(service)}/digits"])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "service_client.py"))
+    said = capsys.readouterr().out
+    assert "digits: 10 classes; groups round, straight, curvy" in said
+    params, budget = (int(each.replace(",", "")) for each in re.findall(r"([\d,]+) params within ([\d,]+)", said)[0])
+    assert params <= budget
+    assert onnx.load("runs/examples/one-or-seven.onnx")
+    assert re.search(r"a seven is a [17]$", said, re.MULTILINE)

@@ -88,7 +88,7 @@ def cost(
 def _space_and_row(
     space: str, arch: Mapping[str, Any], options: Mapping[str, Any], where: str
 ) -> tuple[SearchSpace, Population]:
-    from snugnet.spaces import read_architecture, space_class
+    from snugnet.spaces import get_space, read_architecture, space_class
     from snugnet.spaces.reading import stated_options
 
     kind = space_class(space)
@@ -100,7 +100,7 @@ def _space_and_row(
         for key, value in stated.items():
             if key != "num_classes" and key in options and options[key] != value:
                 raise SpaceError(f"{key} is {value!r} there and {options[key]!r} in -o; leave out -o {key}")
-        made = kind.create(**{**stated, **options})
+        made = get_space(space, **{**stated, **options})
         return made, read_architecture(made, form)
     except SnugnetError as error:
         raise ConfigError(f"{where}: {error}") from error

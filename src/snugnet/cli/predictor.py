@@ -57,9 +57,9 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Fit a predictor to all rows of a table. Judge it on rows that it has not seen: 'snugnet predictor score'."""
-    from snugnet.spaces import space_class
+    from snugnet.spaces import get_space
 
-    made = space_class(space).create(**read_assignments(option, "-o"))
+    made = get_space(space, **read_assignments(option, "-o"))
     if len(set(target)) != len(target):
         raise ConfigError(f"--target names a column twice: {', '.join(target)}")
     check_folder(out_folder)

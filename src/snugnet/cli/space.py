@@ -55,9 +55,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a space: its size, its choices, its options, and its smallest, middle and largest network."""
-    from snugnet.spaces import space_class
+    from snugnet.spaces import get_space
 
-    space = space_class(name).create(**read_assignments(option, "-o"))
+    space = get_space(name, **read_assignments(option, "-o"))
     if as_json:
         document = describe(space)
         if blueprint:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from itertools import product
 from typing import Any, ClassVar, Self
 
@@ -428,7 +429,13 @@ def get_space(name: str, /, **options: Any) -> SearchSpace:
     Raises:
         SpaceError: the space, an option of it, or a value is unknown.
     """
-    return space_class(name).create(**options)
+    kind = space_class(name)
+    known = signature(kind.create).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in known.values()) and (
+        unknown := sorted(options.keys() - known)
+    ):
+        raise SpaceError(f"unknown option {unknown[0]!r} of space {name}; allowed: {', '.join(known)}")
+    return kind.create(**options)
 
 
 def check_sequence(name: str, values: Any, length: int | None = None) -> Sequence[Any]:
