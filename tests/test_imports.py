@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "snugnet"
 ORDER = [
     "_version",
     "errors",
+    "extras",
     "texts",
     "registry",
     "config",

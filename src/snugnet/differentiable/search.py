@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +37,9 @@ from snugnet.training.checkpoint import (
 from snugnet.training.inputs import faults
 from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
 from snugnet.training.optimizer import make_optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT = "search.ckpt.safetensors"
 SKIP = "skip_connect"
@@ -151,15 +153,13 @@ class CellSearch:
     def __post_init__(self) -> None:
         config = self.config
         self.path = self.folder / CHECKPOINT
+        device, crop = self.fabric.device, self.augment.random_resized_crop
         network = MixedNetwork(self.space, **config.network, seed=self.seed)
-        self.network = with_layout(network.to(self.fabric.device), torch.channels_last).train()
-        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(
-            self.fabric.device
-        )
-        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.fabric.device)
-        crop = self.augment.random_resized_crop
+        self.network = with_layout(network.to(device), torch.channels_last).train()
+        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(device)
+        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=device)
         self._train, self._validation = (
-            Batches(images, config.batch_size, self.seed, device=self.fabric.device, crop=crop)
+            Batches(images, config.batch_size, self.seed, device=device, crop=crop)
             for images in (self.images.weights, self.images.architecture)
         )
         self._augmented = Augment(self.augment, self.images.mean, cropped=self._train.cropped)

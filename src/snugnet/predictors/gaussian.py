@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.errors import PredictorError
+from snugnet.extras import needs
 from snugnet.predictors.likelihood import Kernel, maximise, unwarp, warp
 from snugnet.predictors.predictor import (
     MINIMUM_ROWS,
@@ -136,6 +137,7 @@ def _solve(
     kernel: Kernel, code: NDArray[np.float64], chosen: NDArray[np.intp], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Weights of the chosen rows as centres, shape ``(m, outputs)``."""
+    needs("scipy")
     from scipy.linalg import solve
 
     centres = code[chosen]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import SearchError
+from snugnet.extras import needs
 from snugnet.search.archive import Archive
 from snugnet.search.method import Method, Round, check_counts
 from snugnet.search.problem import Problem
@@ -95,6 +96,7 @@ class NSGA2(Method):
 
     def _ranked(self, now: Round, pool: NDArray[np.intp]) -> Any:
         """pymoo's population of those that survive, with their rank and crowding distance."""
+        needs("pymoo")
         from pymoo.core.population import Population as Individuals
         from pymoo.core.problem import Problem as Objectives
         from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
@@ -149,6 +151,7 @@ def pareto_front(result: SearchResult, costs: tuple[str, ...]) -> NDArray[np.int
     Raises:
         SearchError: fewer than two points; a front of one point trades nothing off.
     """
+    needs("pymoo")
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
     values = objectives(result.problem, result.archive, costs)

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from snugnet.errors import ConfigError, SpaceError
 from snugnet.files import read_text
 from snugnet.spaces.space import Population, SearchSpace
@@ -114,7 +112,7 @@ def _content(path: Path) -> Any:
     if path.suffix in (".yaml", ".yml"):
         try:
             return _plain(parse_yaml(text))
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not YAML: {cut(str(error), _SHOWN)}") from error
     try:
         return parse_object(text)

@@ -12,15 +12,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snugnet.bundles import PREDICTOR
+from snugnet.bundles import FAMILY, PREDICTOR
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import SnugnetError, TrainingError
 from snugnet.files import locked, remove_temporaries
@@ -49,6 +48,9 @@ from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, Uniform, make_policy
 from snugnet.training.ranks import Ranks
 from snugnet.training.step import StepBatch, StepMeans
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -124,7 +126,7 @@ class SupernetTraining:
     narrowed: bool = False
 
     def __post_init__(self) -> None:
-        self.path = self.folder / "supernet.ckpt.safetensors"
+        self.path = self.folder / FAMILY.checkpoint
         self.ranks = Ranks.of(self.fabric)
         self.made_with = made_with(self.recipe, self.data)
         self.teacher: Network | None = None
