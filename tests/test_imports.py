@@ -21,6 +21,7 @@ ORDER = [
     "files",
     "client",
     "yaml_content",
+    "commented",
     "fingerprint",
     "bundles",
     "progress",

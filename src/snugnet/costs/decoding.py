@@ -276,7 +276,7 @@ class _Decoder:
 
 def _reach(lattice: Lattice, top: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which flat cells lie within the last cell of each dimension: from ``(n, m)`` to ``(n, size)``."""
-    reach = lattice.coordinates[0] <= top[:, :1]
+    reach: NDArray[np.bool_] = lattice.coordinates[0] <= top[:, :1]
     for j in range(1, top.shape[1]):
         reach &= lattice.coordinates[j] <= top[:, j : j + 1]
     return reach

@@ -183,7 +183,8 @@ class Sampler:
         """
         if self._list is not None:
             drawn = np.searchsorted(self._listed, rng.random(n) * self._listed[-1], side="right")
-            return self._list[np.minimum(drawn, len(self._list) - 1)]
+            answer: Population = self._list[np.minimum(drawn, len(self._list) - 1)]
+            return answer
         found: list[Population] = []
         missing, failed = n, 0
         while missing > 0:

@@ -176,7 +176,8 @@ def onnx_bytes(
     state = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     model = onnx_model(network.blueprint, state, metadata, opset=options.opset, ir_version=options.ir_version)
     if options.precision == "float32":
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content
     if network.blueprint.quantised:
         raise ConfigError(
             f"the network's layers are at a few bits as they were trained; it is not made {options.precision}"
@@ -204,7 +205,8 @@ def float16(model: onnx.ModelProto) -> bytes:
     sort_nodes(made)
     onnx.checker.check_model(made)
     check_graph(made)
-    return made.SerializeToString()
+    content: bytes = made.SerializeToString()
+    return content
 
 
 def torch_export_bytes(network: Network, metadata: Mapping[str, Any]) -> bytes:

@@ -90,7 +90,8 @@ def quantised(content: bytes, calibration: Images, judged: Images | None) -> byt
     sort_nodes(model)
     onnx.checker.check_model(model)
     check_graph(model)
-    return model.SerializeToString()
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 def int8_facts(content: bytes) -> Int8 | None:
@@ -210,7 +211,8 @@ class _Quantiser:
             {"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         quantizer.quantize_model()
-        return quantizer.model.model.SerializeToString()
+        content: bytes = quantizer.model.model.SerializeToString()
+        return content
 
 
 class _Reader:

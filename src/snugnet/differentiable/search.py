@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snugnet.costs import CostTable
+from snugnet.costs.table import nothing
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, nothing, operations_of_first_cell
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
@@ -35,8 +36,9 @@ from snugnet.training.checkpoint import (
     split_prefix,
 )
 from snugnet.training.inputs import faults
-from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.loop import RunLog, cosine, run_phase
 from snugnet.training.optimizer import make_optimizer
+from snugnet.training.ranks import Metrics
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -166,12 +168,8 @@ class CellSearch:
         self._ascent = config.multiplier_rate / ((config.epochs - config.warmup_epochs) * self._train.steps_per_epoch)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         self._sgd = make_optimizer(self.network, config.momentum, config.weight_decay, nesterov=False)
-        self._adam = torch.optim.Adam(
-            self.cells.parameters(),
-            lr=config.architecture_learning_rate,
-            betas=(0.5, 0.999),
-            weight_decay=config.architecture_weight_decay,
-        )
+        rate, decay = config.architecture_learning_rate, config.architecture_weight_decay
+        self._adam = torch.optim.Adam(self.cells.parameters(), lr=rate, betas=(0.5, 0.999), weight_decay=decay)
         self._skips, self._nothing = operations_of_first_cell(self.target, SKIP), nothing(self.target)
         self._first = self.cells.scores()
         self._derived: list[int] | None = None
@@ -334,7 +332,8 @@ class CellSearch:
         A second order is a difference between weights that lie closer together than bf16 tells apart: it is computed in full precision.
         """
         with nullcontext() if self.config.second_order else self.fabric.autocast():
-            return self.network(x, weights, self._derived).to(weights.dtype)
+            logits: Tensor = self.network(x, weights, self._derived).to(weights.dtype)
+        return logits
 
     def _batch(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
         images, labels = batches.batch(step)

@@ -45,7 +45,8 @@ class StoredNetwork(Classifier):
     @property
     def validation_accuracy(self) -> float | None:
         """On the validation images of its classes, a fraction; None if there were none."""
-        return self.provenance["validation"]["accuracy"]
+        found: float | None = self.provenance["validation"]["accuracy"]
+        return found
 
     @property
     def sizes(self) -> dict[str, int]:

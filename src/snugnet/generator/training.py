@@ -30,8 +30,8 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.dropout import cross_entropy
 from snugnet.training.inputs import faults
-from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
-from snugnet.training.ranks import Ranks
+from snugnet.training.loop import RunLog, cosine, run_phase
+from snugnet.training.ranks import Metrics, Ranks
 from snugnet.training.supernet import made_with
 
 if TYPE_CHECKING:

@@ -120,7 +120,8 @@ def nested_mask(kept: Tensor, rings: Tensor) -> Tensor:
     Returns:
         (P, ...), each entry the gate of the ring that it lies in.
     """
-    return torch.tensordot(kept, rings.to(kept), 1)
+    out: Tensor = torch.tensordot(kept, rings.to(kept), 1)
+    return out
 
 
 @lru_cache(maxsize=64)

@@ -112,7 +112,8 @@ def quantised_weight(weight: Tensor, bits: int) -> Tensor:
     if not bits:
         return weight
     if bits == 1:
-        return _Binary.apply(weight)
+        out: Tensor = _Binary.apply(weight)
+        return out
     return weight_codes(weight, bits).values
 
 
@@ -124,9 +125,11 @@ def quantised_activation(x: Tensor, clip: Tensor, bits: int) -> Tensor:
         clip: the learned alpha, a single number.
         bits: at least 1.
     """
-    return _Pact.apply(x, clip, bits)
+    out: Tensor = _Pact.apply(x, clip, bits)
+    return out
 
 
 def activation_scale(clip: Tensor, bits: int) -> Tensor:
     """What one level of the activations is worth, a number without axes."""
-    return clip.detach().reshape(()).clamp(min=SMALLEST_CLIP) / (2**bits - 1)
+    out: Tensor = clip.detach().reshape(()).clamp(min=SMALLEST_CLIP) / (2**bits - 1)
+    return out

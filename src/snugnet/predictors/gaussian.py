@@ -143,11 +143,13 @@ def _solve(
     centres = code[chosen]
     between = kernel(centres, centres)
     if len(chosen) == len(code):
-        return solve(between + kernel.noise * np.eye(len(code)), values[chosen], assume_a="pos")
-    system = kernel.noise * (between + 1e-6 * np.eye(len(centres)))
-    right = np.zeros((len(centres), values.shape[1]))
-    for start in range(0, len(code), len(centres)):
-        across = kernel(centres, code[start : start + len(centres)])
-        system += across @ across.T
-        right += across @ values[start : start + len(centres)]
-    return solve(system, right, assume_a="pos")
+        system, right = between + kernel.noise * np.eye(len(code)), values[chosen]
+    else:
+        system = kernel.noise * (between + 1e-6 * np.eye(len(centres)))
+        right = np.zeros((len(centres), values.shape[1]))
+        for start in range(0, len(code), len(centres)):
+            across = kernel(centres, code[start : start + len(centres)])
+            system += across @ across.T
+            right += across @ values[start : start + len(centres)]
+    weights: NDArray[np.float64] = solve(system, right, assume_a="pos")
+    return weights

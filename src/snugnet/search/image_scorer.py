@@ -97,7 +97,8 @@ class ImageScorer:
             return np.zeros((0, len(self.groups)))
         with side_by_side(self.validation.device, len(rows)) as run:
             right = torch.stack(list(_in_flight(self._right, rows) if self._cuda else run(self._right, rows)))
-        return right.cpu().numpy() / np.array([len(own) for own, _, _ in self._members])
+        found: NDArray[np.float64] = right.cpu().numpy() / np.array([len(own) for own, _, _ in self._members])
+        return found
 
     @property
     def _cuda(self) -> bool:

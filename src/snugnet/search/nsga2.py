@@ -92,7 +92,8 @@ class NSGA2(Method):
 
     def _places(self, pool: NDArray[np.intp], ranked: Any) -> NDArray[np.intp]:
         """Places in the archive of those that :meth:`_ranked` gave, in its order."""
-        return pool[ranked.get("place").astype(np.intp)]
+        found: NDArray[np.intp] = pool[ranked.get("place").astype(np.intp)]
+        return found
 
     def _ranked(self, now: Round, pool: NDArray[np.intp]) -> Any:
         """pymoo's population of those that survive, with their rank and crowding distance."""
@@ -117,7 +118,8 @@ def _tournament() -> Any:
         rank, crowding = individuals.get("rank"), individuals.get("crowding")
         first, second = pairs.T
         wins = (rank[first] < rank[second]) | ((rank[first] == rank[second]) & (crowding[first] >= crowding[second]))
-        return np.where(wins, first, second)[:, None]
+        found: NDArray[np.intp] = np.where(wins, first, second)[:, None]
+        return found
 
     return TournamentSelection(func_comp=better)
 
@@ -163,4 +165,5 @@ def pareto_front(result: SearchResult, costs: tuple[str, ...]) -> NDArray[np.int
             f"the front over accuracy and {', '.join(costs)} has {len(front)} point of {len(result.archive)} evaluated; "
             "evaluate more architectures, or allow more with a wider budget"
         )
-    return front[np.argsort(values[front, 1], kind="stable")]
+    found: NDArray[np.intp] = front[np.argsort(values[front, 1], kind="stable")]
+    return found

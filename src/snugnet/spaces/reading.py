@@ -103,7 +103,8 @@ def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
     """What stands under ``architecture`` or ``net_config`` beside other things, else all of it."""
     for key in ("architecture", "net_config"):
         if isinstance(content.get(key), dict):
-            return content[key]
+            found: dict[str, Any] = content[key]
+            return found
     return content
 
 

@@ -215,7 +215,8 @@ class SearchSpace(ABC):
 
     def ways(self, archs: Population) -> NDArray[np.float64]:
         """How many rows of options have each canonical form: the product of the options of all choices that do not matter. (n,)."""
-        return np.where(self.active(archs), 1, self.num_options).prod(axis=1, dtype=np.float64)
+        found: NDArray[np.float64] = np.where(self.active(archs), 1, self.num_options).prod(axis=1, dtype=np.float64)
+        return found
 
     def sample(self, n: int, rng: np.random.Generator) -> Population:
         """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).

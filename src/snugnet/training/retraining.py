@@ -31,8 +31,9 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.inputs import faults
-from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
+from snugnet.training.loop import SCHEDULES, RunLog, run_phase
 from snugnet.training.optimizer import make_optimizer
+from snugnet.training.ranks import Metrics
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -43,10 +43,10 @@ from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.graphs import TrainingGraphs, recorder_for
 from snugnet.training.inputs import faults
-from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase, step_rng
+from snugnet.training.loop import SCHEDULES, RunLog, run_phase, step_rng
 from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, Uniform, make_policy
-from snugnet.training.ranks import Ranks
+from snugnet.training.ranks import Metrics, Ranks
 from snugnet.training.step import StepBatch, StepMeans
 
 if TYPE_CHECKING:

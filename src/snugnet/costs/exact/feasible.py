@@ -90,7 +90,7 @@ def _completions(automaton: Automaton, costs: Sequence[Floats]) -> list[Floats]:
 
 def _front(sums: Floats, score: Floats) -> NDArray[np.intp]:
     """Indices of the labels that no other is as cheap as in every cost; of equals, the best score."""
-    order = np.lexsort((-score, *sums.T[::-1]))
+    order: NDArray[np.intp] = np.lexsort((-score, *sums.T[::-1]))
     ordered = sums[order]
     if sums.shape[1] <= 2:
         least = np.minimum.accumulate(ordered[:, -1])
