@@ -163,5 +163,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Family | Sto
     Raises:
         FamilyError: there is no whole family.
         NetworkError: there is no whole network.
+
+    >>> family = load("runs/digits")
+    >>> list(family.groups)
+    ['round', 'straight', 'curvy']
     """
     return load_network(folder, device) if holds_network(folder) else load_family(folder, device)

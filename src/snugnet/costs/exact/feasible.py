@@ -94,7 +94,8 @@ def _front(sums: Floats, score: Floats) -> NDArray[np.intp]:
     ordered = sums[order]
     if sums.shape[1] <= 2:
         least = np.minimum.accumulate(ordered[:, -1])
-        return order[np.concatenate([[True], ordered[1:, -1] < least[:-1]])[: len(order)]]
+        first: NDArray[np.bool_] = np.concatenate([[True], ordered[1:, -1] < least[:-1]])[: len(order)]
+        return order[first]
     new = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])[: len(order)]
     order, ordered = order[new], ordered[new]
     alive = np.ones(len(order), dtype=bool)
