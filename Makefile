@@ -1,8 +1,11 @@
 # make quickstart   environment, then the whole way on handwritten digits
 # make test         environment, then the whole test suite
+# make test-fast    a minute of it: what neither trains, nor starts processes, nor needs data or devices
+# make coverage     the whole test suite once more, slower, and which lines it runs
 # make test-gpu     the tests that need a CUDA device (where there is none they are skipped, and it says so)
 # make test-runtimes  exported files in the runtimes that people have (each in an environment below build/; about half an hour)
 # make lint         ruff and mypy
+# make docs         the site, in build/site; a broken link or a docstring that cannot be read is an error
 # make clean        throw the environment and caches away (runs/ stays)
 #
 # make VENV=/elsewhere PYTHON=python3.12 ... for another place or interpreter.
@@ -17,7 +20,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-gpu test-runtimes lint clean
+.PHONY: help quickstart test test-fast test-gpu test-runtimes coverage lint docs clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -30,16 +33,26 @@ quickstart: $(USER_STAMP)
 test: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+test-fast: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not shared and not gpu and not browser and not runtimes' tests
+
+coverage: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov=snugnet --cov-report=term
+
 test-gpu: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m gpu -rs tests
 
 test-runtimes: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/runtimes.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m runtimes -s tests/benchmarks
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(DEV_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/snugnet.egg-info
