@@ -21,24 +21,30 @@ settings.register_profile("snugnet", deadline=None, derandomize=True, suppress_h
 settings.load_profile("snugnet")
 
 ROOT = Path(__file__).parent
-SLOW = """
-benchmarks differentiable gpu study training
-cli/test_cli_cluster.py cli/test_cli_evaluate.py cli/test_cli_int8.py cli/test_cli_optimise.py cli/test_cli_outside.py cli/test_cli_plot.py
-cli/test_cli_predictor.py cli/test_cli_profile.py cli/test_cli_retrain.py cli/test_cli_search.py cli/test_cli_search_cell.py
-cli/test_cli_specialize_all.py cli/test_cli_study.py cli/test_cli_train.py
-data/test_data_mutated.py data/test_data_storage.py deploy/test_export.py deploy/test_int8.py
-family/test_family_of_every_space.py family/test_profiles.py family/test_search_limits.py family/test_search_scoring.py family/test_specialize.py
-generator/test_generator_training.py profiling search/test_searchers.py serve/test_process.py
-test_cell_search.py test_retraining.py test_testing.py
-""".split()
-"""Folders and files that ``make test-fast`` leaves out: what trains, starts processes, or goes through whole spaces."""
+SLOW = {
+    ".": "cell_search retraining testing",
+    "benchmarks": "*",
+    "cli": "cli_cluster cli_evaluate cli_int8 cli_optimise cli_outside cli_plot cli_predictor cli_profile cli_retrain cli_search cli_search_cell cli_specialize_all cli_study cli_train",
+    "data": "data_mutated data_storage",
+    "deploy": "export int8",
+    "differentiable": "*",
+    "family": "family_of_every_space profiles search_limits search_scoring specialize",
+    "generator": "generator_training",
+    "gpu": "*",
+    "profiling": "*",
+    "search": "searchers",
+    "serve": "process",
+    "study": "*",
+    "training": "*",
+}
+"""By folder, the files ``test_NAME.py`` that ``make test-fast`` leaves out: what trains, starts processes, or goes through whole spaces."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by where they lie and by what they take."""
     for item in items:
-        path = item.path.relative_to(ROOT)
-        if any(path.is_relative_to(each) for each in SLOW):
+        folder, name = item.path.parent.relative_to(ROOT).as_posix(), item.path.stem.removeprefix("test_")
+        if {"*", name} & {*SLOW.get(folder, "").split()}:
             item.add_marker(pytest.mark.slow)
         if "shared_folder" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)

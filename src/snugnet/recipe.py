@@ -384,9 +384,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file, a key or a value is wrong; the message says where and what is allowed.
 
-    >>> recipe = load_recipe("recipes/quickstart.yaml", ["training.batch_size=32"])
-    >>> recipe.name, recipe.training.batch_size, len(recipe.training.stages)
-    ('digits', 32, 4)
+    Examples:
+        >>> recipe = load_recipe("recipes/quickstart.yaml", ["training.batch_size=32"])
+        >>> recipe.name, recipe.training.batch_size, len(recipe.training.stages)
+        ('digits', 32, 4)
     """
     return parse_recipe(read_yaml(path, overrides), str(path))
 

@@ -64,14 +64,15 @@ def decode(
         BudgetError: budgets that no architecture meets; names the scenario, where there are several, and the feasible range. Or nothing is allowed.
         SpaceError: wrong shapes, scores that are NaN or plus infinity, or everything forbidden.
 
-    >>> from snugnet.costs import counted_table
-    >>> from snugnet.spaces import get_space
-    >>> space = get_space("ofa-mobilenet-v3")
-    >>> madds, params = counted_table(space, "madds"), counted_table(space, "params")
-    >>> wanted = space.one_hot(space.largest)  # a score for every option: here, the largest network
-    >>> row = decode([madds, params], wanted, [[200e6, 5e6]])
-    >>> bool(madds(row)[0] <= 200e6), bool(params(row)[0] <= 5e6)
-    (True, True)
+    Examples:
+        >>> from snugnet.costs import counted_table
+        >>> from snugnet.spaces import get_space
+        >>> space = get_space("ofa-mobilenet-v3")
+        >>> madds, params = counted_table(space, "madds"), counted_table(space, "params")
+        >>> wanted = space.one_hot(space.largest)  # a score for every option: here, the largest network
+        >>> row = decode([madds, params], wanted, [[200e6, 5e6]])
+        >>> bool(madds(row)[0] <= 200e6), bool(params(row)[0] <= 5e6)
+        (True, True)
     """
     array, limits = _check(tables, scores, budgets, cells)
     numbers = np.arange(len(array)) if len(array) > 1 else None

@@ -65,13 +65,14 @@ def sample(
     Raises:
         BudgetError: no architecture lies in between; found before anything is drawn.
 
-    >>> import numpy as np
-    >>> from snugnet.costs import counted_table
-    >>> from snugnet.spaces import get_space
-    >>> madds = counted_table(get_space("ofa-mobilenet-v3"), "madds")
-    >>> rows = sample(madds, 1000, np.random.default_rng(0), budget=200e6)
-    >>> rows.shape, bool((madds(rows) <= 200e6).all())
-    ((1000, 45), True)
+    Examples:
+        >>> import numpy as np
+        >>> from snugnet.costs import counted_table
+        >>> from snugnet.spaces import get_space
+        >>> madds = counted_table(get_space("ofa-mobilenet-v3"), "madds")
+        >>> rows = sample(madds, 1000, np.random.default_rng(0), budget=200e6)
+        >>> rows.shape, bool((madds(rows) <= 200e6).all())
+        ((1000, 45), True)
     """
     return make_sampler(table, budget, at_least, allowed, over).sample(n, rng)
 

@@ -112,10 +112,11 @@ class Classifier(ABC):
             NetworkError: a network on disk is to be int8, and no images are given.
             ExportError: the file does not agree with the network.
 
-        >>> import snugnet
-        >>> net = snugnet.load("runs/digits").specialize("round", madds="40%")
-        >>> print(net.export("round.onnx"))
-        round.onnx
+        Examples:
+            >>> import snugnet
+            >>> net = snugnet.load("runs/digits").specialize("round", madds="40%")
+            >>> print(net.export("round.onnx"))
+            round.onnx
         """
         from snugnet.deploy import FileOptions, export
 

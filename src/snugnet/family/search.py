@@ -353,11 +353,12 @@ def search_family(
         judge: ``float`` or ``int8``: what a candidate's accuracy is of.
         **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
 
-    >>> import snugnet
-    >>> family = snugnet.load("runs/digits")
-    >>> found = search_family(family, "random", samples=4, group="round", budgets={"madds": "40%"}, progress=False)
-    >>> found.network().classes
-    ('0', '6', '8', '9')
+    Examples:
+        >>> import snugnet
+        >>> family = snugnet.load("runs/digits")
+        >>> found = search_family(family, "random", samples=4, group="round", budgets={"madds": "40%"}, progress=False)
+        >>> found.network().classes
+        ('0', '6', '8', '9')
     """
     chosen = make_method(method, settings) if isinstance(method, str) else method
     search = FamilySearch.make(family, group, judge, **(budgets or {}))

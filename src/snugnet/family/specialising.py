@@ -42,14 +42,15 @@ class SpecialisingFamily(FamilyRecord):
             FamilyError: the group is unknown.
             BudgetError: a cost is unknown, or no network is within the budget.
 
-        >>> import snugnet
-        >>> net = snugnet.load("runs/digits").specialize("round", madds="40%")
-        >>> net.classes
-        ('0', '6', '8', '9')
-        >>> net.costs["madds"] <= net.budgets["madds"]
-        True
-        >>> sum(p.numel() for p in net.module.parameters()) == net.costs["params"]
-        True
+        Examples:
+            >>> import snugnet
+            >>> net = snugnet.load("runs/digits").specialize("round", madds="40%")
+            >>> net.classes
+            ('0', '6', '8', '9')
+            >>> net.costs["madds"] <= net.budgets["madds"]
+            True
+            >>> sum(p.numel() for p in net.module.parameters()) == net.costs["params"]
+            True
         """
         return self.best((group, budgets), best_of, seed=seed)
 
@@ -104,11 +105,12 @@ class SpecialisingFamily(FamilyRecord):
             FamilyError: a scenario has another form, or its group is unknown.
             BudgetError: a cost is unknown, or no network is within a scenario's budgets; the message says of which group.
 
-        >>> import snugnet
-        >>> family = snugnet.load("runs/digits")
-        >>> networks = family.specialize_many([("round", {"madds": "40%"}), (["1", "8"], {"madds": "60%", "params": "60%"})])
-        >>> [network.classes for network in networks]
-        [('0', '6', '8', '9'), ('1', '8')]
+        Examples:
+            >>> import snugnet
+            >>> family = snugnet.load("runs/digits")
+            >>> networks = family.specialize_many([("round", {"madds": "40%"}), (["1", "8"], {"madds": "60%", "params": "60%"})])
+            >>> [network.classes for network in networks]
+            [('0', '6', '8', '9'), ('1', '8')]
         """
         scenarios = list(scenarios)
         if not scenarios:

@@ -164,8 +164,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Family | Sto
         FamilyError: there is no whole family.
         NetworkError: there is no whole network.
 
-    >>> family = load("runs/digits")
-    >>> list(family.groups)
-    ['round', 'straight', 'curvy']
+    Examples:
+        >>> family = load("runs/digits")
+        >>> list(family.groups)
+        ['round', 'straight', 'curvy']
     """
     return load_network(folder, device) if holds_network(folder) else load_family(folder, device)

@@ -50,6 +50,7 @@ class NSGA2(Method):
         return replace(self, generations=sizes["rounds"] - 1)
 
     def on(self, problem: Problem) -> Self:
+        needs("pymoo")
         return replace(self, costs=self._minimised(problem))
 
     def _minimised(self, problem: Problem) -> tuple[str, ...]:

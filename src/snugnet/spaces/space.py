@@ -429,8 +429,9 @@ def get_space(name: str, /, **options: Any) -> SearchSpace:
     Raises:
         SpaceError: the space, an option of it, or a value is unknown.
 
-    >>> get_space("nas-bench-201", num_classes=10).size
-    15625
+    Examples:
+        >>> get_space("nas-bench-201", num_classes=10).size
+        15625
     """
     return space_class(name).create(**options)
 
