@@ -40,11 +40,23 @@ SLOW = {
 """By folder, the files ``test_NAME.py`` that ``make test-fast`` leaves out: what trains, starts processes, or goes through whole spaces."""
 
 
+def is_slow(path: Path) -> bool:
+    """Whether a file is one of :data:`SLOW`."""
+    if not path.parent.is_relative_to(ROOT):
+        return False
+    folder, name = path.parent.relative_to(ROOT).as_posix(), path.stem.removeprefix("test_")
+    return bool({"*", name} & {*SLOW.get(folder, "").split()})
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A run without slow tests does not even import them: that alone takes a minute."""
+    return True if "not slow" in config.option.markexpr and is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by where they lie and by what they take."""
     for item in items:
-        folder, name = item.path.parent.relative_to(ROOT).as_posix(), item.path.stem.removeprefix("test_")
-        if {"*", name} & {*SLOW.get(folder, "").split()}:
+        if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
         if "shared_folder" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
