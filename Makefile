@@ -1,5 +1,7 @@
 # make quickstart   environment, then the whole way on handwritten digits
 # make test         environment, then the whole test suite
+# make test-fast    a minute of it: what neither trains, nor starts processes, nor needs data or devices
+# make coverage     the whole test suite once more, slower, and which lines it runs
 # make test-gpu     the tests that need a CUDA device (where there is none they are skipped, and it says so)
 # make test-runtimes  exported files in the runtimes that people have (each in an environment below build/; about half an hour)
 # make test-browser   the tests of the page that snugnet serve has; they need Chromium: apt-get install chromium (without it they are skipped, and it says so)
@@ -7,6 +9,7 @@
 # make lint         ruff and mypy
 # make notebooks    the notebooks in examples/, made of the scripts and executed on runs/digits
 # make release-check  wheel and sdist, built, installed in fresh environments and tried (below build/ and dist/)
+# make docs         the site, in build/site; a broken link or a docstring that cannot be read is an error
 # make clean        throw the environment and caches away (runs/ stays)
 #
 # make VENV=/elsewhere PYTHON=python3.12 ... for another place or interpreter.
@@ -21,7 +24,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-gpu test-runtimes test-browser page lint notebooks release-check clean
+.PHONY: help quickstart test test-fast test-gpu test-runtimes test-browser coverage page lint docs notebooks release-check clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -34,11 +37,17 @@ quickstart: $(USER_STAMP)
 test: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+test-fast: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not shared and not gpu and not browser and not runtimes' tests
+
+coverage: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov=snugnet --cov-report=term
+
 test-gpu: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m gpu -rs tests
 
 test-runtimes: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/runtimes.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m runtimes -s tests/benchmarks
 
 test-browser: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs tests/browser
@@ -58,6 +67,10 @@ notebooks: $(DEV_STAMP)
 release-check: | $(BIN)/python
 	$(BIN)/python tools/release_check.py
 
+docs: $(DEV_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest tests/test_docs.py
+
 clean:
 	rm -rf $(VENV) build dist page/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis src/snugnet.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -66,7 +79,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -c constraints.txt -e .
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]'
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python

@@ -1,6 +1,6 @@
 """Exported files in the runtimes that people have: python benchmarks/runtimes.py [--family runs/digits] [--only RUNTIME,...]
 
-`make test-runtimes` runs it. Every runtime gets an environment of its own below build/runtimes (2 GB in all), and runs in a process of
+`make test-runtimes` runs it and compares with what is committed. Every runtime gets an environment of its own below build/runtimes (2 GB in all), and runs in a process of
 its own, so that one that does not install, or crashes, is written down as such and the others go on.
 
 Files are of every registered space at two sizes of image, each trained for a few seconds on the digits and judged on their test images,

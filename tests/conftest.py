@@ -20,6 +20,51 @@ if TYPE_CHECKING:
 settings.register_profile("snugnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("snugnet")
 
+ROOT = Path(__file__).parent
+SLOW = {
+    ".": "cell_search retraining testing",
+    "benchmarks": "*",
+    "cli": "cli_cluster cli_evaluate cli_int8 cli_optimise cli_outside cli_plot cli_predictor cli_profile cli_retrain cli_search cli_search_cell cli_specialize_all cli_study cli_train",
+    "costs": "allowed measured peak_memory",
+    "data": "data_mutated data_storage",
+    "deploy": "export int8 onnx",
+    "differentiable": "*",
+    "family": "family_int8 family_of_every_space profiles search_limits search_scoring specialize",
+    "generator": "generator_training",
+    "gpu": "*",
+    "nn": "gated",
+    "predictors": "predictors_kinds",
+    "profiling": "*",
+    "search": "searchers",
+    "serve": "process",
+    "study": "*",
+    "supernets": "supernet",
+    "training": "*",
+}
+"""By folder, the files ``test_NAME.py`` that ``make test-fast`` leaves out: what trains, starts processes, or goes through whole spaces."""
+
+
+def is_slow(path: Path) -> bool:
+    """Whether a file is one of :data:`SLOW`."""
+    if not path.parent.is_relative_to(ROOT):
+        return False
+    folder, name = path.parent.relative_to(ROOT).as_posix(), path.stem.removeprefix("test_")
+    return bool({"*", name} & {*SLOW.get(folder, "").split()})
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A run without slow tests does not even import them: that alone takes a minute."""
+    return True if "not slow" in config.option.markexpr and is_slow(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by where they lie and by what they take."""
+    for item in items:
+        if is_slow(item.path):
+            item.add_marker(pytest.mark.slow)
+        if "shared_folder" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared)
+
 
 @pytest.fixture(params=TINY_SPACES)
 def tiny_space(request: pytest.FixtureRequest) -> SearchSpace:

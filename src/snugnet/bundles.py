@@ -33,12 +33,14 @@ class Bundle:
         version: of the format; older ones are read as well. Before version 2 files were not named after their content.
         maker: the command that makes one.
         error: raised for what is missing, truncated, altered, or of a newer version.
+        checkpoint: name of the file that a training which has not ended keeps in the folder.
     """
 
     kind: str
     version: int
     maker: str
     error: type[SnugnetError]
+    checkpoint: str = ""
 
     @property
     def index(self) -> str:
@@ -192,8 +194,8 @@ class Bundle:
         return content
 
 
-FAMILY = Bundle("family", 2, "snugnet train", FamilyError)
-NETWORK = Bundle("network", 1, "snugnet retrain", NetworkError)
+FAMILY = Bundle("family", 2, "snugnet train", FamilyError, "supernet.ckpt.safetensors")
+NETWORK = Bundle("network", 1, "snugnet retrain", NetworkError, "network.ckpt.safetensors")
 ROUTER = Bundle("router", 1, "snugnet router", NetworkError)
 PREDICTOR = Bundle("predictor", 2, "snugnet predictor fit", PredictorError)
 

@@ -11,10 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from snugnet.bundles import NETWORK
 from snugnet.costs import COSTS, CostTable, resolve_budget
@@ -40,6 +39,9 @@ from snugnet.training.checkpoint import load_checkpoint
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
 from snugnet.training.threads import begin_worker
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 REPORT = "search.json"
 CELLS = "cells.png"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from snugnet._version import __version__
 from snugnet.errors import ClusterError, SnugnetError
+from snugnet.extras import needs
 
 T = TypeVar("T")
 Score = Callable[[NDArray[np.int16]], NDArray[np.floating]]
@@ -118,12 +119,12 @@ def joined(address: str) -> Iterator[Cluster]:
             and ends with this process.
 
     Raises:
-        ClusterError: Ray is not installed, nothing is there, or a node does not answer, or has another version of this package.
+        MissingPackageError: Ray is not installed.
+        ClusterError: nothing is there, or a node does not answer, or has another version of this package.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ClusterError("--cluster needs Ray, which is not installed: pip install 'snugnet[cluster]'") from error
+    needs("ray")
+    import ray
+
     if address not in (LOCAL, "auto"):
         _reach(address)
     try:

@@ -59,3 +59,7 @@ class ClusterError(SnugnetError, RuntimeError):
 
 class RemoteError(SnugnetError, RuntimeError):
     """A service that cannot be reached, or that refuses what it was asked for."""
+
+
+class MissingPackageError(SnugnetError, ImportError):
+    """A package that only some uses need, and that is not installed (:mod:`snugnet.extras`)."""

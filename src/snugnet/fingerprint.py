@@ -22,7 +22,8 @@ _ABSENT = object()
 
 def fingerprint(**parts: Any) -> Fingerprint:
     """A fingerprint of plain JSON, as a file gives it back."""
-    return json.loads(json.dumps(parts))
+    found: Fingerprint = json.loads(json.dumps(parts))
+    return found
 
 
 def digest(*parts: Any) -> str:

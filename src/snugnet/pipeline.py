@@ -8,13 +8,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
 from snugnet._version import __version__
+from snugnet.bundles import FAMILY
 from snugnet.costs import COSTS, additive_cost, resolve_budget
 from snugnet.data import GroupedImages, ImageSet, load_data
 from snugnet.errors import ConfigError, DataError
@@ -29,6 +29,9 @@ from snugnet.training.joining import join_ranks, started_again
 from snugnet.training.loop import RunLog
 from snugnet.training.policies import Estimate, make_policy
 from snugnet.training.supernet import SupernetTraining
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train(
@@ -81,7 +84,7 @@ def train(
 
 def _clear(folder: Path) -> None:
     """Throw away what an earlier run left."""
-    for name in ("supernet.ckpt.safetensors", "generator.ckpt.safetensors", "log.jsonl", "family.json"):
+    for name in (FAMILY.checkpoint, "generator.ckpt.safetensors", "log.jsonl", FAMILY.index):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
@@ -206,7 +209,7 @@ def check_recipe(recipe: Recipe, space: SearchSpace, data: GroupedImages, *, fre
                 )
     read_predictor(recipe, space)
     if recipe.training.start is not None:
-        start, own = Path(recipe.training.start), Path(recipe.output) / "supernet.ckpt.safetensors"
+        start, own = Path(recipe.training.start), Path(recipe.output) / FAMILY.checkpoint
         if start.resolve() == own.resolve():
             raise ConfigError(f"training.start: {start} is this run's own checkpoint; give another output")
         if not start.is_file() and (fresh or not own.exists()):

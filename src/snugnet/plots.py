@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from snugnet.extras import needs
 from snugnet.spaces import Block, Blueprint, Population, SearchSpace
 from snugnet.spaces.graph import Step, steps
 
@@ -23,6 +24,7 @@ Points = Sequence[tuple[float, float, float]]
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[tuple[Any, Any, io.BytesIO]]:
     """A figure, its axes, and where its PNG will be."""
+    needs("matplotlib")
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -69,6 +71,7 @@ def line_figure(curves: Mapping[str, Points], title: str, x_label: str, y_label:
 
 def scatter_figure(predicted: NDArray[np.float64], measured: NDArray[np.float64], title: str) -> bytes:
     """Predicted over measured accuracy, with Kendall's tau and the mean absolute error."""
+    needs("scipy")
     from scipy.stats import kendalltau
 
     tau = float(kendalltau(predicted, measured).statistic)

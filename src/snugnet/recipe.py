@@ -30,6 +30,7 @@ class SpaceConfig(Config):
     model_config = ConfigDict(extra="allow")
 
     name: str = "ofa-mobilenet-v3"
+    """Of the space; ``snugnet space list`` shows all."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -294,7 +295,8 @@ class NetworkRecipe(Config):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, defaults filled in."""
-        return json.loads(self.model_dump_json())
+        found: dict[str, Any] = json.loads(self.model_dump_json())
+        return found
 
     def cost_table(self, space: SearchSpace, name: str) -> CostTable:
         """The table of a cost that the recipe names: a measured one of :attr:`costs`, or one that is known by its name.
@@ -381,6 +383,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: the file, a key or a value is wrong; the message says where and what is allowed.
+
+    Examples:
+        >>> recipe = load_recipe("recipes/quickstart.yaml", ["training.batch_size=32"])
+        >>> recipe.name, recipe.training.batch_size, len(recipe.training.stages)
+        ('digits', 32, 4)
     """
     return parse_recipe(read_yaml(path, overrides), str(path))
 

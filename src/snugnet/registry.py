@@ -110,7 +110,7 @@ class Registry(Generic[T]):
     def _load(self, point: metadata.EntryPoint) -> T:
         try:
             with redirect_stdout(sys.stderr):  # which is for results
-                thing = point.load()
+                thing: T = point.load()
             fits = self._fits(thing)
         except KeyboardInterrupt:
             raise

@@ -16,7 +16,6 @@ from snugnet.bundles import FAMILY, NETWORK
 from snugnet.data import GroupedImages, ImageSet, load_split
 from snugnet.errors import ConfigError, DataError, SnugnetError, SpaceError
 from snugnet.family import Family, Group, Origin, Specialized, StoredNetwork
-from snugnet.family.disk import TRAINING
 from snugnet.family.stored import load
 from snugnet.files import locked
 from snugnet.fingerprint import Fingerprint, digest, fingerprint
@@ -29,7 +28,7 @@ from snugnet.spaces.space import SPACES
 from snugnet.texts import listed
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.loop import RunLog
-from snugnet.training.retraining import CHECKPOINT, ClassImages, NetworkTraining
+from snugnet.training.retraining import ClassImages, NetworkTraining
 from snugnet.yaml_content import put, read_assignment
 
 Start = Literal["inherited", "scratch"]
@@ -90,7 +89,7 @@ def retrain(
         torch.set_num_threads(recipe.threads)
     with locked(folder):
         if fresh:
-            for name in (CHECKPOINT, "log.jsonl", NETWORK.index):
+            for name in (NETWORK.checkpoint, "log.jsonl", NETWORK.index):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         network = _train(found, recipe, start, images, folder, progress)
@@ -193,7 +192,7 @@ def find_network(
     return family.network(list(family.classes) if group is None else group, row)
 
 
-def check_output(folder: Path, fresh: bool = False, checkpoint: str = CHECKPOINT) -> Path:
+def check_output(folder: Path, fresh: bool = False, checkpoint: str = NETWORK.checkpoint) -> Path:
     """The folder, if a network may be kept there.
 
     Args:
@@ -206,7 +205,7 @@ def check_output(folder: Path, fresh: bool = False, checkpoint: str = CHECKPOINT
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file, not a folder")
-    if any((folder / name).exists() for name in (FAMILY.index, TRAINING)):
+    if any((folder / name).exists() for name in (FAMILY.index, FAMILY.checkpoint)):
         raise ConfigError(f"{folder} holds a family; give the network another folder")
     if not fresh and (folder / NETWORK.index).exists() and not (folder / checkpoint).exists():
         raise ConfigError(f"{folder} holds a network already; give another --out, or --fresh to throw that away")

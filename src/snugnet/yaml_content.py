@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from snugnet.errors import ConfigError
 from snugnet.files import read_text
+
+if TYPE_CHECKING:
+    import yaml
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     text = read_text(path, ConfigError, "recipe ")
     try:
         content = parse_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping, got {type(content).__name__}")
@@ -44,7 +46,7 @@ def read_assignment(text: str) -> tuple[str, Any]:
         raise ConfigError(f"settings are key=value, got {text!r}")
     try:
         return key, parse_yaml(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{key}: {value!r} is not YAML") from error
 
 
@@ -52,13 +54,21 @@ def parse_yaml(text: str) -> Any:
     """The plain content of a text in YAML, in which no key stands twice.
 
     Raises:
-        yaml.YAMLError: it is none.
-        ValueError: a value is none, such as a day that is not in the calendar.
+        ValueError: it is none, or a value is none, such as a day that is not in the calendar.
         RecursionError: it is nested too deep.
     """
+    import yaml
+
     try:
-        return yaml.load(text, _UniqueKeys)
-    except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:  # of keys and tags that are none
+        return yaml.load(text, _unique_keys())
+    except (
+        yaml.YAMLError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+    ) as error:  # of keys and tags that are none
         raise ValueError(str(error)) from error
 
 
@@ -84,16 +94,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-class _UniqueKeys(yaml.SafeLoader):
+@cache
+def _unique_keys() -> type[yaml.SafeLoader]:
     """Plain YAML reads ``a: 1`` and a later ``a: 2`` as 2 and says nothing."""
+    import yaml
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    class UniqueKeys(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return UniqueKeys
 
 
 def put(content: dict[str, Any], key: str, value: Any) -> None:

@@ -106,7 +106,7 @@ def test_without_the_extra(
     (tmp_path / "family").symlink_to(family)
     monkeypatch.setitem(sys.modules, "ray", None)
     error = snugnet(*command, "--cluster", "local").error
-    assert error == "error: --cluster needs Ray, which is not installed: pip install 'snugnet[cluster]'"
+    assert error == "error: this needs ray, which is not installed: pip install 'snugnet[cluster]'"
 
 
 def test_nothing_is_there() -> None:

@@ -108,6 +108,7 @@ def test_onnx_file(snugnet: Any, family: Path, tmp_path: Path, name: str) -> Non
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ROUND
 
 
+@pytest.mark.slow
 def test_torch_export_file(snugnet: Any, family: Path, tmp_path: Path) -> None:
     import torch
 

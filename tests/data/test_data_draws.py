@@ -8,8 +8,8 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from snugnet.data import draws
-from snugnet.data.transforms import Augment, AugmentConfig, _filled, _flipped, _recoloured, _sampled
+from snugnet.data import AugmentConfig, draws
+from snugnet.data.transforms import Augment, _filled, _flipped, _recoloured, _sampled
 
 N = 50_000
 SIZE = 32

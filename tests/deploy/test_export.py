@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from snugnet.deploy import export, onnx_bytes
-from snugnet.deploy.export import onnx_session
+from snugnet.deploy.sessions import onnx_session
 from snugnet.errors import ConfigError, ExportError
 from snugnet.nn import Network
 from snugnet.spaces import get_space

@@ -19,8 +19,9 @@ from tiny_spaces import TINY_SPACES
 from torch import nn
 
 from snugnet.deploy import check_format, export, measured_ms, onnx_bytes, onnx_difference, torch_export_bytes
-from snugnet.deploy.export import QUANTISED_TOLERANCE, onnx_session, torch_export_difference
+from snugnet.deploy.export import QUANTISED_TOLERANCE, torch_export_difference
 from snugnet.deploy.onnx import BATCH_NORM_EPS, folded
+from snugnet.deploy.sessions import onnx_session
 from snugnet.errors import ConfigError, ExportError
 from snugnet.nn import Network
 from snugnet.spaces import SearchSpace, get_space

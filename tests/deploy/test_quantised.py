@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from snugnet.deploy.export import FileOptions, onnx_bytes, onnx_session
+from snugnet.deploy.export import FileOptions, onnx_bytes
 from snugnet.deploy.packing import packed, packed_state, unpacked, unpacked_state
+from snugnet.deploy.sessions import onnx_session
 from snugnet.errors import ConfigError
 from snugnet.nn import Network
 from snugnet.nn.network import build

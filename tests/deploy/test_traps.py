@@ -121,7 +121,7 @@ def test_pads_of_average_pools(kernel: int, stride: int, size: int) -> None:
     )
     assert traps(model) == []
     x = torch.randn(3, 2, size, size, generator=torch.Generator().manual_seed(size))
-    from snugnet.deploy.export import onnx_session
+    from snugnet.deploy.sessions import onnx_session
     from snugnet.nn.layers import AvgPoolLayer
 
     (got,) = onnx_session(model.SerializeToString()).run(None, {"x": x.numpy()})

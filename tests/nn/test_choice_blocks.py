@@ -13,7 +13,7 @@ from under_gates import check_gradients, one_hot
 
 from snugnet.costs import counted_table, sample
 from snugnet.deploy import onnx_bytes
-from snugnet.deploy.export import onnx_session
+from snugnet.deploy.sessions import onnx_session
 from snugnet.nn.gated import GatedSupernet
 from snugnet.nn.gates import Encoding, num_gates, relax
 from snugnet.plots import architecture_figure

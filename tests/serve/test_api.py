@@ -22,7 +22,7 @@ from measured import rows_of, write_rows
 from PIL import Image
 
 from snugnet.cli.specialize import describe
-from snugnet.deploy.export import onnx_session
+from snugnet.deploy.sessions import onnx_session
 from snugnet.family import Family, load_family
 from snugnet.family.ranges import feasible_ranges
 from snugnet.profiling.measuring import import_measured, needed_widths

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from snugnet.deploy.export import FileOptions, onnx_bytes, onnx_session
+from snugnet.deploy.export import FileOptions, onnx_bytes
+from snugnet.deploy.sessions import onnx_session
 from snugnet.family import Family
 from snugnet.nn.layers import ConvLayer
 from snugnet.nn.quantise import INITIAL_CLIP

@@ -19,6 +19,7 @@ from snugnet.cli.plot import plot
 from snugnet.cli.predictor import app as predictor
 from snugnet.cli.profile import app as profile
 from snugnet.cli.quickstart import quickstart
+from snugnet.cli.recipe import app as recipe
 from snugnet.cli.retrain import retrain
 from snugnet.cli.router import router
 from snugnet.cli.search import search
@@ -64,6 +65,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(space, name="space")
+app.add_typer(recipe, name="recipe")
 app.add_typer(predictor, name="predictor")
 app.add_typer(profile, name="profile")
 app.command()(cost)

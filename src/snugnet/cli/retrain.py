@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snugnet.bundles import NETWORK
 from snugnet.cli.common import (
     STOPPED,
     BestOf,
@@ -108,7 +109,7 @@ def retrain(
     if of_family and arch is None and wanted is None:
         raise ConfigError("give an architecture by --arch, or the classes by --group or --classes")
     loaded = load_family(source) if of_family else source
-    if not fresh and (out_folder / retraining.CHECKPOINT).exists():
+    if not fresh and (out_folder / NETWORK.checkpoint).exists():
         say(f"going on with the retraining in {out_folder} (--fresh starts anew)")
     try:
         network = retraining.retrain(

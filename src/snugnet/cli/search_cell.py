@@ -80,8 +80,9 @@ def search_cell(
     if space not in RECIPES and path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{space} is no space of cells and no YAML file; the spaces: {', '.join(RECIPES)}")
     from snugnet import cell_search
+    from snugnet.config import read_config
     from snugnet.differentiable.config import CellRecipe
-    from snugnet.recipe import read_config
+    from snugnet.differentiable.search import CHECKPOINT
     from snugnet.yaml_content import read_yaml
 
     content = read_yaml(path, [*([] if data is None else [f"data.source={data}"]), *(overrides or ())])
@@ -92,7 +93,7 @@ def search_cell(
                 raise ConfigError(f"{path}: {key} is {known!r}; amounts stand there by the names of their costs")
             content[key] = {**known, **amounts}
     recipe = read_config(CellRecipe, content, str(path))
-    if not fresh and (out_folder / cell_search.CHECKPOINT).exists():
+    if not fresh and (out_folder / CHECKPOINT).exists():
         say(f"going on with the search in {out_folder} (--fresh starts anew)")
     try:
         result = cell_search.search_cells(recipe, out=out_folder, fresh=fresh)

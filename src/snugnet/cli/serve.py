@@ -49,12 +49,9 @@ def serve(
     """
     sources = read_sources(families)
     check_sources(sources)
-    try:
-        from snugnet.serve.running import serve as run
-        from snugnet.serve.settings import Limits, Settings, read_token
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"the service needs {error.name}; pip install 'snugnet[serve]'") from None
     from snugnet.config import read_config
+    from snugnet.serve.running import serve as run
+    from snugnet.serve.settings import Limits, Settings, read_token
 
     settings = Settings(
         families=sources,

@@ -138,7 +138,7 @@ def specialize(
     if out_file is None:
         say(f"specialised in {milliseconds:.0f} ms; --out net.onnx writes the network")
     else:
-        checked = "; ONNX Runtime ran it and agrees with torch" if out_file.suffix == ".onnx" and not int8 else ""
+        checked = "; it was run, and agrees with torch" if out_file.suffix == ".onnx" and not int8 else ""
         say(f"wrote {out_file} in {milliseconds:.0f} ms{checked}")
     if told is not None:
         show_beside(*told)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snugnet.bundles import FAMILY
 from snugnet.cli.common import STOPPED, Json, check_folder, emit, out, say, say_stopped
 from snugnet.files import locked
 from snugnet.texts import slug
@@ -87,7 +88,7 @@ def _train_and_evaluate(recipe: Recipe, data: GroupedImages, folder: Path, fresh
     from snugnet.family import evaluate
     from snugnet.training.device import make_fabric
 
-    if not fresh and (folder / "supernet.ckpt.safetensors").exists():
+    if not fresh and (folder / FAMILY.checkpoint).exists():
         say(f"going on with the run in {folder} (--fresh starts anew)")
     family = pipeline.train(recipe, fresh=fresh, data=data).to(make_fabric(recipe).device)
     config = recipe.evaluation

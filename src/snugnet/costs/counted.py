@@ -60,6 +60,13 @@ def counted_table(space: SearchSpace, name: str, num_classes: int | None = None)
 
     Raises:
         SpaceError: there is no such cost, or it is no sum.
+
+    Examples:
+        >>> from snugnet.spaces import get_space
+        >>> space = get_space("nas-bench-201", num_classes=10)
+        >>> madds = counted_table(space, "madds")
+        >>> madds.range, float(madds(space.largest)[0])
+        ((...), ...)
     """
     return additive_cost(name).table(space, num_classes)
 

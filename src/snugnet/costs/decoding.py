@@ -63,6 +63,16 @@ def decode(
     Raises:
         BudgetError: budgets that no architecture meets; names the scenario, where there are several, and the feasible range. Or nothing is allowed.
         SpaceError: wrong shapes, scores that are NaN or plus infinity, or everything forbidden.
+
+    Examples:
+        >>> from snugnet.costs import counted_table
+        >>> from snugnet.spaces import get_space
+        >>> space = get_space("ofa-mobilenet-v3")
+        >>> madds, params = counted_table(space, "madds"), counted_table(space, "params")
+        >>> wanted = space.one_hot(space.largest)  # a score for every option: here, the largest network
+        >>> row = decode([madds, params], wanted, [[200e6, 5e6]])
+        >>> bool(madds(row)[0] <= 200e6), bool(params(row)[0] <= 5e6)
+        (True, True)
     """
     array, limits = _check(tables, scores, budgets, cells)
     numbers = np.arange(len(array)) if len(array) > 1 else None
@@ -276,7 +286,7 @@ class _Decoder:
 
 def _reach(lattice: Lattice, top: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which flat cells lie within the last cell of each dimension: from ``(n, m)`` to ``(n, size)``."""
-    reach = lattice.coordinates[0] <= top[:, :1]
+    reach: NDArray[np.bool_] = lattice.coordinates[0] <= top[:, :1]
     for j in range(1, top.shape[1]):
         reach &= lattice.coordinates[j] <= top[:, j : j + 1]
     return reach

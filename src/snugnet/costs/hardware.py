@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from snugnet.costs.exact.automaton import all_rows
 from snugnet.costs.table import CostTable
 from snugnet.errors import SpaceError
+from snugnet.extras import needs
 from snugnet.spaces import SearchSpace
 from snugnet.spaces.nas_bench_201 import EDGES, OPERATIONS, NASBench201
 
@@ -155,6 +156,7 @@ class MeasuredCost:
     @cached_property
     def fit(self) -> Fit:
         """How far :attr:`additive` is off."""
+        needs("scipy")
         from scipy.stats import kendalltau, spearmanr
 
         measured = self.values[self._fitted]

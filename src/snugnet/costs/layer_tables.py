@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from snugnet.errors import DataError
 from snugnet.files import read_text
 from snugnet.texts import cut, shown
@@ -166,7 +164,7 @@ def _parsed(path: Path, text: str) -> Any:
         if path.name.removesuffix(".gz").endswith(".json"):
             return parse_json(text)
         return parse_yaml(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         kind = "JSON" if path.name.removesuffix(".gz").endswith(".json") else "YAML"
         raise DataError(f"{path} is not {kind}: {' '.join(str(error).split())}") from error
 

@@ -64,6 +64,15 @@ def sample(
 
     Raises:
         BudgetError: no architecture lies in between; found before anything is drawn.
+
+    Examples:
+        >>> import numpy as np
+        >>> from snugnet.costs import counted_table
+        >>> from snugnet.spaces import get_space
+        >>> madds = counted_table(get_space("ofa-mobilenet-v3"), "madds")
+        >>> rows = sample(madds, 1000, np.random.default_rng(0), budget=200e6)
+        >>> rows.shape, bool((madds(rows) <= 200e6).all())
+        ((1000, 45), True)
     """
     return make_sampler(table, budget, at_least, allowed, over).sample(n, rng)
 
@@ -183,7 +192,8 @@ class Sampler:
         """
         if self._list is not None:
             drawn = np.searchsorted(self._listed, rng.random(n) * self._listed[-1], side="right")
-            return self._list[np.minimum(drawn, len(self._list) - 1)]
+            answer: Population = self._list[np.minimum(drawn, len(self._list) - 1)]
+            return answer
         found: list[Population] = []
         missing, failed = n, 0
         while missing > 0:

@@ -115,11 +115,13 @@ class Cache:
     def missing(self, rows: Index, needed: NDArray[np.uint8]) -> Index:
         """Those rows that are not yet decoded, or of which something needed (bits of each one's state) is not kept; bad ones never are."""
         state = self.table["state"][rows]
-        return rows[((state & needed) != needed) & ((state & BAD) == 0)]
+        found: Index = rows[((state & needed) != needed) & ((state & BAD) == 0)]
+        return found
 
     def bad(self, rows: Index) -> NDArray[np.bool_]:
         """Which rows cannot be decoded."""
-        return (self.table["state"][rows] & BAD) != 0
+        found: NDArray[np.bool_] = (self.table["state"][rows] & BAD) != 0
+        return found
 
     def measures(self, rows: Index) -> Measures:
         """What was measured of decoded rows, `MEASURES` ``(m,)``."""
@@ -212,7 +214,8 @@ class Cache:
         return path.stat().st_size if path.exists() else 0
 
     def _kept(self, bit: int) -> NDArray[np.bool_]:
-        return (self.table["state"] & bit) != 0
+        found: NDArray[np.bool_] = (self.table["state"] & bit) != 0
+        return found
 
     def _forget(self, rows: Index | NDArray[np.bool_]) -> None:
         self.table["state"][rows] = 0

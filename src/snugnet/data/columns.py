@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import DataError
+from snugnet.extras import needs
 from snugnet.texts import cut, listed, look, one_form, shown
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def label_column(
         UnlabelledError: all values are missing, or -1, or empty.
         DataError: missing values, numbers without a name, two equal class names, text that is not UTF-8, or another type.
     """
+    needs("pyarrow")
     import pyarrow as pa
 
     names = None if class_names is None else _distinct([one_form(name) for name in class_names], column, where)

@@ -65,7 +65,11 @@ class DataConfig(Config):
     every depth. Without it, 8 and 16 bits are taken as their type says, and what has no known range is refused."""
 
     image_column: str = "image"
+    """Column of the images, of a source with columns."""
+
     label_column: str = "label"
+    """Column of the classes: names, or numbers from 0."""
+
     group_column: str | None = None
     """Column of the superclass of each row."""
 
@@ -77,7 +81,11 @@ class DataConfig(Config):
     """Configuration of a Hugging Face data set."""
 
     train_split: str = "train"
+    """Split to train on."""
+
     test_split: str = "test"
+    """Split to test on."""
+
     validation_split: str | None = None
     """Split to use as it is for validation. Without it, a folder's own ``validation`` is used where there is one;
     otherwise ``validation`` says how much of the training rows is split off."""
@@ -92,9 +100,17 @@ class DataConfig(Config):
     """Keep a stratified subset of so many training rows, taken after the split."""
 
     validation_rows: Rows | None = None
+    """The same of the validation rows."""
+
     test_rows: Rows | None = None
+    """The same of the test rows."""
+
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of what is split off and of what is kept."""
+
     on_bad_image: Literal["error", "skip"] = "error"
+    """What becomes of a file that is no whole image: it stops the run, or is left out and counted."""
+
     on_leak: Literal["warn", "error"] = "warn"
     """What becomes of test images that are, pixel by pixel, training images. They are counted either way."""
 

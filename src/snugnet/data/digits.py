@@ -9,10 +9,12 @@ from snugnet.data.columns import LabelColumn
 from snugnet.data.groups import read_grouping
 from snugnet.data.images import EncodedImage
 from snugnet.data.source import Source, SourceSplit
+from snugnet.extras import needs
 
 
 def open_digits() -> Source:
     """The digits with their groups round, straight and curvy; a fifth of the rows is the test set unless told."""
+    needs("sklearn")
     from sklearn.datasets import load_digits
 
     data = load_digits()

@@ -10,8 +10,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
+
+from snugnet.extras import needs
 
 Index = NDArray[np.int64]
 _PLACES_NAMED = 5  # places that a report names, for each pair of splits
@@ -29,6 +30,9 @@ def pixel_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     Returns:
         uint64 ``(n,)``.
     """
+    needs("xxhash")
+    import xxhash
+
     numbers = (xxhash.xxh3_64_intdigest(np.ascontiguousarray(image).data) for image in images)
     return np.fromiter(numbers, dtype=np.uint64, count=len(images))
 

@@ -18,6 +18,7 @@ from snugnet.data.images import EncodedImage
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.extras import needs
 from snugnet.files import file_stamp
 from snugnet.fingerprint import digest
 from snugnet.texts import listed, one_form, quoted, shown
@@ -29,6 +30,7 @@ _NO_IMAGES = frozenset({"EPS", "WMF", "PDF", "MPEG", "HDF5", "GRIB", "BUFR", "IP
 @cache
 def image_suffixes() -> frozenset[str]:
     """Suffixes of the image formats that Pillow reads here, in small letters."""
+    needs("PIL")
     from PIL import Image
 
     known = Image.registered_extensions()

@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from snugnet.data.config import not_a_name
@@ -160,7 +159,7 @@ def _parse(text: str, name: str) -> dict[str, list[str]]:
     kind, parse = ("YAML", parse_yaml) if name.endswith((".yaml", ".yml")) else ("JSON", parse_json)
     try:
         value = parse(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"groups file {name} cannot be read as {kind} ({cut(str(error), 160)}); mend the file"
         ) from None

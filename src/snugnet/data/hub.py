@@ -21,6 +21,7 @@ from snugnet.data.parquet import image_value
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.extras import needs
 from snugnet.files import file_stamp
 from snugnet.texts import listed
 
@@ -31,6 +32,7 @@ def open_hub(name: str, config: DataConfig) -> Source:
     Raises:
         DataError: it cannot be loaded, lacks a split or column, or has an image of a folder in two places or in none.
     """
+    needs("datasets")
     import datasets
 
     try:
@@ -50,6 +52,7 @@ def open_saved(path: Path, config: DataConfig) -> Source:
     Raises:
         DataError: it cannot be loaded, or lacks a split or column.
     """
+    needs("datasets")
     import datasets
 
     try:

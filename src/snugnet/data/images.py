@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from snugnet.data.depth import COLOUR, Depth, Range, of_colours, scaling_table, to_8_bit
 from snugnet.data.looks import looks_like
 from snugnet.errors import DataError
+from snugnet.extras import needs
 from snugnet.texts import cut, shown
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def decode(
         draft: let a JPEG be decoded at a half, a quarter or an eighth of its size where what is cut out still has
             ``resolution`` pixels on each side. Its decoder averages then, so that pixels differ a little.
     """
+    needs("PIL")
     from PIL import Image, ImageOps
 
     try:
@@ -394,6 +396,7 @@ def _uneven(rows: list[Any], where: str = "") -> str:
 @contextmanager
 def no_warnings() -> Iterator[None]:
     """Keep what Pillow says about large images and odd metadata off the terminal: what matters is an error of ours."""
+    needs("PIL")
     from PIL import Image
 
     with warnings.catch_warnings():

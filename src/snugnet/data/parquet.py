@@ -20,6 +20,7 @@ from snugnet.data.looks import looks_like
 from snugnet.data.source import Source, SourceSplit
 from snugnet.data.usable import open_usable, split_names
 from snugnet.errors import DataError
+from snugnet.extras import needs
 from snugnet.files import file_stamp
 from snugnet.texts import cut, listed
 
@@ -150,6 +151,7 @@ def _read_labels(file: Path, parquet: pq.ParquetFile, column: str) -> LabelColum
 
 
 def _open(file: Path, wanted: Sequence[str]) -> pq.ParquetFile:
+    needs("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

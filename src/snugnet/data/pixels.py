@@ -33,7 +33,8 @@ def spans(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint
 
 def is_flat(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which images, of :func:`spans`, are of one colour but for rounding: bool ``(n,)``."""
-    return np.all(high.astype(np.int16) - low <= FLAT, axis=1)
+    found: NDArray[np.bool_] = np.all(high.astype(np.int16) - low <= FLAT, axis=1)
+    return found
 
 
 def check_pixels(

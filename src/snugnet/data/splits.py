@@ -54,7 +54,7 @@ def split_off(labels: Index, count: int, seed: int | Sequence[int]) -> tuple[Ind
 def _quotas(sizes: Index, limits: Index, count: int, lot: Index) -> Index:
     """Largest-remainder shares of ``count`` in proportion to ``sizes``, none above its limit."""
     exact = sizes * (count / max(1, sizes.sum()))
-    takes = np.minimum(np.floor(exact + 1e-9).astype(np.int64), limits)
+    takes: Index = np.minimum(np.floor(exact + 1e-9).astype(np.int64), limits)
     while (short := count - takes.sum()) > 0:
         room = np.flatnonzero(takes < limits)
         order = room[np.lexsort((lot[room], np.round(takes - exact, 9)[room]))]

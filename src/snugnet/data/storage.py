@@ -20,6 +20,7 @@ from snugnet.data.images import decode_chunks
 from snugnet.data.source import SourceSplit
 from snugnet.data.stream import EncodedImages
 from snugnet.errors import DataError
+from snugnet.extras import needs
 
 Index = NDArray[np.int64]
 Kind = Literal["memory", "disk", "stream"]
@@ -133,6 +134,7 @@ def _check_space(cache: Cache, needed: NDArray[np.uint8]) -> None:
 
 def _identity(split: SourceSplit, config: DataConfig) -> dict[str, object]:
     """All that decoded pixels depend on, the resolution aside."""
+    needs("PIL")
     from PIL import __version__, features
 
     return {

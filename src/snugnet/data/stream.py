@@ -199,7 +199,7 @@ class Stream:
         if self._coming is None or step != self._next:
             self._coming = self._from(step, pin)
         try:
-            found = next(self._coming)
+            found: Tensor | str = next(self._coming)
         except (
             RuntimeError,
             OSError,

@@ -1,16 +1,19 @@
 """Random changes and normalisation of whole batches, on whatever device they are."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from snugnet.data import draws
-from snugnet.data.config import AugmentConfig
+from snugnet.extras import needs
 
-__all__ = ["Augment", "AugmentConfig", "normalise"]
+if TYPE_CHECKING:
+    from snugnet.data.config import AugmentConfig
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, channels_last: bool = False) -> Tensor:
@@ -74,7 +77,7 @@ class Augment:
     @property
     def active(self) -> bool:
         """Whether anything is switched on."""
-        return self.config != AugmentConfig()
+        return self.config != type(self.config)()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -166,6 +169,7 @@ class _AutoAugment:
     """kornia's AutoAugment with a sub-policy for each image; its own call draws one for the whole batch."""
 
     def __init__(self, policy: str) -> None:
+        needs("kornia")
         from kornia.augmentation.auto import AutoAugment
 
         self.policies: list[Any] = list(AutoAugment(policy).children())

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from snugnet.deploy.int8 import Images, quantised
 from snugnet.deploy.onnx import OPSET, check_versions, onnx_model, sort_nodes
-from snugnet.deploy.sessions import onnx_session
+from snugnet.deploy.sessions import logits_of
 from snugnet.deploy.traps import check_graph
 from snugnet.errors import ConfigError, DataError, ExportError
+from snugnet.extras import needs
 from snugnet.files import write_atomically
 from snugnet.nn.network import Network
 
@@ -175,7 +176,8 @@ def onnx_bytes(
     state = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     model = onnx_model(network.blueprint, state, metadata, opset=options.opset, ir_version=options.ir_version)
     if options.precision == "float32":
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content
     if network.blueprint.quantised:
         raise ConfigError(
             f"the network's layers are at a few bits as they were trained; it is not made {options.precision}"
@@ -191,8 +193,10 @@ def float16(model: onnx.ModelProto) -> bytes:
     """The float16 file of a float32 one, by onnxruntime's own tool; inputs and outputs stay float32.
 
     Raises:
-        ExportError: the tool is missing.
+        MissingPackageError: onnxruntime is not installed.
+        ExportError: it has no such tool.
     """
+    needs("onnxruntime")
     try:
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ImportError as error:
@@ -201,7 +205,8 @@ def float16(model: onnx.ModelProto) -> bytes:
     sort_nodes(made)
     onnx.checker.check_model(made)
     check_graph(made)
-    return made.SerializeToString()
+    content: bytes = made.SerializeToString()
+    return content
 
 
 def torch_export_bytes(network: Network, metadata: Mapping[str, Any]) -> bytes:
@@ -216,10 +221,9 @@ def torch_export_bytes(network: Network, metadata: Mapping[str, Any]) -> bytes:
 
 
 def onnx_difference(network: Network, content: bytes, *, batch: int = 3, seed: int = 0) -> float:
-    """Largest difference between ONNX Runtime's logits and the network's, relative to the network's largest."""
+    """Largest difference between the file's logits (:func:`snugnet.deploy.sessions.logits_of`) and the network's, relative to the largest."""
     images, expected = _example(network, batch, seed)
-    (got,) = onnx_session(content).run(["logits"], {"image": images.float().cpu().numpy()})
-    return _difference(torch.from_numpy(got), expected)
+    return _difference(torch.from_numpy(logits_of(content, images.float().cpu().numpy())), expected)
 
 
 def torch_export_difference(network: Network, content: bytes, *, batch: int = 3, seed: int = 0) -> float:

@@ -26,6 +26,7 @@ from snugnet.deploy.onnx import sort_nodes
 from snugnet.deploy.sessions import float_operators, onnx_session, run_batches
 from snugnet.deploy.traps import check_graph
 from snugnet.errors import DataError, ExportError
+from snugnet.extras import needs
 
 RANGES = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """How a tensor's range is read off its values, and the tool's name for it, in the order in which they are tried."""
@@ -89,7 +90,8 @@ def quantised(content: bytes, calibration: Images, judged: Images | None) -> byt
     sort_nodes(model)
     onnx.checker.check_model(model)
     check_graph(model)
-    return model.SerializeToString()
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 def int8_facts(content: bytes) -> Int8 | None:
@@ -105,8 +107,10 @@ def tools() -> Any:
     """onnxruntime's quantisation tools.
 
     Raises:
+        MissingPackageError: onnxruntime is not installed.
         ExportError: they cannot be imported.
     """
+    needs("onnxruntime")
     try:
         from onnxruntime import quantization
         from onnxruntime.quantization import registry
@@ -207,7 +211,8 @@ class _Quantiser:
             {"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         quantizer.quantize_model()
-        return quantizer.model.model.SerializeToString()
+        content: bytes = quantizer.model.model.SerializeToString()
+        return content
 
 
 class _Reader:

@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from snugnet.costs import CostTable
+from snugnet.costs.table import nothing
 from snugnet.data import Augment, AugmentConfig, Batches, ImageSet, normalise
 from snugnet.differentiable.config import CellSearchConfig
-from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, nothing, operations_of_first_cell
+from snugnet.differentiable.relaxed import Limit, RelaxedCells, derive, operations_of_first_cell
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
 from snugnet.fingerprint import Fingerprint, describe_differences, digest
@@ -36,8 +36,12 @@ from snugnet.training.checkpoint import (
     split_prefix,
 )
 from snugnet.training.inputs import faults
-from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
+from snugnet.training.loop import RunLog, cosine, run_phase
 from snugnet.training.optimizer import make_optimizer
+from snugnet.training.ranks import Metrics
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT = "search.ckpt.safetensors"
 SKIP = "skip_connect"
@@ -151,27 +155,21 @@ class CellSearch:
     def __post_init__(self) -> None:
         config = self.config
         self.path = self.folder / CHECKPOINT
+        device, crop = self.fabric.device, self.augment.random_resized_crop
         network = MixedNetwork(self.space, **config.network, seed=self.seed)
-        self.network = with_layout(network.to(self.fabric.device), torch.channels_last).train()
-        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(
-            self.fabric.device
-        )
-        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=self.fabric.device)
-        crop = self.augment.random_resized_crop
+        self.network = with_layout(network.to(device), torch.channels_last).train()
+        self.cells = RelaxedCells(self.space, edge_weights=bool(config.edge_weights), seed=self.seed).to(device)
+        self.multipliers = torch.zeros(len(self.limits), dtype=torch.float64, device=device)
         self._train, self._validation = (
-            Batches(images, config.batch_size, self.seed, device=self.fabric.device, crop=crop)
+            Batches(images, config.batch_size, self.seed, device=device, crop=crop)
             for images in (self.images.weights, self.images.architecture)
         )
         self._augmented = Augment(self.augment, self.images.mean, cropped=self._train.cropped)
         self._ascent = config.multiplier_rate / ((config.epochs - config.warmup_epochs) * self._train.steps_per_epoch)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         self._sgd = make_optimizer(self.network, config.momentum, config.weight_decay, nesterov=False)
-        self._adam = torch.optim.Adam(
-            self.cells.parameters(),
-            lr=config.architecture_learning_rate,
-            betas=(0.5, 0.999),
-            weight_decay=config.architecture_weight_decay,
-        )
+        rate, decay = config.architecture_learning_rate, config.architecture_weight_decay
+        self._adam = torch.optim.Adam(self.cells.parameters(), lr=rate, betas=(0.5, 0.999), weight_decay=decay)
         self._skips, self._nothing = operations_of_first_cell(self.target, SKIP), nothing(self.target)
         self._first = self.cells.scores()
         self._derived: list[int] | None = None
@@ -334,7 +332,8 @@ class CellSearch:
         A second order is a difference between weights that lie closer together than bf16 tells apart: it is computed in full precision.
         """
         with nullcontext() if self.config.second_order else self.fabric.autocast():
-            return self.network(x, weights, self._derived).to(weights.dtype)
+            logits: Tensor = self.network(x, weights, self._derived).to(weights.dtype)
+        return logits
 
     def _batch(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
         images, labels = batches.batch(step)

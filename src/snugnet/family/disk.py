@@ -15,6 +15,7 @@ from snugnet.bundles import FAMILY
 from snugnet.costs import COSTS, CostTable, Profile, counted_table
 from snugnet.data import ImageSet
 from snugnet.errors import FamilyError
+from snugnet.extras import needs
 from snugnet.family.record import FamilyRecord
 from snugnet.family.specialising import SpecialisingFamily
 from snugnet.generator.model import ArchitectureGenerator
@@ -23,7 +24,6 @@ from snugnet.supernets import Supernet
 
 INDEX = FAMILY.index
 FILES = ("supernet.safetensors", "generator.safetensors", "images.npz", "costs.npz")
-TRAINING = "supernet.ckpt.safetensors"  # the checkpoint of a training that has begun here
 
 
 class Family(SpecialisingFamily):
@@ -95,7 +95,7 @@ def load_family(folder: str | Path, device: str | torch.device = "cpu") -> Famil
         FamilyError: it is missing, truncated, altered, or of a newer version.
     """
     folder = Path(folder)
-    if (folder / TRAINING).exists() and not (folder / INDEX).is_file():
+    if (folder / FAMILY.checkpoint).exists() and not (folder / INDEX).is_file():
         raise FamilyError(f"{folder} has no {INDEX}; its training has not ended: run the same 'snugnet train' again")
     index, contents = FAMILY.read(folder, FILES)
     try:
@@ -177,6 +177,7 @@ def push_family(family: FamilyRecord, repo_id: str, *, private: bool, token: str
     Returns:
         The address of the commit.
     """
+    needs("huggingface_hub")
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
@@ -206,6 +207,7 @@ def from_pretrained(path_or_repo: str | Path, *, revision: str | None = None, to
     """
     if Path(path_or_repo).is_dir():
         return load_family(path_or_repo)
+    needs("huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

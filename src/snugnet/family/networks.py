@@ -111,6 +111,12 @@ class Classifier(ABC):
             DataError: there are too few images for int8, or they are of one class.
             NetworkError: a network on disk is to be int8, and no images are given.
             ExportError: the file does not agree with the network.
+
+        Examples:
+            >>> import snugnet
+            >>> net = snugnet.load("runs/digits").specialize("round", madds="40%")
+            >>> print(net.export("round.onnx"))
+            round.onnx
         """
         from snugnet.deploy import FileOptions, export
 

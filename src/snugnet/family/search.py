@@ -352,6 +352,13 @@ def search_family(
         cluster: that candidates are judged on, as :func:`snugnet.cluster.joined` gives it; without it this machine does it.
         judge: ``float`` or ``int8``: what a candidate's accuracy is of.
         **settings: of the method that is named; see :func:`snugnet.search.method.make_method`.
+
+    Examples:
+        >>> import snugnet
+        >>> family = snugnet.load("runs/digits")
+        >>> found = search_family(family, "random", samples=4, group="round", budgets={"madds": "40%"}, progress=False)
+        >>> found.network().classes
+        ('0', '6', '8', '9')
     """
     chosen = make_method(method, settings) if isinstance(method, str) else method
     search = FamilySearch.make(family, group, judge, **(budgets or {}))

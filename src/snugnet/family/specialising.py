@@ -41,6 +41,16 @@ class SpecialisingFamily(FamilyRecord):
         Raises:
             FamilyError: the group is unknown.
             BudgetError: a cost is unknown, or no network is within the budget.
+
+        Examples:
+            >>> import snugnet
+            >>> net = snugnet.load("runs/digits").specialize("round", madds="40%")
+            >>> net.classes
+            ('0', '6', '8', '9')
+            >>> net.costs["madds"] <= net.budgets["madds"]
+            True
+            >>> sum(p.numel() for p in net.module.parameters()) == net.costs["params"]
+            True
         """
         return self.best((group, budgets), best_of, seed=seed)
 
@@ -93,6 +103,13 @@ class SpecialisingFamily(FamilyRecord):
         Raises:
             FamilyError: a scenario has another form, or its group is unknown.
             BudgetError: a cost is unknown, or no network is within a scenario's budgets; the message says of which group.
+
+        Examples:
+            >>> import snugnet
+            >>> family = snugnet.load("runs/digits")
+            >>> networks = family.specialize_many([("round", {"madds": "40%"}), (["1", "8"], {"madds": "60%", "params": "60%"})])
+            >>> [network.classes for network in networks]
+            [('0', '6', '8', '9'), ('1', '8')]
         """
         scenarios = list(scenarios)
         if not scenarios:

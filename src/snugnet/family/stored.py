@@ -18,7 +18,6 @@ from snugnet.family.disk import Family, load_family
 from snugnet.family.networks import Classifier, Origin
 from snugnet.nn.network import Network, build, with_layout
 from snugnet.spaces import Blueprint, get_space
-from snugnet.training.retraining import CHECKPOINT
 
 WEIGHTS = "weights.safetensors"
 
@@ -46,7 +45,8 @@ class StoredNetwork(Classifier):
     @property
     def validation_accuracy(self) -> float | None:
         """On the validation images of its classes, a fraction; None if there were none."""
-        return self.provenance["validation"]["accuracy"]
+        found: float | None = self.provenance["validation"]["accuracy"]
+        return found
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -98,7 +98,7 @@ def load_network(folder: str | Path, device: str | torch.device = "cpu") -> Stor
         NetworkError: it is missing, truncated, altered, or of a newer version.
     """
     folder = Path(folder)
-    if (folder / CHECKPOINT).exists() and not (folder / NETWORK.index).is_file():
+    if (folder / NETWORK.checkpoint).exists() and not (folder / NETWORK.index).is_file():
         raise NetworkError(
             f"{folder} has no {NETWORK.index}; its training has not ended: run the same 'snugnet retrain' again"
         )
@@ -149,7 +149,7 @@ def _checked_costs(index: dict[str, Any], blueprint: Blueprint) -> dict[str, flo
 def holds_network(folder: str | Path) -> bool:
     """Whether a folder is a network's, or one whose training has begun, and not a family's."""
     folder = Path(folder)
-    has = [(folder / name).is_file() for name in (FAMILY.index, NETWORK.index, CHECKPOINT)]
+    has = [(folder / name).is_file() for name in (FAMILY.index, NETWORK.index, NETWORK.checkpoint)]
     return any(has[1:]) and not has[0]
 
 
@@ -163,5 +163,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Family | Sto
     Raises:
         FamilyError: there is no whole family.
         NetworkError: there is no whole network.
+
+    Examples:
+        >>> family = load("runs/digits")
+        >>> list(family.groups)
+        ['round', 'straight', 'curvy']
     """
     return load_network(folder, device) if holds_network(folder) else load_family(folder, device)

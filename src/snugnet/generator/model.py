@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snugnet.nn.gates import Encoding, num_gates, option_scores
+from snugnet.nn.gates import num_gates, option_scores
 from snugnet.spaces import SearchSpace
+from snugnet.spaces.effects import Encoding
 
 
 class ArchitectureGenerator(nn.Module):
@@ -111,7 +112,8 @@ def regrets(scores: NDArray[np.float32], space: SearchSpace) -> NDArray[np.float
     most probable costs nothing, at any depth.
     """
     best = np.maximum.reduceat(scores, space.offsets[:-1], axis=1)
-    return scores - np.repeat(best, space.num_options, axis=1)
+    found: NDArray[np.float32] = scores - np.repeat(best, space.num_options, axis=1)
+    return found
 
 
 def _slots(space: SearchSpace, encoding: Encoding) -> tuple[list[tuple[int, str, int]], dict[str, int]]:

@@ -160,7 +160,8 @@ def train_by_gates(
     def loss(budgets: Tensor, logits: Tensor, done: float) -> Tensor:
         gates = relax(logits, generator.space, generator.encoding, first * (last / first) ** done)
         values = predictor.module(relaxed_code(gates, generator.space))[:, 0]
-        return budget_weight * budget_loss(table.expectation(gates), budgets) - values.mean()
+        out: Tensor = budget_weight * budget_loss(table.expectation(gates), budgets) - values.mean()
+        return out
 
     return _optimise(generator, loss, steps, pairs, learning_rate, seed, progress)
 
@@ -216,4 +217,5 @@ def generate(
     limits = np.repeat(np.asarray(budgets, dtype=np.float64), ASKED_BUDGETS)
     rows = decode([table], np.tile(scores, (len(budgets), 1)), limits, cells=_FINE_CELLS)
     best = predictor.predict(rows).reshape(len(budgets), ASKED_BUDGETS).argmax(1)
-    return rows.reshape(len(budgets), ASKED_BUDGETS, -1)[np.arange(len(budgets)), best]
+    found: Population = rows.reshape(len(budgets), ASKED_BUDGETS, -1)[np.arange(len(budgets)), best]
+    return found

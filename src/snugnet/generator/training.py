@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from snugnet.costs import CostTable
@@ -30,9 +30,12 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.dropout import cross_entropy
 from snugnet.training.inputs import faults
-from snugnet.training.loop import Metrics, RunLog, cosine, run_phase
-from snugnet.training.ranks import Ranks
+from snugnet.training.loop import RunLog, cosine, run_phase
+from snugnet.training.ranks import Metrics, Ranks
 from snugnet.training.supernet import made_with
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 GENERATOR_PHASE = 1000
 """Number of this phase, for seeding; the supernet's stages count from 0."""

@@ -78,7 +78,7 @@ def batched_depthwise(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
-    out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride, layer.dilation)
+    out = _NestedDepthwise.apply(x, kept, weight, tuple(kernels), layer.stride, layer.dilation)  # type: ignore[no-untyped-call]
     return batched_norm(step.norm, layer, out, archs)
 
 
@@ -120,7 +120,8 @@ def nested_mask(kept: Tensor, rings: Tensor) -> Tensor:
     Returns:
         (P, ...), each entry the gate of the ring that it lies in.
     """
-    return torch.tensordot(kept, rings.to(kept), 1)
+    out: Tensor = torch.tensordot(kept, rings.to(kept), 1)
+    return out
 
 
 @lru_cache(maxsize=64)

@@ -35,7 +35,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Te
             )
             x, stride = x[:, :, ::stride, ::stride].contiguous(memory_format=layout), 1
         elif layer.depthwise and dilation == 1 and _by_columns(x, kernel, stride):
-            out: Tensor = _Depthwise.apply(x, weight, stride)
+            out: Tensor = _Depthwise.apply(x, weight, stride)  # type: ignore[no-untyped-call]
             return out if bias is None else out + bias[:, None, None]
     return F.conv2d(x, weight, bias, stride, kernel // 2 * dilation, dilation, layer.groups)
 

@@ -80,7 +80,7 @@ class GatedSupernet:
         if column is None:
             return self._run(images, plan, draw)
         chosen = probabilities[column]
-        total: Any = 0.0
+        total = torch.zeros((), device=images.device)
         for i, resolution in enumerate(self.space.choices[column].options):
             at = resized(images.flatten(0, 1), resolution).unflatten(0, images.shape[:2])
             total = total + chosen[:, i, None] * self._run(at, plan, draw)

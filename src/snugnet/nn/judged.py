@@ -40,7 +40,8 @@ def run(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer, activation
     if _FUSED is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not _autocast(x):
         stride, padding, dilation = ([each] * 2 for each in window)
         post, scalars = _POST_OPS[activation]
-        return _FUSED(x, weight, bias, padding, stride, dilation, layer.groups, post, scalars, "")
+        out: Tensor = _FUSED(x, weight, bias, padding, stride, dilation, layer.groups, post, scalars, "")
+        return out
     if layer.depthwise and x.is_cuda:
         x = depthwise_on_cuda(x, weight, bias, layer)
     else:
@@ -114,7 +115,8 @@ class MeasuringConv(nn.Module):
             mean, var = self._foreseen(x)
             self._keep(mean, var, x.numel() // x.shape[1])
             folded = FoldedConv.of(own, conv, norm, mean, var)
-            return folded(x)
+            out: Tensor = folded(x)
+            return out
         x = run(x, conv.weight, conv.bias, own, "none")
         mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
         self._keep(mean, var, x.numel() // x.shape[1])

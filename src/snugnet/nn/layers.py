@@ -281,7 +281,8 @@ class LinearLayer(nn.Module):
     def forward(self, x: Tensor, layer: Layer | None = None) -> Tensor:
         """Run at full size, or on the leading features and classes."""
         if layer is None or layer is self.layer:
-            return self.linear(x)
+            out: Tensor = self.linear(x)
+            return out
         return F.linear(x, *self.views(layer).values())
 
     def views(self, layer: Layer) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ def weight_codes(weight: Tensor, bits: int) -> Codes:
     steps = 2**bits - 1
     bounded = torch.tanh(weight)
     share = bounded / bounded.abs().max().clamp(min=TINY)
-    codes = _Round.apply((share * 0.5 + 0.5) * steps)
+    codes = _Round.apply((share * 0.5 + 0.5) * steps)  # type: ignore[no-untyped-call]
     return Codes(codes, torch.full((), 2 / steps).to(weight), torch.ones(()).to(weight))
 
 
@@ -112,7 +112,8 @@ def quantised_weight(weight: Tensor, bits: int) -> Tensor:
     if not bits:
         return weight
     if bits == 1:
-        return _Binary.apply(weight)
+        out: Tensor = _Binary.apply(weight)  # type: ignore[no-untyped-call]
+        return out
     return weight_codes(weight, bits).values
 
 
@@ -124,9 +125,11 @@ def quantised_activation(x: Tensor, clip: Tensor, bits: int) -> Tensor:
         clip: the learned alpha, a single number.
         bits: at least 1.
     """
-    return _Pact.apply(x, clip, bits)
+    out: Tensor = _Pact.apply(x, clip, bits)  # type: ignore[no-untyped-call]
+    return out
 
 
 def activation_scale(clip: Tensor, bits: int) -> Tensor:
     """What one level of the activations is worth, a number without axes."""
-    return clip.detach().reshape(()).clamp(min=SMALLEST_CLIP) / (2**bits - 1)
+    out: Tensor = clip.detach().reshape(()).clamp(min=SMALLEST_CLIP) / (2**bits - 1)
+    return out

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from snugnet.extras import needs
 from snugnet.predictors.predictor import Predictor, check_values
 from snugnet.spaces import Population
 
@@ -35,6 +36,7 @@ def score(predictor: Predictor, rows: Population, values: ArrayLike) -> dict[str
 
 def agreement(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
     """Kendall's tau-b, Spearman's rho and the mean absolute error of two lists of shape ``(n,)``."""
+    needs("scipy")
     from scipy.stats import kendalltau, spearmanr
 
     if np.ptp(predicted) == 0 or np.ptp(measured) == 0:

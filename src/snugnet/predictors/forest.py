@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.errors import PredictorError
+from snugnet.extras import needs
 from snugnet.predictors.predictor import MINIMUM_ROWS, Predictor, check_values, levels
 from snugnet.predictors.trees import LevelWalk, Trees
 from snugnet.spaces import Population, SearchSpace
@@ -56,6 +57,7 @@ class ForestPredictor(Predictor):
         **settings: Any,
     ) -> Self:
         """Fit with scikit-learn; see :meth:`Predictor.fit`. It takes about a second, so there is no bar."""
+        needs("sklearn")
         from sklearn.ensemble import RandomForestRegressor
 
         if settings:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from snugnet.errors import PredictorError
+from snugnet.extras import needs
 from snugnet.predictors.likelihood import Kernel, maximise, unwarp, warp
 from snugnet.predictors.predictor import (
     MINIMUM_ROWS,
@@ -136,16 +137,19 @@ def _solve(
     kernel: Kernel, code: NDArray[np.float64], chosen: NDArray[np.intp], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Weights of the chosen rows as centres, shape ``(m, outputs)``."""
+    needs("scipy")
     from scipy.linalg import solve
 
     centres = code[chosen]
     between = kernel(centres, centres)
     if len(chosen) == len(code):
-        return solve(between + kernel.noise * np.eye(len(code)), values[chosen], assume_a="pos")
-    system = kernel.noise * (between + 1e-6 * np.eye(len(centres)))
-    right = np.zeros((len(centres), values.shape[1]))
-    for start in range(0, len(code), len(centres)):
-        across = kernel(centres, code[start : start + len(centres)])
-        system += across @ across.T
-        right += across @ values[start : start + len(centres)]
-    return solve(system, right, assume_a="pos")
+        system, right = between + kernel.noise * np.eye(len(code)), values[chosen]
+    else:
+        system = kernel.noise * (between + 1e-6 * np.eye(len(centres)))
+        right = np.zeros((len(centres), values.shape[1]))
+        for start in range(0, len(code), len(centres)):
+            across = kernel(centres, code[start : start + len(centres)])
+            system += across @ across.T
+            right += across @ values[start : start + len(centres)]
+    weights: NDArray[np.float64] = solve(system, right, assume_a="pos")
+    return weights

@@ -96,7 +96,8 @@ def maximise(
         volume = values.shape[1] * torch.log(torch.diagonal(factor)).sum()
         jacobian = -torch.log1p(-f["bend"] * y).sum()
         prior = sum((((own[k] - start[k]) / _SPREAD[k]) ** 2).sum() / 2 for k in own)
-        return fit + volume - jacobian + prior
+        minus_log: torch.Tensor = fit + volume - jacobian + prior
+        return minus_log
 
     with progress_bar("likelihood", None, shown=progress) as advance:
 

@@ -79,7 +79,8 @@ class Trees:
         for _ in range(int(self.depth.max())):
             small = features[rows, self.feature[node]] <= self.threshold[node]
             node = np.where(small, self.left[node], self.right[node])
-        return self.value[node].mean(0)
+        found: NDArray[np.float64] = self.value[node].mean(0)
+        return found
 
 
 class LevelWalk:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from snugnet.costs.profile import Accuracy, Profile
 from snugnet.costs.units import VERSION, block_name, distinct_blocks, is_silent, named_row
 from snugnet.errors import DataError
+from snugnet.extras import needs
 from snugnet.profiling.readings import Measured
 from snugnet.profiling.writing import SUFFIXES
 from snugnet.spaces import Block, Blueprint, Population, SearchSpace
@@ -173,6 +174,7 @@ def _corrected(profile: Profile, space: SearchSpace, rows: Sequence[Population],
     count = min(len(rows) // _NETWORKS_A_FACTOR, len(profile.factors))
     if count == 0:
         return profile
+    needs("scipy")
     from scipy.stats import kendalltau
 
     names = list(profile.factors)[:count]

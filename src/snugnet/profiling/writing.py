@@ -140,14 +140,16 @@ def _content(blueprint: Blueprint, batch: int, precision: str) -> bytes:
     network = build(blueprint).eval()
     state = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
     if precision == "float32":
-        return onnx_model(blueprint, state, {}, batch=batch).SerializeToString()
-    size = (FEWEST, blueprint.in_channels, blueprint.resolution, blueprint.resolution)
-    images = np.random.default_rng(VERSION).standard_normal(size).astype(np.float32)
-    made = onnx.load_from_string(quantised(onnx_model(blueprint, state, {}).SerializeToString(), images, None))
-    del made.graph.value_info[:]  # sizes of what lies between, for any number of images
-    for each in (*made.graph.input, *made.graph.output):
-        each.type.tensor_type.shape.dim[0].dim_value = batch
-    return made.SerializeToString()
+        made = onnx_model(blueprint, state, {}, batch=batch)
+    else:
+        size = (FEWEST, blueprint.in_channels, blueprint.resolution, blueprint.resolution)
+        images = np.random.default_rng(VERSION).standard_normal(size).astype(np.float32)
+        made = onnx.load_from_string(quantised(onnx_model(blueprint, state, {}).SerializeToString(), images, None))
+        del made.graph.value_info[:]  # sizes of what lies between, for any number of images
+        for each in (*made.graph.input, *made.graph.output):
+            each.type.tensor_type.shape.dim[0].dim_value = batch
+    content: bytes = made.SerializeToString()
+    return content
 
 
 def _said(blueprint: Blueprint) -> list[str]:

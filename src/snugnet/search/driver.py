@@ -119,7 +119,8 @@ class _Run:
 
         def evaluate(rows: Population) -> list[int]:
             score = self.problem.score
-            return self.archive.evaluate(rows, score, chunk=self.chunk, after_chunk=after_chunk).tolist()
+            places: list[int] = self.archive.evaluate(rows, score, chunk=self.chunk, after_chunk=after_chunk).tolist()
+            return places
 
         given = [] if self.done else evaluate(self.problem.first())  # before the method's own, which then are others
         places = evaluate(self.method.propose(now))

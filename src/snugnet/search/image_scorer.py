@@ -97,7 +97,8 @@ class ImageScorer:
             return np.zeros((0, len(self._sizes())))
         with side_by_side(self.validation.device, len(rows)) as run:
             right = torch.stack(list(_in_flight(self._right, rows) if self._cuda else run(self._right, rows)))
-        return right.cpu().numpy() / self._sizes()
+        found: NDArray[np.float64] = right.cpu().numpy() / self._sizes()
+        return found
 
     def _sizes(self) -> NDArray[np.int64]:
         """Images of each group."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snugnet.errors import SearchError
+from snugnet.extras import needs
 from snugnet.search.archive import Archive
 from snugnet.search.method import Method, Round, check_counts
 from snugnet.search.problem import Problem
@@ -49,6 +50,7 @@ class NSGA2(Method):
         return replace(self, generations=sizes["rounds"] - 1)
 
     def on(self, problem: Problem) -> Self:
+        needs("pymoo")
         return replace(self, costs=self._minimised(problem))
 
     def _minimised(self, problem: Problem) -> tuple[str, ...]:
@@ -91,10 +93,12 @@ class NSGA2(Method):
 
     def _places(self, pool: NDArray[np.intp], ranked: Any) -> NDArray[np.intp]:
         """Places in the archive of those that :meth:`_ranked` gave, in its order."""
-        return pool[ranked.get("place").astype(np.intp)]
+        found: NDArray[np.intp] = pool[ranked.get("place").astype(np.intp)]
+        return found
 
     def _ranked(self, now: Round, pool: NDArray[np.intp]) -> Any:
         """pymoo's population of those that survive, with their rank and crowding distance."""
+        needs("pymoo")
         from pymoo.core.population import Population as Individuals
         from pymoo.core.problem import Problem as Objectives
         from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
@@ -115,7 +119,8 @@ def _tournament() -> Any:
         rank, crowding = individuals.get("rank"), individuals.get("crowding")
         first, second = pairs.T
         wins = (rank[first] < rank[second]) | ((rank[first] == rank[second]) & (crowding[first] >= crowding[second]))
-        return np.where(wins, first, second)[:, None]
+        found: NDArray[np.intp] = np.where(wins, first, second)[:, None]
+        return found
 
     return TournamentSelection(func_comp=better)
 
@@ -149,6 +154,7 @@ def pareto_front(result: SearchResult, costs: tuple[str, ...]) -> NDArray[np.int
     Raises:
         SearchError: fewer than two points; a front of one point trades nothing off.
     """
+    needs("pymoo")
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
     values = objectives(result.problem, result.archive, costs)
@@ -160,4 +166,5 @@ def pareto_front(result: SearchResult, costs: tuple[str, ...]) -> NDArray[np.int
             f"the front over accuracy and {', '.join(costs)} has {len(front)} point of {len(result.archive)} evaluated; "
             "evaluate more architectures, or allow more with a wider budget"
         )
-    return front[np.argsort(values[front, 1], kind="stable")]
+    found: NDArray[np.intp] = front[np.argsort(values[front, 1], kind="stable")]
+    return found

@@ -10,6 +10,7 @@ import numpy as np
 
 from snugnet.costs import CostTable, sample
 from snugnet.errors import BudgetError, SearchError
+from snugnet.extras import needs
 from snugnet.predictors import PREDICTORS, fit_predictor
 from snugnet.search.driver import run_search
 from snugnet.search.evolution import Evolution
@@ -55,6 +56,7 @@ class PredictorSearch(Method):
         return replace(self, samples=total - top, top=top)
 
     def on(self, problem: Problem) -> Self:
+        needs("scipy", "sklearn")  # before anything is evaluated that no predictor could be fitted to
         kind, optimiser = PREDICTORS[self.predictor], OPTIMISERS[self.optimiser]
         if problem.at_least:
             raise SearchError(

@@ -37,7 +37,8 @@ class SearchResult:
     @property
     def row(self) -> NDArray[np.int16]:
         """The best architecture, (d,)."""
-        return self.archive.rows[self.best]
+        found: NDArray[np.int16] = self.archive.rows[self.best]
+        return found
 
     @property
     def score(self) -> float:

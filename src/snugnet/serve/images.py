@@ -16,7 +16,7 @@ from PIL import Image
 
 from snugnet.data import normalise
 from snugnet.data.images import decode
-from snugnet.deploy.export import onnx_session
+from snugnet.deploy.sessions import onnx_session
 from snugnet.errors import DataError
 from snugnet.family import Classifier
 from snugnet.nn.network import resized

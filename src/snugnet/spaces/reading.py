@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from snugnet.errors import ConfigError, SpaceError
 from snugnet.files import read_text
 from snugnet.spaces.space import Population, SearchSpace
@@ -105,7 +103,8 @@ def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
     """What stands under ``architecture`` or ``net_config`` beside other things, else all of it."""
     for key in ("architecture", "net_config"):
         if isinstance(content.get(key), dict):
-            return content[key]
+            found: dict[str, Any] = content[key]
+            return found
     return content
 
 
@@ -114,7 +113,7 @@ def _content(path: Path) -> Any:
     if path.suffix in (".yaml", ".yml"):
         try:
             return _plain(parse_yaml(text))
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not YAML: {cut(str(error), _SHOWN)}") from error
     try:
         return parse_object(text)

@@ -216,7 +216,8 @@ class SearchSpace(ABC):
 
     def ways(self, archs: Population) -> NDArray[np.float64]:
         """How many rows of options have each canonical form: the product of the options of all choices that do not matter. (n,)."""
-        return np.where(self.active(archs), 1, self.num_options).prod(axis=1, dtype=np.float64)
+        found: NDArray[np.float64] = np.where(self.active(archs), 1, self.num_options).prod(axis=1, dtype=np.float64)
+        return found
 
     def sample(self, n: int, rng: np.random.Generator) -> Population:
         """Draw ``n`` architectures, every choice uniform over its options (as OFA and SPOS draw them).
@@ -428,6 +429,10 @@ def get_space(name: str, /, **options: Any) -> SearchSpace:
 
     Raises:
         SpaceError: the space, an option of it, or a value is unknown.
+
+    Examples:
+        >>> get_space("nas-bench-201", num_classes=10).size
+        15625
     """
     kind = space_class(name)
     known = signature(kind.create).parameters

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Self
 
 from snugnet.data import GroupedImages, ImageSet
 from snugnet.recipe import Recipe
 from snugnet.study.config import Entry, StudyConfig
 from snugnet.study.images import StudyImages
 from snugnet.training.device import make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,13 @@ def _outcome(job: Job, entry: Entry, found: Found, accuracies: list[float]) -> O
 
 
 def _found(job: Job, entry: Entry) -> Found | None:
-    return kept(_path(job, entry, "searches"), _made_with(job, entry))
+    found: Found | None = kept(_path(job, entry, "searches"), _made_with(job, entry))
+    return found
 
 
 def _accuracies(job: Job, entry: Entry, found: Found) -> list[float] | None:
-    return kept(_path(job, entry, job.config.report), _judged_with(job, entry, found))
+    answer: list[float] | None = kept(_path(job, entry, job.config.report), _judged_with(job, entry, found))
+    return answer
 
 
 def _path(job: Job, entry: Entry, kind: str) -> Path:

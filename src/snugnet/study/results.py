@@ -263,10 +263,8 @@ class Results:
         body = []
         for name in self.config["supernets"]:
             own = [each for each in self.sampled if each.supernet == name]
-            seeds = [
-                100 * np.array([values(each) for each in own])
-                for values in (lambda each: np.mean(each.random), lambda each: each.smallest, lambda each: each.largest)
-            ]
+            accuracies = np.array([[np.mean(each.random), each.smallest, each.largest] for each in own])
+            seeds = list(100 * accuracies.T)
             spent = [float(np.mean([each.seconds.get(key, 0.0) for each in own])) for key in ("teacher", "supernet")]
             cells = [f"{values.mean():.2f} ± {_deviation(values):.2f}" for values in seeds]
             body.append([name, *cells, *(f"{seconds:.3g} s" for seconds in spent)])

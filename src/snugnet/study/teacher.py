@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snugnet import pipeline
+from snugnet.bundles import FAMILY
 from snugnet.fingerprint import digest
 from snugnet.recipe import Recipe
 from snugnet.study.job import Job
@@ -65,7 +66,7 @@ def train_teacher(job: Job) -> Teacher | None:
         with RunLog(folder) as log:
             _, seconds = pipeline.train_supernet(alone, job.data, job.fabric, log, progress=job.progress)
         keep(folder / "done.json", own, seconds)
-    return Teacher(folder / "supernet.ckpt.safetensors", seconds)
+    return Teacher(folder / FAMILY.checkpoint, seconds)
 
 
 def with_training(recipe: Recipe, **changes: object) -> Recipe:

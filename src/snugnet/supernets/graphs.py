@@ -161,7 +161,7 @@ class Recording:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run it. What is returned is filled anew by the next run of the same slot."""
-        out: Tensor = _Replay.apply(
+        out: Tensor = _Replay.apply(  # type: ignore[no-untyped-call]
             self, x, self._anchor
         )  # the anchor makes it need a gradient where the input has none
         return out

@@ -137,7 +137,8 @@ class MixedNetwork(nn.Module):
                 if x is None:  # a node that no operation leads to
                     return images.new_zeros(len(images), *_shape(place.block))
                 return self.expand[_key(place.name)](x) if self.narrow > 1 else x
-            return self.blocks[_key(place.name)](x)
+            out: Tensor | None = self.blocks[_key(place.name)](x)
+            return out
 
         images = x
         logits = flow(self._steps, cast("Tensor | None", x), _gathered, run)  # an edge may carry nothing

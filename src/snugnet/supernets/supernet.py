@@ -160,7 +160,8 @@ class Supernet(nn.Module):
                 return out
             if block is head.node:
                 return self._classified(block, x, classes, dropout)
-            return self.module_of(block)(x, block, rates[block.name])
+            result: Tensor = self.module_of(block)(x, block, rates[block.name])
+            return result
 
         return flow((*body, head), resized(x, blueprint.resolution), gathered, run)
 
@@ -171,7 +172,8 @@ class Supernet(nn.Module):
             x = module._modules[layer.name](x, layer)  # type: ignore[misc]
         x = F.dropout(x, dropout, self.training)
         if classes is None:
-            return self.classifier(x, head.layers[-1])
+            out: Tensor = self.classifier(x, head.layers[-1])
+            return out
         index = self._class_index(classes)
         return F.linear(x, *(view[index] for view in self.classifier.views(head.layers[-1]).values()))
 

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chisquare
 
 from snugnet.costs import CostTable, counted_table, decode, sample
 from snugnet.costs.exact.count import Over
+from snugnet.extras import needs
 from snugnet.spaces import Population, SearchSpace
 from snugnet.testing.contract import holds
 
@@ -55,6 +55,9 @@ def check_exactness(space: SearchSpace, seed: int = 0) -> None:
 def _check_draws(
     space: SearchSpace, table: CostTable, every: Population, costs: NDArray[np.float64], rng: np.random.Generator
 ) -> None:
+    needs("scipy")
+    from scipy.stats import chisquare
+
     least, most = np.quantile(costs, [0.2, 0.7])
     inside = every[(costs >= least) & (costs <= most)]
     each: dict[Over, NDArray[np.float64]] = {"architectures": np.ones(len(inside)), "choices": space.ways(inside)}

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from snugnet.deploy.export import QUANTISED_TOLERANCE, onnx_bytes, onnx_difference
 from snugnet.nn.gated import GatedSupernet
-from snugnet.nn.gates import Encoding
 from snugnet.nn.network import module_name, resized
 from snugnet.spaces import Population, SearchSpace
+from snugnet.spaces.effects import Encoding
 from snugnet.spaces.graph import steps
 from snugnet.supernets import Supernet
 from snugnet.supernets.sorting import channel_axes, sort_channels

@@ -43,7 +43,8 @@ def small_problem(space: SearchSpace | None = None, *, share: str = "60%", seed:
 
     def score(rows: Population) -> NDArray[np.float64]:
         code = space.one_hot(rows).astype(np.float64)
-        return code @ gains + ((code @ pairs) ** 2).sum(1) / size
+        found: NDArray[np.float64] = code @ gains + ((code @ pairs) ** 2).sum(1) / size
+        return found
 
     tables = {name: COSTS[name].table(space) for name in ("madds", "params")}
     return Problem(space, score, tables, {"madds": share}, proposer=Samples())  # type: ignore[dict-item]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import Strategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from snugnet.errors import TrainingError
+from snugnet.extras import needs
 from snugnet.recipe import NetworkRecipe
 from snugnet.training.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import Strategy
 
 
 def resolve_device(recipe: NetworkRecipe) -> tuple[str, str]:
@@ -35,7 +37,12 @@ def make_fabric(
 
     Raises:
         TrainingError: there is no such device here.
+        MissingPackageError: the extra ``train`` is not installed.
     """
+    needs("lightning_fabric")
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     accelerator, precision = resolve_device(recipe)
     if accelerator == "cpu":
         keep_freed_memory()

@@ -9,31 +9,24 @@ import platform
 import time
 import warnings
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from snugnet.errors import TrainingError
+from snugnet.extras import needs
 from snugnet.recipe import Recipe
 from snugnet.training.device import make_fabric, resolve_device
 from snugnet.training.ranks import answering
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import Strategy
+
 _FIRST_IS_AT = "snugnet/first"
 _PATIENCE = timedelta(seconds=2)
-
-
-class _Joined(DDPStrategy):
-    """Processes that are joined, and modules that stay as they are.
-
-    torch's DDP would reduce gradients in the backward pass of every sub-network, and wait for those of parameters that none has.
-    """
-
-    def setup_module(self, module: nn.Module) -> Any:
-        return module
 
 
 def started_by_torchrun() -> int | None:
@@ -84,7 +77,7 @@ def join_ranks(recipe: Recipe) -> Fabric:
         warnings.filterwarnings("ignore", category=UserWarning, module=r"snugnet\.")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it says of every process that it has begun
     timeout = timedelta(seconds=recipe.rank_timeout)
-    fabric = make_fabric(recipe, recipe.devices, recipe.num_nodes, _Joined(timeout=timeout))
+    fabric = make_fabric(recipe, recipe.devices, recipe.num_nodes, _joined(timeout))
     with answering(fabric.global_rank, fabric.world_size):
         if not dist.is_initialized():
             backend = "nccl" if fabric.device.type == "cuda" else "gloo"
@@ -93,6 +86,21 @@ def join_ranks(recipe: Recipe) -> Fabric:
             atexit.register(dist.destroy_process_group)
         fabric.launch()  # goes on with the group that is there
     return fabric
+
+
+def _joined(timeout: timedelta) -> Strategy:
+    """Processes that are joined, and modules that stay as they are.
+
+    torch's DDP would reduce gradients in the backward pass of every sub-network, and wait for those of parameters that none has.
+    """
+    needs("lightning_fabric")
+    from lightning_fabric.strategies import DDPStrategy
+
+    class Joined(DDPStrategy):
+        def setup_module(self, module: nn.Module) -> Any:
+            return module
+
+    return Joined(timeout=timeout)
 
 
 def _fresh_store(rank: int, timeout: timedelta) -> dist.Store | None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from snugnet.errors import TrainingError
+from snugnet.extras import needs
 from snugnet.progress import progress_bar
 from snugnet.training.ranks import ALONE, Metrics, Ranks
 
@@ -125,6 +126,7 @@ class RunLog:
         ]
 
     def _open(self) -> tuple[IO[str], Any]:
+        needs("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         for path in self._files() if self._cut is not None else ():

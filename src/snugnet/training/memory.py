@@ -25,4 +25,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     wanted = {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: (1 << 31) - 1, M_ARENA_MAX: 1}
-    return sum(mallopt(parameter, value) for parameter, value in wanted.items()) == len(wanted)
+    all_set: bool = sum(mallopt(parameter, value) for parameter, value in wanted.items()) == len(wanted)
+    return all_set

@@ -177,7 +177,8 @@ class Attentive(Policy):
         """The best (or worst) of each cost: (subnets, d)."""
         scores = estimate(drawn).reshape(self.subnets, self.candidates)
         picks = scores.argmax(1) if self.best else scores.argmin(1)
-        return drawn[np.arange(self.subnets) * self.candidates + picks]
+        found: Population = drawn[np.arange(self.subnets) * self.candidates + picks]
+        return found
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from snugnet.errors import TrainingError
 from snugnet.fingerprint import Fingerprint, describe_differences
 from snugnet.training.checkpoint import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Metrics = dict[str, Tensor]
 """Scalars of one step, on the device; ``loss`` is always there."""

@@ -6,12 +6,13 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from snugnet.bundles import NETWORK
 from snugnet.data import Augment, Batches, ImageSet, normalise
 from snugnet.errors import DataError, TrainingError
 from snugnet.files import locked, remove_temporaries
@@ -30,10 +31,12 @@ from snugnet.training.checkpoint import (
 )
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.inputs import faults
-from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase
+from snugnet.training.loop import SCHEDULES, RunLog, run_phase
 from snugnet.training.optimizer import make_optimizer
+from snugnet.training.ranks import Metrics
 
-CHECKPOINT = "network.ckpt.safetensors"
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class NetworkTraining:
         assert self.config.batch_size is not None
         block = self.network.block(self.auxiliary) if self.auxiliary and self.config.auxiliary else None
         self.trained = WithAuxiliary(self.network, block, seed=self.recipe.seed)
-        self.path = self.folder / CHECKPOINT
+        self.path = self.folder / NETWORK.checkpoint
         device, crop = self.fabric.device, self.recipe.augment.random_resized_crop
         self.batches = Batches(self.images.train, self.config.batch_size, self.recipe.seed, device=device, crop=crop)
         self.augment = Augment(self.recipe.augment, self.images.mean, cropped=self.batches.cropped)

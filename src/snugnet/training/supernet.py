@@ -1,7 +1,22 @@
 """Training of the supernet: stages, each with its policy; a teacher; superclass dropout.
 
 Progressive shrinking with a frozen teacher is EAS's (sections 3.1 and 4), the sandwich rule with in-place distillation
-AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe.
+AttentiveNAS's (equation 3), uniform sampling SPOS's: each is a recipe. What all of them are::
+
+    for stage in recipe.stages:
+        sort channels by importance, if this stage is the first to leave some out
+        for images, labels in batches:                        # as many as the stage has epochs
+            archs = policy.choose(policy.draw(step))          # rows; BestUp asks a predictor or the losses; sandwich: largest first
+            for arch in archs:
+                mask = superclass_dropout(labels, rate)       # logits that stay; rate 0 while the teacher is trained
+                logits = supernet(augment(images), arch)      # nothing is switched on: the architecture is an argument
+                loss = cross_entropy(logits, labels, mask)
+                if there is a teacher: loss += weight * distillation(logits, teacher(images), mask)
+                in a sandwich, all but the largest: loss = distillation(logits, the largest's, mask)
+                backward(loss / len(archs))
+            average gradients over ranks; clip; SGD at the rate of the schedule; moving average
+        if the stage trained the largest alone: teacher = extract(largest), frozen
+        save a checkpoint                                     # also once a minute, and at Ctrl-C
 """
 
 from __future__ import annotations
@@ -12,15 +27,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snugnet.bundles import PREDICTOR
+from snugnet.bundles import FAMILY, PREDICTOR
 from snugnet.data import Augment, Batches, GroupedImages, normalise
 from snugnet.errors import SnugnetError, TrainingError
 from snugnet.files import locked, remove_temporaries
@@ -34,21 +48,19 @@ from snugnet.supernets.sorting import channel_axes, narrows, sort_channels
 from snugnet.training.ahead import ahead
 from snugnet.training.average import Average
 from snugnet.training.calibration import calibrate
-from snugnet.training.checkpoint import (
-    load_checkpoint,
-    load_optimizer,
-    optimizer_tensors,
-    split_prefix,
-)
+from snugnet.training.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, split_prefix
 from snugnet.training.device import resolve_device
 from snugnet.training.dropout import cross_entropy, distillation_loss
 from snugnet.training.graphs import TrainingGraphs, recorder_for
 from snugnet.training.inputs import faults
-from snugnet.training.loop import SCHEDULES, Metrics, RunLog, run_phase, step_rng
+from snugnet.training.loop import SCHEDULES, RunLog, run_phase, step_rng
 from snugnet.training.optimizer import make_optimizer
 from snugnet.training.policies import Estimate, Uniform, make_policy
-from snugnet.training.ranks import Ranks
+from snugnet.training.ranks import Metrics, Ranks
 from snugnet.training.step import StepBatch, StepMeans
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SHAPING = ("seed", "precision", "data", "augment", "space", "training")
 """Sections of a recipe that shape the supernet's weights."""
@@ -124,7 +136,7 @@ class SupernetTraining:
     narrowed: bool = False
 
     def __post_init__(self) -> None:
-        self.path = self.folder / "supernet.ckpt.safetensors"
+        self.path = self.folder / FAMILY.checkpoint
         self.ranks = Ranks.of(self.fabric)
         self.made_with = made_with(self.recipe, self.data)
         self.teacher: Network | None = None
@@ -133,14 +145,8 @@ class SupernetTraining:
         self.started_from: str | None = None  # checksum
         self.class_to_group = self.data.class_to_group.to(self.fabric.device)
         config, (size, seed) = self.recipe.augment, (self.recipe.training.batch_size, self.recipe.seed)
-        self.batches = Batches(
-            self.data.train,
-            size,
-            seed,
-            device=self.fabric.device,
-            shard=(self.ranks.index, self.ranks.count),
-            crop=config.random_resized_crop,
-        )
+        device, shard, crop = self.fabric.device, (self.ranks.index, self.ranks.count), config.random_resized_crop
+        self.batches = Batches(self.data.train, size, seed, device=device, shard=shard, crop=crop)
         self.augment = Augment(config, self.data.mean, cropped=self.batches.cropped)
 
     def run(self) -> Supernet:
@@ -177,9 +183,8 @@ class SupernetTraining:
             if self.recipe.training.trains_teacher(index):
                 self.teacher = self._frozen(self.supernet.extract(self.supernet.space.largest))
             self.ranks.align(self.supernet)
-            self._save(
-                index + 1, 0, None
-            )  # of the last stage too: what starts from it begins with the average, where there is one
+            # of the last stage too: what starts from it begins with the average, where there is one
+            self._save(index + 1, 0, None)
         self._graphs = self._teacher_graph = None  # and their memory
         return self.supernet.eval()
 

@@ -115,7 +115,8 @@ class Lattice:
             safe: which of the two.
         """
         within = left - self.slack[0] if safe else left + self.slack[1]
-        return np.floor(within / self.deltas + EDGE).astype(np.int64)
+        found: NDArray[np.int64] = np.floor(within / self.deltas + EDGE).astype(np.int64)
+        return found
 
     def buffers(self, n: int, dtype: np.dtype) -> Buffers:
         """Room for :meth:`solve` on ``n`` scenarios, to be used again and again."""

@@ -90,11 +90,12 @@ def _completions(automaton: Automaton, costs: Sequence[Floats]) -> list[Floats]:
 
 def _front(sums: Floats, score: Floats) -> NDArray[np.intp]:
     """Indices of the labels that no other is as cheap as in every cost; of equals, the best score."""
-    order = np.lexsort((-score, *sums.T[::-1]))
+    order: NDArray[np.intp] = np.lexsort((-score, *sums.T[::-1]))
     ordered = sums[order]
     if sums.shape[1] <= 2:
         least = np.minimum.accumulate(ordered[:, -1])
-        return order[np.concatenate([[True], ordered[1:, -1] < least[:-1]])[: len(order)]]
+        first: NDArray[np.bool_] = np.concatenate([[True], ordered[1:, -1] < least[:-1]])[: len(order)]
+        return order[first]
     new = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])[: len(order)]
     order, ordered = order[new], ordered[new]
     alive = np.ones(len(order), dtype=bool)

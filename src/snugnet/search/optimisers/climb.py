@@ -52,7 +52,8 @@ class _Run(Flips):
         scores = self.score(flat)
         scores[~self.problem.feasible(flat)] = -np.inf
         best = scores.reshape(len(rows), -1).argmax(1)
-        return candidates[np.arange(len(rows)), best]
+        found: Population = candidates[np.arange(len(rows)), best]
+        return found
 
     def ascend(self, rows: Population) -> Population:
         """Steps until no row gets better; rows that meet are one from then on. The best first."""
