@@ -120,7 +120,8 @@ class Network:
         mean, std = (np.array(self.about[key], np.float32) for key in ("mean", "std"))
         pixels = ((images / np.float32(255) - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)
         pixels = resized(np.ascontiguousarray(pixels), self.about["resolution"])
-        return self.session.run(None, {"image": pixels})[0].argmax(1)
+        best: np.ndarray = self.session.run(None, {"image": pixels})[0].argmax(1)
+        return best
 
 
 def resized(pixels: np.ndarray, resolution: int) -> np.ndarray:
