@@ -29,7 +29,7 @@ SLOW = {
     "data": "data_mutated data_storage",
     "deploy": "export int8 onnx",
     "differentiable": "*",
-    "family": "family_int8 family_of_every_space profiles search_limits search_scoring specialize",
+    "family": "family_disk family_int8 family_of_every_space profiles search_limits search_scoring specialize",
     "generator": "generator_training",
     "gpu": "*",
     "nn": "gated",
@@ -38,7 +38,7 @@ SLOW = {
     "search": "searchers",
     "serve": "process",
     "study": "*",
-    "supernets": "supernet",
+    "supernets": "block_graphs supernet",
     "training": "*",
 }
 """By folder, the files ``test_NAME.py`` that ``make test-fast`` leaves out: what trains, starts processes, or goes through whole spaces."""
