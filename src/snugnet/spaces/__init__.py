@@ -2,6 +2,7 @@
 
 from snugnet.spaces.attentive_nas import AttentiveNAS
 from snugnet.spaces.blueprint import Block, Blueprint, Layer
+from snugnet.spaces.choices import Choice, Part
 from snugnet.spaces.darts import DARTS
 from snugnet.spaces.mobilenet_v2 import MobileNetV2
 from snugnet.spaces.nas_bench_201 import NASBench201
@@ -9,8 +10,6 @@ from snugnet.spaces.ofa_mobilenet_v3 import OFAMobileNetV3
 from snugnet.spaces.reading import read_architecture, read_architectures
 from snugnet.spaces.resnet_mixed_precision import ResNetMixedPrecision
 from snugnet.spaces.space import (
-    Choice,
-    Part,
     Population,
     SearchSpace,
     get_space,

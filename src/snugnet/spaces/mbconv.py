@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from snugnet.errors import SpaceError
 from snugnet.spaces.blueprint import Activation, Block, Layer
-from snugnet.spaces.space import Choice, Part, SearchSpace, check_sequence
+from snugnet.spaces.choices import Choice, Part
+from snugnet.spaces.space import SearchSpace, check_sequence
 
 Build = Callable[..., tuple[Block, ...]]
 """From the size of the input, then the chosen options, to blocks."""
