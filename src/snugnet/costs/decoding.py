@@ -25,8 +25,8 @@ _GAINS = 2**23  # scores of transitions at a time: where there are many transiti
 _JOINT = 16  # times as many cells where several budgets bind at once
 _FEW = 256  # scenarios that one thread solves faster than several
 _STATE_VALUES = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
-_CELLS_TRACED = 8  # cells traced back together
-_ROUNDS = 3  # of that, before only cells are looked at in which everything fits
+_TRACED = (1, 7, 8, 8)  # cells traced back together, the best ones first: mostly the first fits
+_TRACED_SAFE = 8  # and then of those in which everything fits
 
 
 def decode(
@@ -248,15 +248,22 @@ class _Decoder:
             final = np.full((len(chunk), lattice.size), -np.inf, dtype=self.scores.dtype)
             np.copyto(final, paths.final, where=_reach(lattice, lattice.cells(left, safe=False)))
             open_ = np.arange(len(chunk))
-            for _ in range(_ROUNDS):
-                open_ = self._try_best(paths, final, open_, chunk, members)
-            final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
-            self._try_best(paths, final, open_, chunk, members)
+            for cells in _TRACED:
+                open_ = self._try_best(paths, final, open_, chunk, members, cells)
+            if len(open_):
+                final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
+                self._try_best(paths, final, open_, chunk, members, _TRACED_SAFE)
 
     def _try_best(
-        self, paths: Paths, final: Floats, open_: NDArray[np.intp], chunk: NDArray[np.intp], members: list[int]
+        self,
+        paths: Paths,
+        final: Floats,
+        open_: NDArray[np.intp],
+        chunk: NDArray[np.intp],
+        members: list[int],
+        count: int,
     ) -> NDArray[np.intp]:
-        """Trace the best cells back and see which true costs fit; the cells are struck out of ``final``.
+        """Trace the best ``count`` cells back and see which true costs fit; the cells are struck out of ``final``.
 
         Scenarios count as solved once the budgets of this grid are met, but the result is kept only where it meets all.
 
@@ -267,20 +274,20 @@ class _Decoder:
             return open_
         left, each = final[open_], np.arange(len(open_))
         cells, finite = [], []
-        for _ in range(_CELLS_TRACED):
+        for _ in range(count):
             cells.append(left.argmax(axis=1))
             finite.append(left[each, cells[-1]] > -np.inf)
             left[each, cells[-1]] = -np.inf
         final[open_] = left
         # A scenario with fewer cells left than are looked at has others struck out: from those no path leads back.
         real = np.flatnonzero(np.concatenate(finite))
-        scenario = np.tile(open_, _CELLS_TRACED)[real]
-        rows = np.zeros((_CELLS_TRACED * len(open_), self.rows.shape[1]), dtype=np.int16)
+        scenario = np.tile(open_, count)[real]
+        rows = np.zeros((count * len(open_), self.rows.shape[1]), dtype=np.int16)
         rows[real] = paths.trace(scenario, np.concatenate(cells)[real])
-        fits = np.zeros((_CELLS_TRACED, len(open_)), dtype=bool)
+        fits = np.zeros((count, len(open_)), dtype=bool)
         fits.flat[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
         solved, first = fits.any(axis=0), fits.argmax(axis=0)
-        self._accept(chunk[open_[solved]], rows.reshape(_CELLS_TRACED, len(open_), -1)[first, each][solved])
+        self._accept(chunk[open_[solved]], rows.reshape(count, len(open_), -1)[first, each][solved])
         return open_[~solved]
 
 
