@@ -15,6 +15,7 @@ import typer
 from snugnet.errors import ConfigError, SnugnetError
 from snugnet.files import json_text
 from snugnet.registry import Registry
+from snugnet.texts import listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -291,17 +292,21 @@ def load_family(family: str) -> Family:
 
 
 def packaged_recipe(name: str) -> Path:
-    """A recipe of the package (``recipes/quickstart.yaml``): of the checkout that this file is in, or as the wheel installed it.
+    """A recipe of the package (``quickstart``): of the checkout that this file is in, or as the wheel installed it.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: there is none of that name.
     """
     from importlib import metadata
 
-    checkout = Path(__file__).resolve().parents[3] / name
-    if checkout.is_file():
-        return checkout
-    for file in metadata.files("snugnet") or ():
-        if file.as_posix().endswith(f"share/snugnet/{name}"):
-            return Path(str(file.locate()))
-    raise ConfigError(f"{name} is not installed; install snugnet anew")
+    found = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.yaml")) or [
+        Path(str(file.locate()))
+        for file in metadata.files("snugnet") or ()
+        if "share/snugnet/recipes/" in file.as_posix()
+    ]
+    recipes = {path.stem: path for path in found}
+    if name in recipes:
+        return recipes[name]
+    raise ConfigError(
+        f"no recipe {name!r} is installed, and no file is of that name; installed: {listed(recipes) or 'none'}"
+    )

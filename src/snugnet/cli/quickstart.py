@@ -9,7 +9,7 @@ import typer
 from snugnet.cli.common import Json, packaged_recipe, say
 from snugnet.cli.train import Fresh, middle_budget, run
 
-RECIPE = "recipes/quickstart.yaml"
+RECIPE = "quickstart"
 
 
 def quickstart(

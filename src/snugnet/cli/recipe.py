@@ -37,7 +37,7 @@ def show(
     from snugnet.commented import commented
 
     path = Path(recipe)
-    config = read(path if path.suffix or path.exists() else packaged_recipe(f"recipes/{recipe}.yaml"), overrides or [])
+    config = read(path if path.suffix or path.exists() else packaged_recipe(recipe), overrides or [])
     if as_json:
         emit(config.model_dump(mode="json"))
     else:

@@ -25,7 +25,7 @@ from snugnet.errors import ConfigError
 if TYPE_CHECKING:
     from snugnet.cell_search import CellSearchResult
 
-RECIPES = {"darts": "recipes/dca-darts.yaml", "nas-bench-201": "recipes/dca-nas-bench-201.yaml"}
+RECIPES = {"darts": "dca-darts", "nas-bench-201": "dca-nas-bench-201"}
 """What a space is searched by where no recipe is given: as the papers do it."""
 
 MEASURED = ("latency_ms", "energy_mj")
