@@ -177,6 +177,13 @@ def test_the_best_of_several_has_an_accuracy(service: httpx.Client, family: Fami
     assert found["validation_accuracy"] == pytest.approx(family.validation_accuracy(best))
     assert "best_of adds up to 100" in problem(post(service, group=group, best_of=100), 413)
 
+    scenarios = [{"group": group}, {"group": group, "budgets": {"madds": "60%"}, "best_of": 3}, {"group": group}]
+    assert [each["id"] for each in post(service, scenarios=scenarios).json()["networks"]] == [
+        post(service, group=group).json()["id"], found["id"], post(service, group=group).json()["id"],
+    ]  # fmt: skip
+    scenarios[2] = {"group": "nobody", "best_of": 2}
+    assert problem(post(service, scenarios=scenarios), 422).startswith("scenario 3: ")
+
 
 @pytest.mark.parametrize(
     ("body", "text"),

@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from snugnet._version import __version__
 from snugnet.costs import read_budgets
 from snugnet.deploy.export import FORMATS
-from snugnet.errors import ConfigError, DataError
+from snugnet.errors import ConfigError, DataError, SnugnetError
 from snugnet.family import Group
 from snugnet.family.ranges import feasible_ranges
 from snugnet.files import plain_number
@@ -215,7 +215,13 @@ class Routes:
             key = f"{hosted.judged_by}.{digest(*scenario, n)}.best"
             return await self.builds.result(key, lambda: hosted.best(scenario, n))
 
-        return b",".join([await one(scenario, n) for scenario, n in zip(scenarios, best_of, strict=True)])
+        texts = await asyncio.gather(*map(one, scenarios, best_of), return_exceptions=True)
+        for i, text in enumerate(texts):
+            if isinstance(text, SnugnetError) and len(texts) > 1:
+                raise type(text)(f"scenario {i + 1}: {text}") from None
+            if isinstance(text, BaseException):
+                raise text
+        return b",".join(text for text in texts if isinstance(text, bytes))
 
     async def show_blueprint(self, family: FamilyName, network: NetworkId) -> Response:
         """What a network consists of, all that it costs, and the ids of those that it is compared with."""
