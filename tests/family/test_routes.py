@@ -199,6 +199,11 @@ def test_a_bundle_that_is_damaged_or_of_another_version_is_refused_in_one_line(
     assert "No such file" in refused(lambda folder: None, "nowhere.png")
     np.save(tmp_path / "large.npy", np.zeros((1, 9, 9, 3), np.uint8))
     assert "of shape (n, 8, 8, 3), got uint8 (1, 9, 9, 3)" in refused(lambda folder: None, "large.npy")
+    np.save(tmp_path / "none.npy", np.uint8(3))
+    assert "holds no images" in refused(lambda folder: None, "none.npy")
+    (tmp_path / "text.npy").write_text("no array")
+    assert "no file of numpy's, or damaged" in refused(lambda folder: None, "text.npy")
+    assert "lists no files" in refused(index(files=None))
 
 
 def test_a_writer_that_is_killed_leaves_the_old_bundle_or_none(
@@ -224,11 +229,33 @@ def test_a_writer_that_is_killed_leaves_the_old_bundle_or_none(
         write_route(small, folder, {})
         assert set(run.Route(folder).index["superclasses"]) == {"round", "curvy"}
         assert len(list(folder.glob("*.onnx"))) == 3
-    (tmp_path / "else").mkdir()
-    (tmp_path / "else" / "notes.txt").touch()
-    with pytest.raises(ConfigError, match=r"holds notes\.txt, which is not of a router"):
-        write_route(small, tmp_path / "else", {})
-    assert [path.name for path in (tmp_path / "else").iterdir()] == ["notes.txt"]
+    for name in ("notes.txt", "run.py", "router.json"):
+        (tmp_path / f"of {name}").mkdir()
+        (tmp_path / f"of {name}" / name).write_text("{}")
+        with pytest.raises(ConfigError, match=rf"holds {name}, which is not of a router"):
+            write_route(small, tmp_path / f"of {name}", {})
+        assert [path.read_text() for path in (tmp_path / f"of {name}").iterdir()] == ["{}"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "I;16"])
+def test_image_files_are_read_as_they_were_for_training(tmp_path: Path, mode: str) -> None:
+    from PIL import Image
+
+    from snugnet.data.images import decode_image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 4), np.uint8)
+    image, more = Image.fromarray(pixels).convert("P" if mode == "P" else mode.replace("I;16", "L")), {}
+    if mode == "P":
+        more = {"transparency": 3}
+    if mode == "I;16":
+        image = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+    image.save(tmp_path / "image.png", **more)
+    if mode == "I;16":
+        with pytest.raises(run.RunError, match="more than 8 bits"):
+            run.read_image(tmp_path / "image.png", 8)
+        return
+    expected = decode_image(tmp_path / "image.png", 8).transpose(1, 2, 0)
+    np.testing.assert_array_equal(run.read_image(tmp_path / "image.png", 8), expected)
 
 
 def test_budgets_of_files_and_of_memory(family: Family) -> None:
@@ -259,6 +286,10 @@ def test_the_smallest_route_is_named_and_can_be_had(family: Family) -> None:
         (["round", "square"], {"madds": "50%"}, FamilyError, "no group 'square'; groups: round"),
         ({"a": ["0"], "b": ["x"]}, {"madds": "50%"}, FamilyError, "no class 'x'"),
         ({"a": ["0"], "b": []}, {"madds": "50%"}, ConfigError, "'b' has no class"),
+        ({"a": ["0", "0"], "b": ["1"]}, {"madds": "50%"}, ConfigError, "class '0' is named twice in superclass 'a'"),
+        ({"": ["0"], "b": ["1"]}, {"madds": "50%"}, ConfigError, "a superclass has no name"),
+        ({"\u00e9": ["0"], "e\u0301": ["1"]}, {"madds": "50%"}, ConfigError, "'\u00e9' is named twice"),
+        (None, {"bitops": 1e9}, BudgetError, "bitops is 0 of every route, so there is nothing to share out"),
         (None, {}, BudgetError, "shares out a budget; give one"),
         (None, {"peak_memory": "50%"}, BudgetError, "shares out a budget; give one"),
         (None, {"watts": 3}, BudgetError, "no cost 'watts'"),

@@ -10,6 +10,7 @@ import typer
 
 from snugnet.cli.common import MOST_TRIED, Json, check_folder, emit, load_family, out, read_assignments, say
 from snugnet.errors import ConfigError, DataError
+from snugnet.extras import needs
 from snugnet.texts import listed
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def evaluate(
     changes = read_changes(data)
     if out_folder is not None:
         check_folder(out_folder)
+        needs("matplotlib")
+    if int8:
+        needs("onnxruntime")
     from snugnet.family.stored import holds_network
 
     if holds_network(source):

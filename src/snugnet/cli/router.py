@@ -143,6 +143,8 @@ def read_superclasses(text: str) -> list[str] | dict[str, list[str]]:
         DataError: the file cannot be read, or is not of the form {superclass: [classes]}.
     """
     if text.endswith((".json", ".yaml", ".yml")):
+        if not Path(text).expanduser().is_file():
+            raise ConfigError(f"--groups: there is no file {text}")
         from snugnet.data.groups import read_grouping
 
         return read_grouping(text)
@@ -153,7 +155,7 @@ def lines(about: dict[str, Any]) -> list[str]:
     """What was chosen, in words."""
     found = [
         f"the router is given {about['router_share']:.0%} of what the budget leaves above the smallest route, takes {about['router']['madds']:,} MAdds, "
-        f"and tells a superclass by the {about['router']['over']} over its classes; {about['evaluated']} routers were judged on validation images"
+        f"and tells a superclass by the {about['router']['over']} over its classes; {about['evaluated']} router{'s were' if about['evaluated'] > 1 else ' was'} judged on validation images"
     ]
     if about["classes_left_out"]:
         found.append(

@@ -91,6 +91,10 @@ class RouteBudgets:
             own = own or ((0.0, 0.0),)
             rest = [_together(kind, [pair[end] for pair in own]) for end in (0, 1)]
             ends = [max(a, b) if kind == "each" else a + b for a, b in zip(router, rest, strict=True)]
+            if ends[0] == ends[1] and kind != "each":
+                raise BudgetError(
+                    f"{name} is {ends[0]:,.10g} of every route, so there is nothing to share out; give another cost"
+                )
             limit = resolve_budget(value, (ends[0], ends[1]))
             if limit < ends[0]:
                 parts = (

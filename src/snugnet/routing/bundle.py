@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from snugnet.routing.making import Made
 from snugnet.texts import slug
 
 RUNNER = "run.py"
-_OURS = re.compile(r"\..*|run\.py|.+-[0-9a-f]{12}\.onnx")  # what a writer leaves that was killed before its index
+_OURS = re.compile(r"\..*|.+-[0-9a-f]{12}\.onnx")  # what a writer leaves that was killed before its index
 _LONGEST_NAME = 150  # bytes of a superclass's name in a file's, of the 255 that systems allow
 
 
@@ -26,10 +27,29 @@ def check_place(folder: Path) -> None:
     Raises:
         ConfigError: names what it holds.
     """
-    if folder.is_dir() and not (folder / ROUTER.index).exists():
-        names = sorted(path.name for path in folder.iterdir())
-        if held := [name for name in names if not _OURS.fullmatch(name)]:
-            raise ConfigError(f"{folder} holds {held[0]}, which is not of a router; give another --out")
+    if not folder.is_dir() or _is_router(folder / ROUTER.index):
+        return
+    for path in sorted(folder.iterdir()):
+        ours = _has_head(path) if path.name == RUNNER else _OURS.fullmatch(path.name)
+        if not ours:
+            raise ConfigError(f"{folder} holds {path.name}, which is not of a router; give another --out")
+
+
+def _is_router(index: Path) -> bool:
+    try:
+        found = json.loads(index.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format") == run.FORMAT
+
+
+def _has_head(path: Path) -> bool:
+    """Whether a file begins as the runner does, of whichever version."""
+    head = (run.__doc__ or "").splitlines()[0].encode()
+    try:
+        return head in path.read_bytes()[: 2 * len(head)]
+    except OSError:
+        return False
 
 
 def write_route(made: Made, folder: Path, measured: Mapping[str, Any]) -> Path:

@@ -176,7 +176,7 @@ def make_route(
         tried=tuple(tried),
         limits=limits.limits,
         evaluated=len(making.archive),
-        one_network=making.one_network(evaluations),
+        one_network=making.one_network(len(making.archive) if evaluations else 0),
         seed=seed,
         seconds=time.monotonic() - started,
     )
@@ -192,30 +192,35 @@ def read_groups(
         FamilyError: one is unknown.
     """
     if groups is None or isinstance(groups, Mapping):
-        named = {
-            one_form(name): list(classes) for name, classes in (family.groups if groups is None else groups).items()
-        }
+        given = [(one_form(name), list(classes)) for name, classes in (groups or family.groups).items()]
     else:
-        if twice := [name for i, name in enumerate(groups) if name in list(groups)[:i]]:
-            raise ConfigError(f"superclass {shown(twice[0])} is named twice; name it once")
         for name in groups:
             if one_form(name) not in family.groups:
                 raise FamilyError(f"{family.name} has no group {shown(name)}; groups: {listed(family.groups)}")
-        named = {one_form(name): list(family.groups[one_form(name)]) for name in groups}
-    if len(named) < 2:
-        raise ConfigError(f"a router tells at least two superclasses apart, got {listed(named) or 'none'}")
+        given = [(one_form(name), list(family.groups[one_form(name)])) for name in groups]
+    named: dict[str, tuple[str, ...]] = {}
     home: dict[str, str] = {}
-    for name, classes in named.items():
-        if not classes:
-            raise ConfigError(f"superclass {shown(name)} has no class; add one, or leave it out")
-        for each in classes:
+    for name, classes in given:
+        if not name or not classes:
+            what = (
+                f"superclass {shown(name)} has no class; add one" if name else "a superclass has no name; give it one"
+            )
+            raise ConfigError(f"{what}, or leave it out")
+        if name in named:
+            raise ConfigError(f"superclass {shown(name)} is named twice; name it once")
+        named[name] = tuple(each if each in family.classes else one_form(each) for each in classes)
+        for each in named[name]:
+            if home.get(each) == name:
+                raise ConfigError(f"class {shown(each)} is named twice in superclass {shown(name)}; name it once")
             if each in home:
                 raise ConfigError(
                     f"class {shown(each)} is in superclasses {shown(home[each])} and {shown(name)}; a router's superclasses share no class"
                 )
             home[each] = name
+    if len(named) < 2:
+        raise ConfigError(f"a router tells at least two superclasses apart, got {listed(named) or 'none'}")
     family.class_indices(list(chain.from_iterable(named.values())))  # refuses what is no class
-    return {name: tuple(classes) for name, classes in named.items()}
+    return named
 
 
 @dataclass
@@ -256,7 +261,7 @@ class _Making:
                 refused = error
                 continue
             own[share] = problems[share].first()
-            self._search(problems[share], evaluations // len(shares))
+            self._search(problems[share], evaluations // len(shares), self.seed + len(problems) - 1)
         found = []
         for share, problem in problems.items():
             try:
@@ -274,8 +279,8 @@ class _Making:
         tables = {name: family.table(name, len(self.classes)) for name in limits}
         return Problem(family.space, self.score, tables, limits, tuple(self.overs), start=start)
 
-    def _search(self, problem: Problem, evaluations: int) -> None:
-        """Judge the generator's architecture, and search from there."""
+    def _search(self, problem: Problem, evaluations: int, seed: int) -> None:
+        """Judge the generator's architecture, and search from there; another seed finds others under limits that hardly bind."""
         if evaluations < 1:
             self.archive.evaluate(problem.first(), self.score, chunk=1)
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     own = {key: value for key, value in index.items() if key != "sha256"}
     if hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() != index.get("sha256"):
         raise RunError(f"{path} was altered (its checksum differs); copy the folder again")
+    if not isinstance(index.get("files"), dict):
+        raise RunError(f"{path} lists no files; write the bundle anew")
     for name in index["files"]:
         read_file(folder, index, name)
     return index
@@ -208,8 +211,11 @@ def read_images(path: Path, resolution: int) -> tuple[list[str], np.ndarray]:
         return [str(path)], read_image(path, resolution)[None]
     try:
         images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except Exception as error:  # of a broken header as well: SyntaxError, MemoryError, ...
+        said = getattr(error, "strerror", None) or "it is no file of numpy's, or damaged"
+        raise RunError(f"cannot read {path}: {said}") from error
+    if not isinstance(images, np.ndarray) or images.ndim != 4:
+        raise RunError(f"{path} holds no images: they are one array of bytes (n, {resolution}, {resolution}, 3)")
     return [f"{path}[{i}]" for i in range(len(images))], images
 
 
@@ -225,7 +231,15 @@ def read_image(path: Path, resolution: int) -> np.ndarray:
         raise RunError(f"files of images need Pillow ({error}); install it, or give bytes as .npy") from error
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            image = ImageOps.exif_transpose(opened)
+            if image.mode == "F" or image.mode.startswith("I"):
+                raise RunError(f"{path} has more than 8 bits a pixel's channel; convert it to 8 bits")
+            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+                image = image.convert("RGBA")  # over white, as the networks were trained
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    except RunError:
+        raise
     except Exception as error:  # broken files make Pillow raise OSError, SyntaxError, ValueError, ...
         raise RunError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     side = min(image.size)
@@ -249,7 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        if given.threads < 1:
+            raise RunError(f"--threads is at least 1, got {given.threads}")
         route = Route(given.bundle, given.threads)
         named = [
             (name, answer)
@@ -272,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for name, each in named:
         print(f"{name}: {each.label} ({each.superclass}), {each.madds:,} MAdds")
-    print(f"{len(named)} images, {mean:,.0f} MAdds each on average", file=sys.stderr)
+    print(f"{len(named)} image{'s' if len(named) > 1 else ''}, {mean:,.0f} MAdds each on average", file=sys.stderr)
     return 0
 
 
