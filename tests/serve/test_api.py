@@ -94,6 +94,11 @@ def test_ranges_move_with_other_budgets(service: httpx.Client, family: Family) -
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_body_that_is_not_json_is_told_where(service: httpx.Client) -> None:
+    answer = service.post(NETWORKS, content=b'{"group": nobody}', headers={"Content-Type": "application/json"})
+    assert problem(answer, 422) == "the body is not JSON: Expecting value, at character 11"
+
+
 @pytest.mark.parametrize("budgets", [{}, {"madds": "40%"}, {"params": "20%", "activations": "60%"}])
 def test_a_network_is_the_family_s(service: httpx.Client, family: Family, budgets: dict[str, Any]) -> None:
     for asked in ({"group": next(iter(family.groups))}, {"classes": ["8", "1"]}):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snugnet.cli.common import Json, emit, packaged_recipe
+from snugnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from snugnet.config import Config
@@ -36,6 +37,8 @@ def show(
     """Show every key of a recipe, defaults filled in, below what it is for: YAML that loads again."""
     from snugnet.commented import commented
 
+    if not recipe or ("=" in recipe and not Path(recipe).exists()):
+        raise ConfigError("the recipe comes first, then KEY=VALUE: recipe show quickstart training.batch_size=64")
     path = Path(recipe)
     config = read(path if path.suffix or path.exists() else packaged_recipe(recipe), overrides or [])
     if as_json:
