@@ -7,7 +7,7 @@ import { ClassPanel } from "./classes";
 import { CostTable } from "./costs";
 import { CurvePanel, useCurve } from "./curve";
 import { Diagram } from "./diagram";
-import { type Asked, measureKey, useAsked, useMeasured, useStatus, useThrottled, type Wanted } from "./hooks";
+import { type Asked, measureKey, useAsked, useMeasured, useScoped, useStatus, useThrottled, type Wanted } from "./hooks";
 import { CodePanel } from "./lines";
 import { NetworkHead } from "./network";
 import { ImagePanel } from "./images";
@@ -34,8 +34,9 @@ export function App() {
   const families = useAsked(`${round}`, api.listFamilies);
   const lines = families.value?.families ?? [];
   const name = view.family ?? lines.find((each) => each.available)?.name ?? null;
-  const described = useAsked(name && `${round} ${name}`, (signal) => api.describe(name!, signal));
-  const family = described.value?.name === name ? described.value : undefined;
+  const scope = `${round} ${name}`;
+  const described = useScoped(name ?? "", name && `${round}`, (signal) => api.describe(name!, signal));
+  const family = described.value;
 
   const scenario = useMemo<Scenario>(
     () => ({ choice: view.choice ?? (family ? firstChoice(family) : null), budgets: view.budgets }),
@@ -43,16 +44,15 @@ export function App() {
   );
   const asked = useThrottled(scenario, AT_MOST_EVERY);
   const ready = family && complete(asked);
-  const question = ready ? JSON.stringify([round, name, asked]) : null;
-  const ranges = useAsked(question, (signal) => askRanges(name!, asked, changed, signal), RANGES_AFTER);
-  const network = useNetwork(question, name, asked);
-  const pinned = useNetwork(view.pinned && family ? JSON.stringify([round, name, view.pinned]) : null, name, view.pinned);
+  const question = ready ? JSON.stringify([round, asked]) : null;
+  const ranges = useScoped(name ?? "", question, (signal) => askRanges(name!, asked, changed, signal), RANGES_AFTER);
+  const network = useNetwork(scope, name, ready ? asked : null);
+  const pinned = useNetwork(scope, name, family ? view.pinned : null);
   const here = network.value;
-  const there = view.pinned ? pinned.value : undefined;
+  const there = view.pinned && !pinned.error ? pinned.value : undefined;
 
-  const scope = `${round} ${name}`;
-  const own = useBlueprint(scope, name, here?.id);
-  const other = useBlueprint(scope, name, there?.id);
+  const own = useBlueprint(scope, name, network.id);
+  const other = useBlueprint(scope, name, there && pinned.id);
   const largest = useBlueprint(scope, name, own?.largest);
   const whole = useBlueprint(scope, name, own?.all_classes);
 
@@ -70,11 +70,11 @@ export function App() {
 
   const costs = ranges.value?.costs ?? {};
   const over = view.over && view.over in costs ? view.over : (family?.budget ?? null);
-  const curve = useCurve(scope, name, asked.choice, over, costs[over ?? ""], ranges.value?.validation_images ?? 0);
+  const curve = useCurve(scope, name, ready ? asked.choice : null, over, costs[over ?? ""], ranges.value?.validation_images ?? 0);
   const wanted: Wanted[] = [];
   if (own && ranges.value?.validation_images) {
     wanted.push({ id: own.network, volatile: true });
-    if (there) wanted.push({ id: there.id });
+    if (there && pinned.id) wanted.push({ id: pinned.id });
     wanted.push({ id: own.largest });
     wanted.push({ id: own.all_classes, imagesOf: own.network, volatile: true });
     wanted.push(...curve.networks.map(({ id }) => ({ id })));
@@ -116,8 +116,11 @@ export function App() {
             Family
             <select
               value={name ?? ""}
-              onChange={({ currentTarget: { value: family } }) =>
-                change(() => ({ family, choice: null, budgets: {}, pinned: null, over: null }))}
+              onChange={({ currentTarget: { value: family } }) => {
+                setChanged(null);
+                setNotice("");
+                change(() => ({ family, choice: null, budgets: {}, pinned: null, over: null }));
+              }}
             >
               {lines.map((each) => (
                 <option key={each.name} value={each.name} disabled={!each.available}>
@@ -202,7 +205,7 @@ export function App() {
                         family={family.name}
                         scope={scope}
                         networks={
-                          there
+                          !network.id || (there && !pinned.id) ? [] : there
                             ? [{ label: "A", id: there.id }, { label: "B", id: here.id }]
                             : [
                                 { label: "this network", id: here.id },
@@ -244,13 +247,23 @@ function useView(): [View, (next: (before: View) => View) => void] {
   ];
 }
 
-function useNetwork(key: string | null, family: string | null, scenario: Scenario | null): Asked<api.Network> {
-  const found = useAsked(key, (signal) => api.specialize(family!, scenario!.choice!, scenario!.budgets, signal));
-  return found.value?.family === family ? found : { ...found, value: undefined };
+/** The last network of the family, and its id where it was answered in this scope: a family that is loaded anew has others. */
+function useNetwork(
+  scope: string,
+  family: string | null,
+  scenario: Scenario | null,
+): Asked<api.Network> & { id: string | undefined } {
+  const key = scenario && JSON.stringify([scope, scenario]);
+  const found = useScoped(family ?? "", key, async (signal) => ({
+    scope,
+    network: await api.specialize(family!, scenario!.choice!, scenario!.budgets, signal),
+  }));
+  const network = found.value?.network;
+  return { ...found, value: network, id: found.value?.scope === scope ? network?.id : undefined };
 }
 
 function useBlueprint(scope: string, family: string | null, id: string | undefined): api.Blueprint | undefined {
-  return useAsked(family && id ? `${scope} ${id}` : null, (signal) => api.blueprint(family!, id!, signal)).value;
+  return useScoped(scope, (family && id) || null, (signal) => api.blueprint(family!, id!, signal)).value;
 }
 
 /** Ranges; where nothing is within the budgets, those without the budget that was changed last. */

@@ -413,3 +413,17 @@ def test_a_family_of_many_classes(opened: Any, url: str, tmp_path: Path) -> None
             curl = page.locator('[data-lines="curl"] code').inner_text()
             answer = subprocess.run(["bash", "-ec", curl], cwd=tmp_path, capture_output=True, check=True).stdout
             assert f'"id": "{shown_id(page)}"'.encode() in answer
+
+
+def test_another_family_is_asked_once(opened: Any, url: str, client: Client) -> None:
+    with opened(url) as page:
+        page.get_by_text(re.compile("^Measured on")).wait_for()
+        answers: list[int] = []
+        page.on("response", lambda answer: answers.append(answer.status))
+        page.get_by_label("Family").select_option("many")
+        page.locator('[data-lines="curl"] code', has_text="families/many/").wait_for()
+        network = client.specialize("many", next(iter(client.family("many")["groups"])))
+        wait(lambda: shown_id(page) == network["id"])
+        page.get_by_text(re.compile("^Measured on")).wait_for()
+        assert set(answers) <= {200, 429, 503}  # the last two: put off
+        assert len(answers) < 40
