@@ -13,7 +13,7 @@ import { NetworkHead } from "./network";
 import { ImagePanel } from "./images";
 import { askAnew, hasToken, lookAgain, Problem } from "./service";
 import { TokenForm } from "./token";
-import { readView, type Scenario, type View, writeView } from "./view";
+import { readView, type Scenario, type View, without, writeView } from "./view";
 
 const AT_MOST_EVERY = 80; // milliseconds: a slider asks no more often
 const RANGES_AFTER = 40; // milliseconds: the network comes first
@@ -33,9 +33,10 @@ export function App() {
 
   const families = useAsked(`${round}`, api.listFamilies);
   const lines = families.value?.families ?? [];
-  const name = view.family ?? lines.find((each) => each.available)?.name ?? null;
+  const stranger = families.value && view.family !== null && !lines.some((each) => each.name === view.family);
+  const name = stranger ? null : (view.family ?? lines.find((each) => each.available)?.name ?? null);
   const scope = `${round} ${name}`;
-  const described = useScoped(name ?? "", name && `${round}`, (signal) => api.describe(name!, signal));
+  const described = useScoped(name ?? "", name ? `${round}` : null, (signal) => api.describe(name!, signal));
   const family = described.value;
 
   const scenario = useMemo<Scenario>(
@@ -69,7 +70,7 @@ export function App() {
   }, [ranges.value]);
 
   const costs = ranges.value?.costs ?? {};
-  const over = view.over && view.over in costs ? view.over : (family?.budget ?? null);
+  const over = view.over && Object.hasOwn(costs, view.over) ? view.over : (family?.budget ?? null);
   const curve = useCurve(scope, name, ready ? asked.choice : null, over, costs[over ?? ""], ranges.value?.validation_images ?? 0);
   const wanted: Wanted[] = [];
   if (own && ranges.value?.validation_images) {
@@ -111,7 +112,7 @@ export function App() {
         <a class="skip" href="#network" onClick={jump}>To the network</a>
         <h1>snugnet</h1>
         <p>The network that fits: any classes, any budget.</p>
-        {lines.length > 1 && (
+        {(lines.length > 1 || (stranger && lines.length > 0)) && (
           <label class="family">
             Family
             <select
@@ -122,6 +123,7 @@ export function App() {
                 change(() => ({ family, choice: null, budgets: {}, pinned: null, over: null }));
               }}
             >
+              {stranger && <option value="" disabled>choose one</option>}
               {lines.map((each) => (
                 <option key={each.name} value={each.name} disabled={!each.available}>
                   {each.name}{each.available ? "" : " (not available)"}
@@ -144,7 +146,12 @@ export function App() {
           {lines.filter((each) => each.reason).map((each) => (
             <p key={each.name} class="banner quiet">{each.name}: {each.reason}</p>
           ))}
-          {families.value && !name && <p class="banner" role="alert">No family could be loaded.</p>}
+          {stranger && (
+            <p class="banner" role="alert">
+              There is no family “{view.family}” here; there is {lines.map((each) => each.name).join(", ") || "none"}.
+            </p>
+          )}
+          {families.value && !name && !stranger && <p class="banner" role="alert">No family could be loaded.</p>}
           {family && (
             <div class="columns">
               <div class="controls">
@@ -165,6 +172,12 @@ export function App() {
               </div>
               <main id="network" tabIndex={-1}>
                 {notice && <p class="banner quiet" role="status">{notice}</p>}
+                {pinned.error instanceof Problem && (
+                  <p class="banner" role="alert">
+                    Network A: {pinned.error.message}{" "}
+                    <button onClick={() => chooses({ pinned: null })}>Stop comparing</button>
+                  </p>
+                )}
                 {problems.other && <p class="banner" role="alert">{problems.other.message}</p>}
                 <div class={network.error || !complete(scenario) ? "stale" : ""}>
                   {here && (
@@ -277,8 +290,8 @@ async function askRanges(
     return await api.ranges(family, choice!, budgets, signal);
   } catch (error) {
     if (!(error instanceof Problem) || error.kind !== "budget") throw error;
-    const { [changed ?? ""]: left, ...others } = budgets;
-    return api.ranges(family, choice!, left === undefined ? {} : others, signal);
+    const others = changed !== null && Object.hasOwn(budgets, changed) ? without(budgets, changed) : {};
+    return api.ranges(family, choice!, others, signal);
   }
 }
 
@@ -294,7 +307,7 @@ function firstChoice(family: api.Family): api.Choice {
 /** A problem where its cause stands. */
 function sorted(problem: Problem | undefined, changed: string | null, { budgets }: Scenario) {
   const kind = problem?.kind === "budget" ? "budget" : problem?.kind === "group" ? "group" : "other";
-  const cost = changed !== null && changed in budgets ? changed : null;
+  const cost = changed !== null && Object.hasOwn(budgets, changed) ? changed : null;
   return {
     group: kind === "group" ? problem : undefined,
     budget: kind === "budget" && problem ? { cost, text: problem.message } : undefined,

@@ -61,9 +61,12 @@ export function askAnew(): void {
   }, wait);
 }
 
-export function giveToken(token: string): void {
+/** Whether it can be a token: a header holds no other characters. */
+export function giveToken(token: string): boolean {
+  if (!/^[\x21-\x7e]+$/.test(token)) return false;
   sessionStorage.setItem(TOKEN, token);
   update({ wantsToken: false, round: status.round + 1 });
+  return true;
 }
 
 export function hasToken(): boolean {
@@ -114,7 +117,7 @@ export async function request(url: string, { signal, body, type, tries = TRIES }
     update({ down: false });
     if (response.ok) return response;
     if ((response.status === 429 || response.status === 503) && left > 1) {
-      await pause(1000 * Number(response.headers.get("Retry-After") ?? 1), signal);
+      await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
       continue;
     }
     const refusal = await problem(response);
