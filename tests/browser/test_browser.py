@@ -359,6 +359,8 @@ def test_a_family_that_changes_under_the_page(
     with opened(f"{url}/#family=changing&group=round&budget.madds=60%25") as page:
         with another_network(page):
             limit(page, "madds", "50%")
+        page.get_by_text(re.compile("^Measured on")).wait_for()
+        wait(lambda: page.locator(".waits").count() == 0)  # nothing is on its way that would tell of the change early
 
         def change(mean: float) -> None:
             family = load_family(changing)
