@@ -7,13 +7,13 @@ import { ClassPanel } from "./classes";
 import { CostTable } from "./costs";
 import { CurvePanel, useCurve } from "./curve";
 import { Diagram } from "./diagram";
-import { type Asked, measureKey, useAsked, useMeasured, useStatus, useThrottled, type Wanted } from "./hooks";
+import { type Asked, measureKey, useAsked, useMeasured, useScoped, useStatus, useThrottled, type Wanted } from "./hooks";
 import { CodePanel } from "./lines";
 import { NetworkHead } from "./network";
 import { ImagePanel } from "./images";
 import { askAnew, hasToken, lookAgain, Problem } from "./service";
 import { TokenForm } from "./token";
-import { readView, type Scenario, type View, writeView } from "./view";
+import { readView, type Scenario, type View, without, writeView } from "./view";
 
 const AT_MOST_EVERY = 80; // milliseconds: a slider asks no more often
 const RANGES_AFTER = 40; // milliseconds: the network comes first
@@ -33,9 +33,11 @@ export function App() {
 
   const families = useAsked(`${round}`, api.listFamilies);
   const lines = families.value?.families ?? [];
-  const name = view.family ?? lines.find((each) => each.available)?.name ?? null;
-  const described = useAsked(name && `${round} ${name}`, (signal) => api.describe(name!, signal));
-  const family = described.value?.name === name ? described.value : undefined;
+  const stranger = families.value && view.family !== null && !lines.some((each) => each.name === view.family);
+  const name = stranger ? null : (view.family ?? lines.find((each) => each.available)?.name ?? null);
+  const scope = `${round} ${name}`;
+  const described = useScoped(name ?? "", name ? `${round}` : null, (signal) => api.describe(name!, signal));
+  const family = described.value;
 
   const scenario = useMemo<Scenario>(
     () => ({ choice: view.choice ?? (family ? firstChoice(family) : null), budgets: view.budgets }),
@@ -43,16 +45,15 @@ export function App() {
   );
   const asked = useThrottled(scenario, AT_MOST_EVERY);
   const ready = family && complete(asked);
-  const question = ready ? JSON.stringify([round, name, asked]) : null;
-  const ranges = useAsked(question, (signal) => askRanges(name!, asked, changed, signal), RANGES_AFTER);
-  const network = useNetwork(question, name, asked);
-  const pinned = useNetwork(view.pinned && family ? JSON.stringify([round, name, view.pinned]) : null, name, view.pinned);
+  const question = ready ? JSON.stringify([round, asked]) : null;
+  const ranges = useScoped(name ?? "", question, (signal) => askRanges(name!, asked, changed, signal), RANGES_AFTER);
+  const network = useNetwork(scope, name, ready ? asked : null);
+  const pinned = useNetwork(scope, name, family ? view.pinned : null);
   const here = network.value;
-  const there = view.pinned ? pinned.value : undefined;
+  const there = view.pinned && !pinned.error ? pinned.value : undefined;
 
-  const scope = `${round} ${name}`;
-  const own = useBlueprint(scope, name, here?.id);
-  const other = useBlueprint(scope, name, there?.id);
+  const own = useBlueprint(scope, name, network.id);
+  const other = useBlueprint(scope, name, there && pinned.id);
   const largest = useBlueprint(scope, name, own?.largest);
   const whole = useBlueprint(scope, name, own?.all_classes);
 
@@ -69,12 +70,12 @@ export function App() {
   }, [ranges.value]);
 
   const costs = ranges.value?.costs ?? {};
-  const over = view.over && view.over in costs ? view.over : (family?.budget ?? null);
-  const curve = useCurve(scope, name, asked.choice, over, costs[over ?? ""], ranges.value?.validation_images ?? 0);
+  const over = view.over && Object.hasOwn(costs, view.over) ? view.over : (family?.budget ?? null);
+  const curve = useCurve(scope, name, ready ? asked.choice : null, over, costs[over ?? ""], ranges.value?.validation_images ?? 0);
   const wanted: Wanted[] = [];
   if (own && ranges.value?.validation_images) {
     wanted.push({ id: own.network, volatile: true });
-    if (there) wanted.push({ id: there.id });
+    if (there && pinned.id) wanted.push({ id: pinned.id });
     wanted.push({ id: own.largest });
     wanted.push({ id: own.all_classes, imagesOf: own.network, volatile: true });
     wanted.push(...curve.networks.map(({ id }) => ({ id })));
@@ -111,14 +112,18 @@ export function App() {
         <a class="skip" href="#network" onClick={jump}>To the network</a>
         <h1>snugnet</h1>
         <p>The network that fits: any classes, any budget.</p>
-        {lines.length > 1 && (
+        {(lines.length > 1 || (stranger && lines.length > 0)) && (
           <label class="family">
             Family
             <select
               value={name ?? ""}
-              onChange={({ currentTarget: { value: family } }) =>
-                change(() => ({ family, choice: null, budgets: {}, pinned: null, over: null }))}
+              onChange={({ currentTarget: { value: family } }) => {
+                setChanged(null);
+                setNotice("");
+                change(() => ({ family, choice: null, budgets: {}, pinned: null, over: null }));
+              }}
             >
+              {stranger && <option value="" disabled>choose one</option>}
               {lines.map((each) => (
                 <option key={each.name} value={each.name} disabled={!each.available}>
                   {each.name}{each.available ? "" : " (not available)"}
@@ -141,7 +146,12 @@ export function App() {
           {lines.filter((each) => each.reason).map((each) => (
             <p key={each.name} class="banner quiet">{each.name}: {each.reason}</p>
           ))}
-          {families.value && !name && <p class="banner" role="alert">No family could be loaded.</p>}
+          {stranger && (
+            <p class="banner" role="alert">
+              There is no family “{view.family}” here; there is {lines.map((each) => each.name).join(", ") || "none"}.
+            </p>
+          )}
+          {families.value && !name && !stranger && <p class="banner" role="alert">No family could be loaded.</p>}
           {family && (
             <div class="columns">
               <div class="controls">
@@ -162,6 +172,12 @@ export function App() {
               </div>
               <main id="network" tabIndex={-1}>
                 {notice && <p class="banner quiet" role="status">{notice}</p>}
+                {pinned.error instanceof Problem && (
+                  <p class="banner" role="alert">
+                    Network A: {pinned.error.message}{" "}
+                    <button onClick={() => chooses({ pinned: null })}>Stop comparing</button>
+                  </p>
+                )}
                 {problems.other && <p class="banner" role="alert">{problems.other.message}</p>}
                 <div class={network.error || !complete(scenario) ? "stale" : ""}>
                   {here && (
@@ -202,7 +218,7 @@ export function App() {
                         family={family.name}
                         scope={scope}
                         networks={
-                          there
+                          !network.id || (there && !pinned.id) ? [] : there
                             ? [{ label: "A", id: there.id }, { label: "B", id: here.id }]
                             : [
                                 { label: "this network", id: here.id },
@@ -244,13 +260,23 @@ function useView(): [View, (next: (before: View) => View) => void] {
   ];
 }
 
-function useNetwork(key: string | null, family: string | null, scenario: Scenario | null): Asked<api.Network> {
-  const found = useAsked(key, (signal) => api.specialize(family!, scenario!.choice!, scenario!.budgets, signal));
-  return found.value?.family === family ? found : { ...found, value: undefined };
+/** The last network of the family, and its id where it was answered in this scope: a family that is loaded anew has others. */
+function useNetwork(
+  scope: string,
+  family: string | null,
+  scenario: Scenario | null,
+): Asked<api.Network> & { id: string | undefined } {
+  const key = scenario && JSON.stringify([scope, scenario]);
+  const found = useScoped(family ?? "", key, async (signal) => ({
+    scope,
+    network: await api.specialize(family!, scenario!.choice!, scenario!.budgets, signal),
+  }));
+  const network = found.value?.network;
+  return { ...found, value: network, id: found.value?.scope === scope ? network?.id : undefined };
 }
 
 function useBlueprint(scope: string, family: string | null, id: string | undefined): api.Blueprint | undefined {
-  return useAsked(family && id ? `${scope} ${id}` : null, (signal) => api.blueprint(family!, id!, signal)).value;
+  return useScoped(scope, (family && id) || null, (signal) => api.blueprint(family!, id!, signal)).value;
 }
 
 /** Ranges; where nothing is within the budgets, those without the budget that was changed last. */
@@ -264,8 +290,8 @@ async function askRanges(
     return await api.ranges(family, choice!, budgets, signal);
   } catch (error) {
     if (!(error instanceof Problem) || error.kind !== "budget") throw error;
-    const { [changed ?? ""]: left, ...others } = budgets;
-    return api.ranges(family, choice!, left === undefined ? {} : others, signal);
+    const others = changed !== null && Object.hasOwn(budgets, changed) ? without(budgets, changed) : {};
+    return api.ranges(family, choice!, others, signal);
   }
 }
 
@@ -281,7 +307,7 @@ function firstChoice(family: api.Family): api.Choice {
 /** A problem where its cause stands. */
 function sorted(problem: Problem | undefined, changed: string | null, { budgets }: Scenario) {
   const kind = problem?.kind === "budget" ? "budget" : problem?.kind === "group" ? "group" : "other";
-  const cost = changed !== null && changed in budgets ? changed : null;
+  const cost = changed !== null && Object.hasOwn(budgets, changed) ? changed : null;
   return {
     group: kind === "group" ? problem : undefined,
     budget: kind === "budget" && problem ? { cost, text: problem.message } : undefined,

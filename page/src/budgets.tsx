@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Budgets, Range } from "./api";
 import { amount, budgetText, costLabel, withUnit } from "./format";
+import { without } from "./view";
 
 interface Props {
   ranges: Record<string, Range>;
@@ -18,10 +19,9 @@ interface Props {
 
 export function BudgetPanel({ ranges, budgets, first, problem, onChange }: Props) {
   const names = Object.keys(ranges).sort((a, b) => Number(b === first) - Number(a === first));
-  const unknown = Object.keys(budgets).filter((name) => !(name in ranges));
+  const unknown = Object.keys(budgets).filter((name) => !Object.hasOwn(ranges, name));
   const set = (name: string, text: string) => {
-    const { [name]: _, ...others } = budgets;
-    onChange(text === "" ? others : { ...budgets, [name]: text }, name);
+    onChange(text === "" ? without(budgets, name) : { ...budgets, [name]: text }, name);
   };
   return (
     <section class="panel" aria-labelledby="budgets-title">
@@ -35,7 +35,7 @@ export function BudgetPanel({ ranges, budgets, first, problem, onChange }: Props
           key={name}
           name={name}
           range={ranges[name]!}
-          text={budgets[name] ?? ""}
+          text={Object.hasOwn(budgets, name) ? budgets[name]! : ""}
           problem={problem?.cost === name ? problem.text : undefined}
           onChange={(text) => set(name, text)}
         />
@@ -62,10 +62,11 @@ function Budget({ name, range, text, problem, onChange }: BudgetProps) {
   const { feasible_low: low, feasible_high: high, unit } = range;
   const [draft, setDraft] = useState(text);
   useEffect(() => setDraft(text), [text]);
-  const limit = text === "" ? high : (read(text, range) ?? range.budget ?? high);
+  const given = read(text, range) ?? range.budget;
+  const limit = text === "" ? high : (given ?? high);
   const value = Math.min(Math.max(limit, low), high);
   const id = `budget-${name}`;
-  const said = text === "" ? "no limit" : `at most ${withUnit(limit, unit)}`;
+  const said = text === "" ? "no limit" : `at most ${given === null ? text : withUnit(given, unit)}`;
   const commit = () => draft.trim() !== text && onChange(draft.trim());
   return (
     <div class={`budget${text ? " set" : ""}`} data-cost={name}>
@@ -117,7 +118,9 @@ const SHARE = /^\s*([\d.]+)\s*%\s*$/;
 /** Where a budget's text stands before the service has said what it means. */
 function read(text: string, { low, high }: Range): number | undefined {
   const share = SHARE.exec(text);
-  if (share) return low + (Number(share[1]) / 100) * (high - low);
   const plain = AMOUNT.exec(text);
-  return plain ? Number(plain[1]) * ({ k: 1e3, M: 1e6, G: 1e9 }[plain[2]!] ?? 1) : undefined;
+  const value = share
+    ? low + (Number(share[1]) / 100) * (high - low)
+    : Number(plain?.[1]) * ({ k: 1e3, M: 1e6, G: 1e9 }[plain?.[2] ?? ""] ?? 1);
+  return Number.isFinite(value) ? value : undefined;
 }

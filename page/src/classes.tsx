@@ -17,7 +17,8 @@ export function ClassPanel({ family, choice, problem, onChange }: Props) {
   const group = choice && "group" in choice ? choice.group : null;
   const chosen = useMemo(() => {
     if (!choice) return [];
-    return "group" in choice ? (family.groups[choice.group] ?? []) : choice.classes;
+    if ("classes" in choice) return choice.classes;
+    return Object.hasOwn(family.groups, choice.group) ? family.groups[choice.group]! : [];
   }, [family, choice]);
   const word = search.trim().toLowerCase();
   const groups = Object.keys(family.groups).filter((name) => name.toLowerCase().includes(word));
@@ -90,7 +91,7 @@ export function ClassPanel({ family, choice, problem, onChange }: Props) {
         >
           {word ? "Tick these" : "Tick all"}
         </button>
-        <button onClick={() => onChange({ classes: chosen.filter((name) => !classes.includes(name)) })}>
+        <button onClick={() => onChange({ classes: word ? chosen.filter((name) => !classes.includes(name)) : [] })}>
           {word ? "Untick these" : "Untick all"}
         </button>
       </div>

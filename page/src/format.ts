@@ -6,12 +6,13 @@ const PREFIXES: [number, string][] = [
   [1e6, "M"],
   [1e3, "k"],
 ];
+const READ = PREFIXES.filter(([, prefix]) => prefix !== "T"); // by the API
 const STEPS = 500; // of a slider: a budget has as many digits as tell them apart
 const MOST_DIGITS = 15;
 
 /** A number with a prefix, in some significant digits: 3.99M. */
-export function amount(value: number, digits = 3): string {
-  const [size, prefix] = PREFIXES.find(([size]) => Math.abs(value) >= size * (1 - 0.5 * 10 ** -digits)) ?? [1, ""];
+export function amount(value: number, digits = 3, prefixes = PREFIXES): string {
+  const [size, prefix] = prefixes.find(([size]) => Math.abs(value) >= size * (1 - 0.5 * 10 ** -digits)) ?? [1, ""];
   return Number((value / size).toPrecision(digits)) + prefix;
 }
 
@@ -39,7 +40,7 @@ export function budgetText(value: number, low: number, high: number): string {
   if (value <= low) return String(low);
   if (value >= high) return String(high);
   const digits = Math.ceil(Math.log10(value / ((high - low) / STEPS)));
-  const text = amount(value, Math.min(Math.max(digits, 2), MOST_DIGITS));
-  const rounded = parseFloat(text) * (PREFIXES.find(([, prefix]) => text.endsWith(prefix))?.[0] ?? 1);
+  const text = amount(value, Math.min(Math.max(digits, 2), MOST_DIGITS), READ);
+  const rounded = parseFloat(text) * (READ.find(([, prefix]) => text.endsWith(prefix))?.[0] ?? 1);
   return rounded < low ? String(low) : rounded > high ? String(high) : text;
 }

@@ -38,6 +38,18 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
   return { value: state.value, error: current ? state.error : undefined, pending: key !== null && !current };
 }
 
+/** The same within a scope: what was answered in another one is no answer. */
+export function useScoped<T>(
+  scope: string,
+  key: string | null,
+  ask: (signal: AbortSignal) => Promise<T>,
+  delay = 0,
+): Asked<T> {
+  const scoped = key === null ? null : JSON.stringify([scope, key]);
+  const found = useAsked(scoped, async (signal) => ({ scope, value: await ask(signal) }), delay);
+  return { ...found, value: found.value?.scope === scope ? found.value.value : undefined };
+}
+
 /** A value that changes at most once in so many milliseconds: the first change at once, the last one surely. */
 export function useThrottled<T>(value: T, milliseconds: number): T {
   const [shown, setShown] = useState(value);

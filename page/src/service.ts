@@ -26,6 +26,7 @@ export interface Status {
 const BASE = new URL("v1/", document.baseURI);
 const TOKEN = "snugnet.token"; // in sessionStorage: gone with the tab
 const TRIES = 4; // of a request that is put off
+const ANEW_EVERY = 1000; // milliseconds
 export const PATIENT = 60; // of one whose answer takes long to make
 
 let status: Status = { down: false, wantsToken: false, round: 0 };
@@ -47,14 +48,25 @@ function update(changes: Partial<Status>): void {
   for (const each of listeners) each(status);
 }
 
-/** Ask everything again. */
+let anew: { since: number; waits: boolean } = { since: -Infinity, waits: false };
+
+/** Ask everything again; at most once a second, as a service may have workers of which one has loaded another family. */
 export function askAnew(): void {
-  update({ round: status.round + 1 });
+  if (anew.waits) return;
+  const wait = Math.max(anew.since + ANEW_EVERY - performance.now(), 0);
+  anew = { since: performance.now() + wait, waits: true };
+  setTimeout(() => {
+    anew.waits = false;
+    update({ round: status.round + 1 });
+  }, wait);
 }
 
-export function giveToken(token: string): void {
+/** Whether it can be a token: a header holds no other characters. */
+export function giveToken(token: string): boolean {
+  if (!/^[\x21-\x7e]+$/.test(token)) return false;
   sessionStorage.setItem(TOKEN, token);
   update({ wantsToken: false, round: status.round + 1 });
+  return true;
 }
 
 export function hasToken(): boolean {
@@ -89,6 +101,7 @@ export interface Options {
 }
 
 export async function request(url: string, { signal, body, type, tries = TRIES }: Options = {}): Promise<Response> {
+  const { round } = status;
   const headers = new Headers(type ? { "Content-Type": type } : {});
   const token = sessionStorage.getItem(TOKEN);
   if (token) headers.set("Authorization", `Bearer ${token}`);
@@ -104,12 +117,12 @@ export async function request(url: string, { signal, body, type, tries = TRIES }
     update({ down: false });
     if (response.ok) return response;
     if ((response.status === 429 || response.status === 503) && left > 1) {
-      await pause(1000 * Number(response.headers.get("Retry-After") ?? 1), signal);
+      await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
       continue;
     }
     const refusal = await problem(response);
     if (response.status === 401) update({ wantsToken: true });
-    if (refusal.kind === "network") askAnew(); // its family is another one by now
+    if (refusal.kind === "network" && round === status.round) askAnew(); // its family is another one by now
     throw refusal;
   }
 }

@@ -41,16 +41,24 @@ export function writeView(view: View): string {
 
 function readScenario(query: URLSearchParams, prefix: string): Scenario {
   const group = query.get(`${prefix}group`);
-  const classes = query.getAll(`${prefix}class`);
-  const budgets: Budgets = {};
-  for (const [key, value] of query) {
-    if (key.startsWith(prefix + BUDGET)) budgets[key.slice(prefix.length + BUDGET.length)] = value;
-  }
-  return { choice: group !== null ? { group } : classes.length ? { classes } : null, budgets };
+  const classes = query.getAll(`${prefix}class`).filter((name) => name !== ""); // one without a name says: none
+  const start = prefix + BUDGET;
+  // names are anybody's, such as __proto__: entries become the object's own
+  const budgets = Object.fromEntries(
+    [...query].filter(([key]) => key.startsWith(start)).map(([key, value]) => [key.slice(start.length), value]),
+  );
+  return { choice: group !== null ? { group } : query.has(`${prefix}class`) ? { classes } : null, budgets };
+}
+
+/** The budgets but one. */
+export function without(budgets: Budgets, name: string): Budgets {
+  return Object.fromEntries(Object.entries(budgets).filter(([each]) => each !== name));
 }
 
 function writeScenario(query: URLSearchParams, prefix: string, { choice, budgets }: Scenario): void {
   if (choice && "group" in choice) query.set(`${prefix}group`, choice.group);
-  if (choice && "classes" in choice) for (const name of choice.classes) query.append(`${prefix}class`, name);
+  if (choice && "classes" in choice) {
+    for (const name of choice.classes.length ? choice.classes : [""]) query.append(`${prefix}class`, name);
+  }
   for (const [name, value] of Object.entries(budgets)) query.set(prefix + BUDGET + name, value);
 }

@@ -132,6 +132,8 @@ def test_classes_of_a_group_and_of_one_s_own(opened: Any, url: str, client: Clie
 
         page.get_by_role("button", name="Untick all").click()
         assert page.get_by_text("Tick at least two classes").is_visible()
+        page.reload()
+        page.get_by_text("Tick at least two classes").wait_for()  # and not the first superclass
         page.get_by_role("checkbox", name=added, exact=True).check()
         refusal = page.locator("[aria-labelledby=classes-title] .problem")
         refusal.wait_for()
@@ -171,6 +173,8 @@ def test_ends_move_and_what_is_not_feasible_is_said(opened: Any, url: str, clien
         assert page.get_by_role("button", name="Download ONNX").is_disabled()
         limit(page, "madds", "a few")
         wait(lambda: "a few" in refusal.inner_text())
+        limit(page, "madds", "1.2.3")
+        wait(lambda: slider(page, "madds").get_attribute("aria-valuetext") == "at most 1.2.3")
         page.get_by_role("button", name="No limit of madds").click()
         refusal.wait_for(state="detached")
         assert page.get_by_role("button", name="Download ONNX").is_enabled()
@@ -237,6 +241,11 @@ def test_two_are_compared(opened: Any, url: str, client: Client) -> None:
         page.get_by_role("button", name="Stop comparing").click()
         page.get_by_role("button", name="Keep as A and compare").wait_for()
         assert page.locator("td.a").count() == 0
+    with opened(f"{url}/#a.group={groups[0]}&a.budget.madds=1") as page:  # an A that cannot be had
+        page.get_by_role("alert").filter(has_text="Network A: no network of").wait_for()
+        page.get_by_role("button", name="Stop comparing").click()
+        page.get_by_role("alert").wait_for(state="detached")
+        assert shown_id(page) == client.specialize("digits", groups[0])["id"]
 
 
 def test_files_and_lines_give_this_very_network(opened: Any, url: str, client: Client, tmp_path: Path) -> None:
@@ -350,6 +359,8 @@ def test_a_family_that_changes_under_the_page(
     with opened(f"{url}/#family=changing&group=round&budget.madds=60%25") as page:
         with another_network(page):
             limit(page, "madds", "50%")
+        page.get_by_text(re.compile("^Measured on")).wait_for()
+        wait(lambda: page.locator(".waits").count() == 0)  # nothing is on its way that would tell of the change early
 
         def change(mean: float) -> None:
             family = load_family(changing)
@@ -374,11 +385,12 @@ def test_a_token_is_asked_for_and_a_service_that_stops(opened: Any, folder: Path
     (tmp_path / "token").write_text(TOKEN)
     options = ("--token-file", tmp_path / "token", "--cache", cache)
     with process(folder, "--port", "0", *options) as (running, address), opened(address) as page:
-        for given in ("another", TOKEN):
+        for given in ("ключ", "another", TOKEN):
             page.get_by_label("Token").fill(given)
             page.get_by_label("Token").press("Enter")
             if given != TOKEN:
-                page.get_by_text("The one that was given is another").wait_for()
+                said = "The one that was given is another" if given.isascii() else "signs of ASCII alone"
+                page.get_by_text(said).wait_for()
         page.locator("#network-title").wait_for()
         assert page.evaluate("[localStorage.length, document.cookie, location.href.includes('sixteen')]") == [
             0,
@@ -413,3 +425,38 @@ def test_a_family_of_many_classes(opened: Any, url: str, tmp_path: Path) -> None
             curl = page.locator('[data-lines="curl"] code').inner_text()
             answer = subprocess.run(["bash", "-ec", curl], cwd=tmp_path, capture_output=True, check=True).stdout
             assert f'"id": "{shown_id(page)}"'.encode() in answer
+
+
+def test_another_family_is_asked_once(opened: Any, url: str, client: Client) -> None:
+    with opened(url) as page:
+        page.get_by_text(re.compile("^Measured on")).wait_for()
+        answers: list[int] = []
+        page.on("response", lambda answer: answers.append(answer.status))
+        page.get_by_label("Family").select_option("many")
+        page.locator('[data-lines="curl"] code', has_text="families/many/").wait_for()
+        network = client.specialize("many", next(iter(client.family("many")["groups"])))
+        wait(lambda: shown_id(page) == network["id"])
+        page.get_by_text(re.compile("^Measured on")).wait_for()
+        assert set(answers) <= {200, 429, 503}  # the last two: put off
+        assert len(answers) < 40
+
+
+def test_an_address_with_names_that_are_not_there(opened: Any, url: str, client: Client) -> None:
+    first = client.specialize("digits", next(iter(client.family("digits")["groups"])))
+    for name in ("constructor", "__proto__"):
+        with opened(f"{url}/#family=digits&group={name}&over={name}") as page:
+            page.locator("[aria-labelledby=classes-title] .problem", has_text=name).wait_for()
+            page.get_by_role("radio").first.check()
+            page.get_by_text(re.compile("^Measured on")).wait_for()
+            assert page.locator(".over select").input_value() == "madds"
+            assert shown_id(page) == first["id"]
+        with opened(f"{url}/#family=digits&budget.{name}=3") as page:
+            line = page.locator("[aria-labelledby=budgets-title] p.problem", has=page.get_by_role("button"))
+            line.get_by_role("button", name="Clear").click()
+            wait(lambda: shown_id(page) == first["id"])
+            assert page.locator("[aria-labelledby=budgets-title] .problem").count() == 0
+        with opened(f"{url}/#family={name}") as page:
+            page.get_by_text(f"There is no family “{name}” here; there is digits, changing, many.").wait_for()
+            page.get_by_label("Family").select_option("digits")
+            wait(lambda: shown_id(page) == first["id"])
+            assert page.get_by_role("alert").count() == 0
