@@ -130,7 +130,9 @@ async def _invalid(_: Request, error: Exception) -> Response:
     faults = sorted(error.errors(), key=lambda each: each["type"] == "missing")  # what is misspelt is missing as well
     part, *where = faults[0]["loc"] or ("body",)
     if faults[0]["type"] == "json_invalid":
-        return problem(422, f"the body is not JSON: {faults[0]['ctx']['error']}, at character {where[0] + 1}", "request")
+        return problem(
+            422, f"the body is not JSON: {faults[0]['ctx']['error']}, at character {where[0] + 1}", "request"
+        )
     place = cut(".".join(map(str, where))) or str(part)
     message = "no such key" if faults[0]["type"] == "extra_forbidden" else str(faults[0]["msg"])
     return problem(422, f"{place}: {message[:1].lower()}{message[1:]}", "request")
