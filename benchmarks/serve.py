@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from snugnet.client import Client
-from snugnet.deploy.export import onnx_session
+from snugnet.deploy import onnx_session
 from snugnet.pipeline import machine
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "benchmark-serve.json"

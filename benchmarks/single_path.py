@@ -241,7 +241,7 @@ def in_onnx_runtime(name: str, _: Any) -> dict[str, Any]:
     import torch
 
     import snugnet
-    from snugnet.deploy.export import FileOptions, onnx_bytes, onnx_session
+    from snugnet.deploy import FileOptions, onnx_bytes, onnx_session
     from snugnet.training.calibration import network_batches
 
     network, data = snugnet.load(RUNS / name), images("spos-cifar-10-cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 def sections(kind: type[Config] = Config) -> Iterator[type[Config]]:
     """All that a recipe is made of."""
     for each in kind.__subclasses__():
-        yield each
+        if getattr(sys.modules[each.__module__], each.__name__, None) is each:  # not one that is made of settings
+            yield each
         yield from sections(each)
 
 

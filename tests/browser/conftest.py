@@ -47,9 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return family.save(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium as the system has it."""
+    """Chromium as the system has it; Playwright's event loop ends with the file, as other tests run loops of their own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snugnet.data import GroupedImages
-from snugnet.deploy.export import onnx_session
+from snugnet.deploy.sessions import onnx_session
 from snugnet.errors import BudgetError
 from snugnet.family import Family
 from snugnet.family.disk import load_family
