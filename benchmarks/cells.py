@@ -169,7 +169,7 @@ def searched(
         other = {"perturbation": search.perturbation_scores().tolist()} if perturb else {}
     history = [
         {key: value for key, value in epoch.items() if key != "scores"}
-        | {"worth": worth(target().from_dict(epoch["architecture"]))}
+        | {"worth": {TESTS[0]: worth(target().from_dict(epoch["architecture"]))[TESTS[0]]}}
         for epoch in found.history
     ]
     return {"scores": found.scores.tolist(), "history": history, "seconds": round(found.seconds, 1), **other}
