@@ -267,6 +267,12 @@ def test_budgets_of_files_and_of_memory(family: Family) -> None:
     assert max(made.route.madds.values()) <= made.limits["madds"]
 
 
+def test_each_share_of_a_loose_budget_judges_routers_of_its_own(family: Family) -> None:
+    """Of as many draws with one seed, three of four would be of architectures that another share has judged."""
+    made = make_route(family, GROUPS, over="sum", evaluations=30, progress=False, madds="100%")
+    assert 24 <= made.evaluated <= 30
+
+
 def test_the_smallest_route_is_named_and_can_be_had(family: Family) -> None:
     router = family.cost_range("madds")[0]
     behind = max(family.cost_range("madds", group)[0] for group in family.groups)

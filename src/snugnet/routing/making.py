@@ -284,7 +284,7 @@ class _Making:
         if evaluations < 1:
             self.archive.evaluate(problem.first(), self.score, chunk=1)
             return
-        result = run_search(problem, evolution(evaluations), seed=self.seed, progress=self.progress, chunk=CHUNK)
+        result = run_search(problem, evolution(evaluations), seed=seed, progress=self.progress, chunk=CHUNK)
         self.archive.take(result.archive)
 
     def _tried(self, share: float, problem: Problem, own: NDArray[np.int16]) -> Tried:
