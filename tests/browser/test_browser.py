@@ -120,7 +120,7 @@ def test_classes_of_a_group_and_of_one_s_own(opened: Any, url: str, client: Clie
     with opened(url) as page:
         page.get_by_role("radio", name=second).check()
         page.wait_for_function(
-            "name => document.querySelector('h2#network-title').innerText.endsWith(name)", arg=second
+            "name => document.querySelector('h2#network-title')?.innerText.endsWith(name)", arg=second
         )
         assert page.locator(".outputs .name").all_inner_texts() == groups[second]
         added = next(name for name in client.family("digits")["classes"] if name not in groups[second])

@@ -259,4 +259,4 @@ def test_quickstart_says_when_its_recipe_is_gone(snugnet: Any, monkeypatch: pyte
 
     monkeypatch.setattr(common, "__file__", str(tmp_path / "a" / "b" / "c" / "common.py"))
     monkeypatch.setattr(metadata, "files", lambda _: [])
-    assert "recipes/quickstart.yaml is not installed" in snugnet("quickstart").error
+    assert "no recipe 'quickstart' is installed" in snugnet("quickstart").error
