@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from tiny_family import tiny_family
 
 from snugnet.cli.main import app
@@ -44,6 +45,20 @@ def blocks(language: str) -> list[Any]:
                 where = f"{page.relative_to(ROOT)}:{text[: match.start()].count(chr(10)) + 1}"
                 found.append(pytest.param(re.sub(f"^{match[1]}", "", match[3], flags=re.MULTILINE), id=where))
     return found
+
+
+def test_the_site_leads_to_every_page() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    led_to = [
+        page
+        for part in site["nav"]
+        for where in part.values()
+        for page in ([{"": where}] if isinstance(where, str) else where)
+    ]
+    there = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert {path for page in led_to for path in page.values()} == {
+        path for path in there if not path.startswith("results/")
+    }
 
 
 @pytest.mark.parametrize("code", blocks("python"))
