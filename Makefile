@@ -9,6 +9,7 @@
 # make lint         ruff and mypy
 # make notebooks    the notebooks in examples/, made of the scripts and executed on runs/digits
 # make release-check  wheel and sdist, built, installed in fresh environments and tried (below build/ and dist/)
+# make container-check  the steps of the Containerfile where nothing is installed but Python, and a family served from there (Linux, root)
 # make docs         the site, in build/site; a broken link or a docstring that cannot be read is an error
 # make clean        throw the environment and caches away (runs/ stays)
 #
@@ -24,7 +25,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-fast test-gpu test-runtimes test-browser coverage page lint docs notebooks release-check clean
+.PHONY: help quickstart test test-fast test-gpu test-runtimes test-browser coverage page lint docs notebooks release-check container-check clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -66,6 +67,9 @@ notebooks: $(DEV_STAMP)
 
 release-check: | $(BIN)/python
 	$(BIN)/python tools/release_check.py
+
+container-check: | $(BIN)/python
+	$(BIN)/python tools/container_check.py
 
 docs: $(DEV_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
