@@ -41,7 +41,7 @@ def inside(command: list[str], folder: str, user: str) -> list[str]:
 
 
 def view() -> None:
-    """This machine, read-only below what the steps write, with an empty ``/usr/local``."""
+    """Show this machine, read-only below what the steps write, with an empty ``/usr/local``."""
     shutil.rmtree(WORK, ignore_errors=True)
     for name in ("changes", "work", "root"):
         (WORK / name).mkdir(parents=True)
