@@ -45,7 +45,15 @@ def test_every_optimiser_stays_within_all_budgets(snugnet: Any, predictor: Path,
     assert found["predicted"] == pytest.approx(float(load_predictor(predictor).predict(row)[0, 1]), abs=1e-6)
     low, high = counted_table(space, "madds").range
     assert found["budgets"] == pytest.approx({"madds": low + 0.4 * (high - low), "params": 3e6})
-    assert set(found["costs"]) == {"activations", "madds", "params", "peak_memory", "peak_memory_int8", "weight_memory"}
+    assert set(found["costs"]) == {
+        "activations",
+        "madds",
+        "params",
+        "peak_memory",
+        "peak_memory_int8",
+        "weight_memory",
+        "weight_memory_int8",
+    }
     for name, budget in found["budgets"].items():
         assert found["costs"][name] == counted_table(space, name)(row)[0] <= budget
 

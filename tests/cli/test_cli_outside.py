@@ -140,7 +140,7 @@ def process(site: Path, tmp_path: Path) -> Any:
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-COUNTED = ("activations", "madds", "params", "peak_memory", "peak_memory_int8", "weight_memory")
+COUNTED = ("activations", "madds", "params", "peak_memory", "peak_memory_int8", "weight_memory", "weight_memory_int8")
 
 
 def test_a_space_and_a_cost(process: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tiny_spaces import TINY_SPACES
 from snugnet.costs import COSTS
 from snugnet.deploy.onnx import onnx_model
 from snugnet.nn.network import build
+from snugnet.profiling.writing import file_content
 from snugnet.spaces import Blueprint, get_space, list_spaces
 
 HANDED_ON = ("Flatten", "Reshape")
@@ -102,6 +103,25 @@ def test_costs_are_those_of_the_file(name: str, options: dict) -> None:
         assert COSTS["peak_memory"].of(blueprint) == walked(model)
         if name != "nas-bench-201":  # whose counts have what is not run
             assert COSTS["weight_memory"].of(blueprint) == weights(model)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in list_spaces() if name not in ("resnet-mixed-precision", "nas-bench-201")]
+)
+def test_bytes_are_those_of_the_int8_file(name: str) -> None:
+    space = get_space(name, **TINY_SPACES[name])
+    for row in np.concatenate([space.smallest, space.largest]):
+        blueprint = space.blueprint(row).with_classes(3)
+        made = onnx.load_from_string(file_content(blueprint, 1, "int8"))
+        trained = [
+            each
+            for each in made.graph.initializer
+            if each.data_type != TensorProto.INT64 and each.dims and not each.name.endswith(("_scale", "_zero_point"))
+        ]
+        of_each = {TensorProto.INT8: 1, TensorProto.INT32: 4, TensorProto.FLOAT: 4}
+        assert COSTS["weight_memory_int8"].of(blueprint) == sum(
+            math.prod(each.dims) * of_each[each.data_type] for each in trained
+        )
 
 
 def test_every_cell_of_nas_bench_201_that_hands_its_input_on() -> None:

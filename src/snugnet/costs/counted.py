@@ -33,6 +33,12 @@ WEIGHT_MEMORY = _layers(
     "bytes of weights and biases in the exported file, batch norm folded; float32, quantised weights a byte each",
     "weight_bytes",
 )
+WEIGHT_MEMORY_INT8 = _layers(
+    "weight_memory_int8",
+    "B",
+    "bytes of weights and biases in the int8 file, a byte a weight and four a bias; scales and zero points not counted",
+    "weight_bytes_int8",
+)
 
 
 def _peak_memory(name: str, each: int, what: str) -> MaximumCost:

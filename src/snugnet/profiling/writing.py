@@ -90,7 +90,7 @@ def write_bundle(
         for name, blueprint in blueprints.items():
             path = folder / f"{name}.onnx"
             if not path.is_file():  # written whole or not at all, and named after what is in it
-                write_atomically(path, _content(blueprint, batch, precision))
+                write_atomically(path, file_content(blueprint, batch, precision))
             content = path.read_bytes()
             files[name] = {
                 "sha256": hashlib.sha256(content).hexdigest(),
@@ -135,7 +135,7 @@ def _yardstick(blueprints: Mapping[str, Blueprint]) -> str:
     return blocks[len(blocks) // 2][1]
 
 
-def _content(blueprint: Blueprint, batch: int, precision: str) -> bytes:
+def file_content(blueprint: Blueprint, batch: int, precision: str) -> bytes:
     """An ONNX file with weights that were drawn: no time depends on them."""
     network = build(blueprint).eval()
     state = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}

@@ -13,7 +13,7 @@ from snugnet.texts import listed
 
 ALONG = ("madds", "bitops", "activations", *PROFILED.values())
 """Costs of one image: those of the router, and of the one specialised network that it is given to."""
-STORED = ("params", "weight_memory")
+STORED = ("params", "weight_memory", "weight_memory_int8")
 """Costs of the files: those of the router, and of all specialised networks."""
 
 

@@ -142,6 +142,18 @@ class Layer:
                 return 4 * self.params
 
     @property
+    def weight_bytes_int8(self) -> int:
+        """The same in an int8 file: weights a byte each, biases four (32 bits), batch norm folded where a convolution is before it.
+
+        What has no weights to multiply by (a batch norm by itself) stays in float, and a layer at a few bits stays as it is.
+        """
+        if self.op == "norm" or self.weight_bits > 0 or self.activation_bits > 0:
+            return self.weight_bytes
+        taps = self.madds // self.out_resolution**2 if self.op == "conv" else self.madds
+        biases = (self.weight_bytes - 4 * taps) // 4
+        return taps + 4 * biases
+
+    @property
     def bitops(self) -> int:
         """MAdds times weight bits times activation bits, for one image; 0 in float."""
         return self.madds * self.weight_bits * self.activation_bits
