@@ -276,6 +276,42 @@ def test_results_do_not_depend_on_the_batch(ofa):
     assert np.array_equal(together[::-1], decode([madds, params], scores[::-1], budgets[::-1]))
 
 
+@pytest.mark.parametrize("m", [1, 2])
+@pytest.mark.parametrize("values", [2**16, 2**12])
+def test_scenarios_that_share_scores_get_what_each_gets_alone(ofa, monkeypatch, m, values):
+    _, *tables = ofa
+    monkeypatch.setattr("snugnet.costs.decoding._STATE_VALUES", values)
+    monkeypatch.setattr("snugnet.costs.decoding._FINAL_VALUES", 2**13)
+    scores, budgets = scenarios(ofa, 200)
+    which = np.random.default_rng(5).integers(0, 9, 200)
+    scores[3, -1], budgets[0, 0] = -np.inf, np.inf
+    if m == 1:
+        budgets[:, 1] = np.inf
+    shared = decode(tables, scores[:9], budgets, which=which)
+    assert np.array_equal(shared, decode(tables, scores[which], budgets))
+    monkeypatch.setattr("snugnet.costs.decoding._AT_A_TIME", 13)
+    assert np.array_equal(shared, decode(tables, scores[:9], budgets, which=which))
+
+
+@spaces
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), m=st.integers(1, 2))
+def test_shared_scores_in_small_spaces(space, seed, m):
+    tables, scores, budgets = draw(space, seed, m, 12, whole=False)
+    which = np.random.default_rng(seed).integers(0, 3, 12)
+    assert np.array_equal(
+        decode(tables, scores[:3], budgets, which=which, cells=64), decode(tables, scores[which], budgets, cells=64)
+    )
+
+
+@pytest.mark.parametrize("which", [[0, 1], [0, 1, 3], [-1, 0, 1], [0.0, 1.0, 2.0], [[0, 1, 2]]])
+def test_which_scores_a_scenario_has(ofa, which):
+    _, madds, _ = ofa
+    scores, budgets = scenarios(ofa, 3)
+    with pytest.raises(SpaceError, match=r"which has a row of 3 scores for each scenario|budgets have shape \(2, 1\)"):
+        decode([madds], scores, budgets[:, 0], which=np.array(which))
+
+
 def test_many_scenarios_go_a_few_at_a_time(ofa, monkeypatch):
     _, madds, params = ofa
     scores, budgets = scenarios(ofa, 50)

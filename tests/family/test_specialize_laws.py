@@ -179,11 +179,11 @@ def test_what_is_done_in_chunks_is_done_alike(family: Family, monkeypatch: pytes
         (conditions, "MIXTURES", 3),
     ):
         monkeypatch.setattr(module, name, value)
-    family._conditioned._modes.clear()
+    family._conditioned._answers.clear()
     found = family.specialize_many(scenarios)
     assert isinstance(found, Networks)
     assert (found.rows == expected.rows).all()
-    assert len(family._conditioned._modes) <= 3
+    assert len(family._conditioned._answers) <= 3
 
 
 def test_networks_are_a_sequence(family: Family) -> None:

@@ -24,7 +24,8 @@ _AT_A_TIME = 2**14  # scenarios: what is kept of each step does not grow with th
 _GAINS = 2**23  # scores of transitions at a time: where there are many transitions, fewer scenarios
 _JOINT = 16  # times as many cells where several budgets bind at once
 _FEW = 256  # scenarios that one thread solves faster than several
-_STATE_VALUES = 2**16  # values a state: a chunk of scenarios stays in the second-level cache
+_STATE_VALUES = 2**16  # values a state: a chunk of scores stays in the second-level cache
+_FINAL_VALUES = 2**20  # cells of scenarios that are looked at together
 _TRACED = (1, 7, 8, 8)  # cells traced back together, the best ones first: mostly the first fits
 _TRACED_SAFE = 8  # and then of those in which everything fits
 
@@ -34,6 +35,7 @@ def decode(
     scores: ArrayLike,
     budgets: ArrayLike,
     *,
+    which: NDArray[np.intp] | None = None,
     allowed: Allowed | None = None,
     cells: int = 1024,
 ) -> Population:
@@ -54,6 +56,8 @@ def decode(
             no others. All scenarios with the same limits on maxima are decoded together.
         scores: in one-hot layout (``space.offsets``), shape ``(n, sum of options)``; minus infinity forbids an option.
         budgets: shape ``(n, len(tables))``, or ``(n,)`` for one table; infinite for no bound.
+        which: of the scores each scenario has, as a row of them, shape ``(n,)``; without it, scenario i has row i. Scenarios that share
+            scores share most of the work.
         allowed: further limits, the same for all scenarios.
         cells: of the grid of one budget.
 
@@ -74,30 +78,31 @@ def decode(
         >>> bool(madds(row)[0] <= 200e6), bool(params(row)[0] <= 5e6)
         (True, True)
     """
-    array, limits = _check(tables, scores, budgets, cells)
-    numbers = np.arange(len(array)) if len(array) > 1 else None
+    array, limits, own = _check(tables, scores, budgets, which, cells)
+    numbers = np.arange(len(own)) if len(own) > 1 else None
     sums = [m for m, table in enumerate(tables) if isinstance(table, CostTable)]
     if len(sums) == len(tables):
-        return _decode([t for t in tables if isinstance(t, CostTable)], array, limits, allowed, cells, numbers)
+        return _decode([t for t in tables if isinstance(t, CostTable)], array, own, limits, allowed, cells, numbers)
     space, maxima = tables[0].space, [(m, t) for m, t in enumerate(tables) if isinstance(t, MaximumTable)]
     added = [t for t in tables if isinstance(t, CostTable)] or [maxima[0][1].nothing]
-    bounds = limits[:, sums] if sums else np.full((len(array), 1), np.inf)
+    bounds = limits[:, sums] if sums else np.full((len(own), 1), np.inf)
     for m, table in maxima:
         for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
             table.check_budget(float(limits[i, m]), _where(numbers, i), allowed)
     different, which = np.unique(limits[:, [m for m, _ in maxima]], axis=0, return_inverse=True)
     fitting = [within(zip((t for _, t in maxima), limit, strict=True), allowed) for limit in different.tolist()]
-    rows = np.zeros((len(array), space.d), dtype=np.int16)
+    rows = np.zeros((len(own), space.d), dtype=np.int16)
     for among in dict.fromkeys(fitting):  # between some limits no cost lies
         members = np.flatnonzero(np.array([each is among for each in fitting])[which.ravel()])
         named = None if numbers is None else numbers[members]
-        rows[members] = _decode(added, array[members], bounds[members], among, cells, named)
+        rows[members] = _decode(added, array, own[members], bounds[members], among, cells, named)
     return rows
 
 
 def _decode(
     tables: Sequence[CostTable],
     scores: Floats,
+    which: NDArray[np.intp],
     limits: NDArray[np.float64],
     allowed: Allowed | None,
     cells: int,
@@ -108,12 +113,14 @@ def _decode(
     for m, table in enumerate(tables):
         for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
             table.check_budget(float(limits[i, m]), _where(numbers, i), allowed)
-    rows = np.zeros((len(scores), automaton.d), dtype=np.int16)
+    rows = np.zeros((len(which), automaton.d), dtype=np.int16)
     size = max(1, min(_AT_A_TIME, _GAINS // max(1, sum(len(step.rows) for step in automaton.steps))))
-    for start in range(0, len(scores), size):
-        some = slice(start, start + size)
+    order = np.argsort(which, kind="stable")  # so that those that share scores are side by side
+    for start in range(0, len(order), size):
+        some = order[start : start + size]
+        used, own = np.unique(which[some], return_inverse=True)
         named = None if numbers is None else numbers[some]
-        rows[some] = _Decoder(tables, allowed, automaton, scores[some], limits[some], cells, named).run()
+        rows[some] = _Decoder(tables, allowed, automaton, scores[used], own, limits[some], cells, named).run()
     return rows
 
 
@@ -123,7 +130,7 @@ def _where(numbers: NDArray[np.intp] | None, i: int | np.integer) -> str:
 
 
 class _Decoder:
-    """Some scenarios of one call, and those of them that are not solved yet."""
+    """Some scenarios of one call, in the order of their scores, and those of them that are not solved yet."""
 
     def __init__(
         self,
@@ -131,26 +138,30 @@ class _Decoder:
         allowed: Allowed | None,
         automaton: Automaton,
         scores: Floats,
+        own: NDArray[np.intp],
         budgets: NDArray[np.float64],
         cells: int,
         numbers: NDArray[np.intp] | None,
     ) -> None:
         self.tables, self.allowed, self.automaton = tables, allowed, automaton
-        self.scores, self.budgets, self.cells = scores, budgets, cells
+        self.scores, self.own, self.budgets, self.cells = scores, own, budgets, cells
         self.numbers = numbers
         self.excesses = [table.excess(automaton) for table in tables]
         self.lows = np.array([table.constant + e.low for table, e in zip(tables, self.excesses, strict=True)])
-        self.forbidding = np.isneginf(scores).any(axis=1)
-        self.rows = np.zeros((len(scores), automaton.d), dtype=np.int16)
-        self.pending = np.ones(len(scores), dtype=bool)
+        self.forbidding = np.any(np.isneginf(scores), axis=1, keepdims=True)[:, 0]
+        self.rows = np.zeros((len(own), automaton.d), dtype=np.int16)
+        self.pending = np.ones(len(own), dtype=bool)
 
     def run(self) -> Population:
         """Easy scenarios first: a relaxation whose optimum meets all budgets has solved the problem itself."""
         cheapest = [self._cheapest(m) for m in range(len(self.tables))]
         gains = self.automaton.scores(self.scores)
         rows, sums = self.automaton.best(gains)
-        if np.isneginf(sums).any():
-            raise SpaceError(f"{_where(self.numbers, np.isneginf(sums).argmax())}the scores forbid every architecture")
+        forbidden = np.isin(self.own, np.flatnonzero(np.isneginf(sums)))
+        if forbidden.any():
+            where = _where(self.numbers, forbidden.argmax())
+            raise SpaceError(f"{where}the scores forbid every architecture")
+        rows = rows[self.own]
         self._accept(np.arange(len(rows)), rows)
         if len(gains) == 1:
             self._look_at_all(gains[0])
@@ -170,7 +181,12 @@ class _Decoder:
             self._accept(left, rows[left])
         for i in np.flatnonzero(self.pending):
             self.rows[i] = find_feasible(
-                self.tables, self.automaton, self.scores[i], self.budgets[i], _where(self.numbers, i), self.allowed
+                self.tables,
+                self.automaton,
+                self.scores[self.own[i]],
+                self.budgets[i],
+                _where(self.numbers, i),
+                self.allowed,
             )
         return self.rows
 
@@ -191,7 +207,7 @@ class _Decoder:
             gains: what each scores, shape ``(K, n)``.
         """
         rows, open_ = self.automaton.steps[0].rows, np.flatnonzero(self.pending)
-        gains, costs = gains[:, open_], self._costs(rows)
+        gains, costs = gains[:, self.own[open_]], self._costs(rows)
         for m, cost in enumerate(costs.T):
             gains[cost[:, None] > self.budgets[open_, m]] = -np.inf
         best = gains.argmax(axis=0)
@@ -202,9 +218,9 @@ class _Decoder:
         """The cheapest architecture of each scenario under one table; refuses a budget below it."""
         table, budgets = self.tables[m], self.budgets[:, m]
         rows = np.repeat(table.terms.ends(table.automaton(self.allowed))[:1], len(budgets), axis=0)
-        some = np.flatnonzero(self.forbidding)
+        some = np.flatnonzero(self.forbidding[self.own])
         if len(some):
-            rows[some] = table.terms.extreme(self.automaton, ~np.isneginf(self.scores[some]), -1)[0]
+            rows[some] = table.terms.extreme(self.automaton, ~np.isneginf(self.scores[self.own[some]]), -1)[0]
             least = table(rows[some])
             for i, low in zip(some, least, strict=True):
                 if budgets[i] < low:
@@ -228,8 +244,8 @@ class _Decoder:
             lattice = make_lattice(
                 self.automaton, tuple(self.excesses[m] for m in members), tuple(uppers.tolist()), cells
             )
-            size = max(1, _STATE_VALUES // lattice.size)
-            chunks = [group[start : start + size] for start in range(0, len(group), size)]
+            columns = np.unique(self.own[group], return_inverse=True)[1] // max(1, _STATE_VALUES // lattice.size)
+            chunks = np.split(group, np.flatnonzero(np.diff(columns)) + 1)
             tasks += [(lattice, members, chunks[w::workers]) for w in range(min(workers, len(chunks)))]
         if len(tasks) == 1 or workers == 1:
             for task in tasks:
@@ -239,24 +255,36 @@ class _Decoder:
                 list(pool.map(lambda task: self._solve_chunks(*task), tasks))
 
     def _solve_chunks(self, lattice: Lattice, members: list[int], chunks: list[NDArray[np.intp]]) -> None:
-        buffers = lattice.buffers(len(chunks[0]), self.scores.dtype)
+        buffers = None
         for chunk in chunks:
-            if len(chunk) != buffers.n:
-                buffers = lattice.buffers(len(chunk), self.scores.dtype)
-            paths = lattice.solve(self.automaton.scores(self.scores[chunk]), buffers)
-            left = (self.budgets[chunk] - self.lows)[:, members]
-            final = np.full((len(chunk), lattice.size), -np.inf, dtype=self.scores.dtype)
-            np.copyto(final, paths.final, where=_reach(lattice, lattice.cells(left, safe=False)))
-            open_ = np.arange(len(chunk))
-            for cells in _TRACED:
-                open_ = self._try_best(paths, final, open_, chunk, members, cells)
-            if len(open_):
-                final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
-                self._try_best(paths, final, open_, chunk, members, _TRACED_SAFE)
+            used, own = np.unique(self.own[chunk], return_inverse=True)
+            if buffers is None or len(used) != buffers.n:
+                buffers = lattice.buffers(len(used), self.scores.dtype)
+            paths = lattice.solve(self.automaton.scores(self.scores[used]), buffers)
+            ends = np.ascontiguousarray(paths.final)
+            size = max(1, _FINAL_VALUES // lattice.size)
+            for start in range(0, len(chunk), size):
+                self._trace(paths, ends, own[start : start + size], chunk[start : start + size], members)
+
+    def _trace(
+        self, paths: Paths, ends: Floats, own: NDArray[np.intp], scenarios: NDArray[np.intp], members: list[int]
+    ) -> None:
+        """Go back from the best cells of solved scores, whose ``ends`` are as in :attr:`Paths.final`, ``own`` of each scenario."""
+        lattice = paths.lattice
+        left = (self.budgets[scenarios] - self.lows)[:, members]
+        final = ends[own]
+        final[~_reach(lattice, lattice.cells(left, safe=False))] = -np.inf
+        open_ = np.arange(len(scenarios))
+        for cells in _TRACED:
+            open_ = self._try_best(paths, own, final, open_, scenarios, members, cells)
+        if len(open_):
+            final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
+            self._try_best(paths, own, final, open_, scenarios, members, _TRACED_SAFE)
 
     def _try_best(
         self,
         paths: Paths,
+        own: NDArray[np.intp],
         final: Floats,
         open_: NDArray[np.intp],
         chunk: NDArray[np.intp],
@@ -283,7 +311,9 @@ class _Decoder:
         real = np.flatnonzero(np.concatenate(finite))
         scenario = np.tile(open_, count)[real]
         rows = np.zeros((count * len(open_), self.rows.shape[1]), dtype=np.int16)
-        rows[real] = paths.trace(scenario, np.concatenate(cells)[real])
+        ends = own[scenario] * paths.lattice.size + np.concatenate(cells)[real]
+        different, back = np.unique(ends, return_inverse=True)
+        rows[real] = paths.trace(*divmod(different, paths.lattice.size))[back]
         fits = np.zeros((count, len(open_)), dtype=bool)
         fits.flat[real] = (self._costs(rows[real]) <= self.budgets[chunk[scenario]])[:, members].all(axis=1)
         solved, first = fits.any(axis=0), fits.argmax(axis=0)
@@ -351,9 +381,13 @@ def _exact_range(table: CostTable, allowed: Allowed | None) -> str:
 
 
 def _check(
-    tables: Sequence[CostTable | MaximumTable], scores: ArrayLike, budgets: ArrayLike, cells: int
-) -> tuple[Floats, NDArray[np.float64]]:
-    """Scores and budgets as arrays of the right shapes."""
+    tables: Sequence[CostTable | MaximumTable],
+    scores: ArrayLike,
+    budgets: ArrayLike,
+    which: NDArray[np.intp] | None,
+    cells: int,
+) -> tuple[Floats, NDArray[np.float64], NDArray[np.intp]]:
+    """Scores, budgets, and which of the scores each scenario has, as arrays of the right shapes."""
     if not tables:
         raise SpaceError("decoding needs at least one cost table")
     space, m = tables[0].space, len(tables)
@@ -368,11 +402,14 @@ def _check(
     bad = np.isnan(array) | np.isposinf(array)
     if bad.any():
         raise SpaceError(f"scenario {int(bad.any(axis=1).argmax())}: scores are numbers or minus infinity")
+    own = np.arange(len(array)) if which is None else np.asarray(which)
+    if own.ndim != 1 or own.dtype.kind not in "iu" or (len(own) and not 0 <= own.min() <= own.max() < len(array)):
+        raise SpaceError(f"which has a row of {len(array)} scores for each scenario, got {own!r:.100}")
     limits = np.asarray(budgets, dtype=np.float64)
     if limits.ndim == 1 and m == 1:
         limits = limits[:, None]
-    if limits.shape != (len(array), m):
-        raise SpaceError(f"budgets have shape ({len(array)}, {m}): one a scenario and table, got {limits.shape}")
+    if limits.shape != (len(own), m):
+        raise SpaceError(f"budgets have shape ({len(own)}, {m}): one a scenario and table, got {limits.shape}")
     if np.isnan(limits).any():
         raise BudgetError(f"scenario {int(np.isnan(limits).any(axis=1).argmax())}: a budget is not a number (NaN)")
-    return array, limits
+    return array, limits, own

@@ -120,7 +120,7 @@ class SpecialisingFamily(FamilyRecord):
         rows = np.zeros((len(scenarios), self.space.d), dtype=np.int16)
         for start in range(0, len(rows), _SCENARIOS_AT_ONCE):
             some = asked.part(slice(start, start + _SCENARIOS_AT_ONCE))
-            added: NDArray[np.float32] | float = 0.0
+            added: NDArray[np.float32] | None = None
             if noise:
                 added = np.zeros((len(some), int(self.space.offsets[-1])), dtype=np.float32)
                 first = 1 if start == 0 else 0

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from snugnet.costs import CostTable, MaximumTable, decode
 from snugnet.generator.model import ArchitectureGenerator, regrets
-from snugnet.spaces import Population
+from snugnet.spaces import Population, SearchSpace
 from snugnet.training.threads import side_by_side
 
 CELLS = 512
 """Of the decode's grid: half of its default, which is twice as fast and changes no accuracy that we could measure."""
 CONDITIONS = 65
-"""Budgets at which the most probable architectures may be looked up, for each mixture of superclasses."""
-MIXTURES = 4096
-"""Of so many mixtures the most probable architectures are remembered: at most some 25 MB."""
+"""Budgets at which the generator may be asked, for each mixture of superclasses."""
+MIXTURES = 1024
+"""Of so many mixtures the generator's answers are remembered: at most some 40 MB."""
 _PASS = 1024  # rows of one pass: half the time a row that many thousands take, as the states stay in the cache
 
 
@@ -58,7 +58,7 @@ class ConditionedGenerator:
     def __init__(self, generator: ArchitectureGenerator, table: CostTable | MaximumTable) -> None:
         self.generator, self.table = generator, table
         self.conditions = np.linspace(generator.low, generator.high, CONDITIONS)
-        self._modes: OrderedDict[bytes, _Modes] = OrderedDict()
+        self._answers: OrderedDict[bytes, _Answers] = OrderedDict()
         self._guard = threading.Lock()
 
     def scores(self, mixtures: NDArray[np.float32], budgets: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -75,7 +75,7 @@ class ConditionedGenerator:
             return np.concatenate(list(mapped(scores, starts)))
 
     def decode(
-        self, mixtures: NDArray[np.float32], batches: Sequence[Batch], noise: NDArray[np.float32] | float = 0.0
+        self, mixtures: NDArray[np.float32], batches: Sequence[Batch], noise: NDArray[np.float32] | None = None
     ) -> Population:
         """An architecture within its limits for each scenario.
 
@@ -93,61 +93,74 @@ class ConditionedGenerator:
         n = sum(len(batch.members) for batch in batches)
         mixture, place = np.empty(n, dtype=np.intp), np.empty(n, dtype=np.intp)
         for batch in batches:
-            mixture[batch.members], place[batch.members] = batch.mixture, self._places(mixtures, batch)
+            mixture[batch.members] = batch.mixture
+        answers = self._remembered(mixtures, np.unique(mixture))
+        for batch in batches:
+            place[batch.members] = self._places(mixtures, answers, batch)
         different, back = np.unique(mixture * CONDITIONS + place, return_inverse=True)
-        which, places = divmod(different, CONDITIONS)
-        scores = self.scores(mixtures[which], self.conditions[places])[back] + noise
+        scores, _ = self._answered(mixtures, answers, different)
+        if isinstance(noise, np.ndarray):
+            scores, back = scores[back] + noise, np.arange(n)
         scores = regrets(scores, self.generator.space)
         rows = np.empty((n, self.generator.space.d), dtype=np.int16)
         for batch in batches:
-            rows[batch.members] = decode(batch.tables, scores[batch.members], batch.limits, cells=CELLS)
+            rows[batch.members] = decode(batch.tables, scores, batch.limits, which=back[batch.members], cells=CELLS)
         return rows
 
-    def _places(self, mixtures: NDArray[np.float32], batch: Batch) -> NDArray[np.intp]:
+    def _places(self, mixtures: NDArray[np.float32], answers: dict[int, _Answers], batch: Batch) -> NDArray[np.intp]:
         """Position of the condition to ask for in each scenario of a batch, (n,)."""
-        modes = self._remembered(mixtures, np.unique(batch.mixture))
         low, high = np.zeros(len(batch.members), dtype=np.intp), np.full(len(batch.members), CONDITIONS - 1)
         while len(open_ := np.flatnonzero(low < high)):
             middle = (low[open_] + high[open_]) // 2
             different, back = np.unique(batch.mixture[open_] * CONDITIONS + middle, return_inverse=True)
-            rows = self._most_probable(mixtures, modes, different)
+            _, rows = self._answered(mixtures, answers, different)
             costs = np.stack([table(rows) for table in batch.tables], 1)[back]
             outgrown = (costs >= batch.limits[open_]).any(1)
             high[open_[outgrown]] = middle[outgrown]
             low[open_[~outgrown]] = middle[~outgrown] + 1
         return low
 
-    def _remembered(self, mixtures: NDArray[np.float32], wanted: NDArray[np.intp]) -> dict[int, _Modes]:
-        """What is known of the most probable architectures of some mixtures; those used last are kept."""
-        modes = {}
+    def _remembered(self, mixtures: NDArray[np.float32], wanted: NDArray[np.intp]) -> dict[int, _Answers]:
+        """What the generator has said of some mixtures; those used last are kept."""
+        answers = {}
         with self._guard:
             for m in wanted.tolist():
                 key = mixtures[m].tobytes()
-                modes[m] = self._modes.setdefault(key, _Modes(self.generator.space.d))
-                self._modes.move_to_end(key)
-            while len(self._modes) > MIXTURES:
-                self._modes.popitem(last=False)
-        return modes
+                if key not in self._answers:
+                    self._answers[key] = _Answers(self.generator.space)
+                answers[m] = self._answers[key]
+                self._answers.move_to_end(key)
+            while len(self._answers) > MIXTURES:
+                self._answers.popitem(last=False)
+        return answers
 
-    def _most_probable(
-        self, mixtures: NDArray[np.float32], modes: dict[int, _Modes], different: NDArray[np.intp]
-    ) -> Population:
-        """The most probable architectures, (n, d), of mixtures at conditions: ``mixture * CONDITIONS + place``, (n,)."""
-        wanted = [divmod(each, CONDITIONS) for each in different.tolist()]
-        new = [(m, place) for m, place in wanted if not modes[m].known[place]]
+    def _answered(
+        self, mixtures: NDArray[np.float32], answers: dict[int, _Answers], different: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float32], Population]:
+        """Scores and the most probable architectures of mixtures at conditions: ``mixture * CONDITIONS + place``, (n,).
+
+        Returns:
+            Shapes (n, sum of options) and (n, d).
+        """
+        wanted = [(answers[m], m, place) for m, place in (divmod(each, CONDITIONS) for each in different.tolist())]
+        new = [each for each in wanted if not each[0].known[each[2]]]
         if new:
-            which, places = (np.array(each) for each in zip(*new, strict=True))
-            scores = regrets(self.scores(mixtures[which], self.conditions[places]), self.generator.space)
-            found = decode([self.table], scores, np.full(len(new), np.inf))
-            for (m, place), row in zip(new, found, strict=True):
-                modes[m].rows[place] = row
-                modes[m].known[place] = True  # after the row: another thread may be reading
-        return np.stack([modes[m].rows[place] for m, place in wanted])
+            which, places = [m for _, m, _ in new], [place for _, _, place in new]
+            scores = self.scores(mixtures[which], self.conditions[places])
+            found = decode([self.table], regrets(scores, self.generator.space), np.full(len(new), np.inf))
+            for (answer, _, place), score, row in zip(new, scores, found, strict=True):
+                answer.scores[place], answer.rows[place] = score, row
+                answer.known[place] = True  # after them: another thread may be reading
+        return (
+            np.stack([answer.scores[place] for answer, _, place in wanted]),
+            np.stack([answer.rows[place] for answer, _, place in wanted]),
+        )
 
 
-class _Modes:
-    """What a generator holds most probable for one mixture of superclasses, condition by condition, as far as it was looked up."""
+class _Answers:
+    """What a generator says and holds most probable for one mixture of superclasses, condition by condition, as far as it was asked."""
 
-    def __init__(self, d: int) -> None:
-        self.rows = np.zeros((CONDITIONS, d), dtype=np.int16)
+    def __init__(self, space: SearchSpace) -> None:
+        self.scores = np.zeros((CONDITIONS, int(space.offsets[-1])), dtype=np.float32)
+        self.rows = np.zeros((CONDITIONS, space.d), dtype=np.int16)
         self.known = np.zeros(CONDITIONS, dtype=bool)
