@@ -24,7 +24,8 @@ from snugnet.spaces import get_space
 def main(out: str, rounds: str = "30", *options: str) -> None:
     """Measure, print, write."""
     space = get_space(
-        "ofa-mobilenet-v3", **{key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in options)}
+        "ofa-mobilenet-v3",
+        **{key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in options)},
     )
     folder = Path(tempfile.gettempdir()) / f"snugnet-profile-{Path(out).stem}"
     began, load = time.perf_counter(), os.getloadavg()

@@ -1,12 +1,12 @@
 """How fast the service is, over loopback: client and service share the machine's cores.
 
-    python benchmarks/serve.py FAMILY [seconds of mixed load]
+    python benchmarks/serve.py FAMILY [seconds of mixed load] [OUT.json]
 
 `snugnet serve` runs in a process of its own, with its defaults; the client is some sockets in this one, each with one request
 at a time (keep-alive). Measured are: architectures, one scenario a request, all different, at 32 connections; batches of 1,000
 scenarios; a cached ONNX file, whole and as 304; files that nobody has asked for yet, one after the other; images through
 `predict` in batches of 64, beside ONNX Runtime alone on the same images in this process, before and after; then a mix of all, with
-the memory of the service along the way. Writes docs/results/benchmark-serve.json.
+the memory of the service along the way. Writes docs/results/benchmark-serve.json, or where it is told to.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
     document = {
         "command": " ".join(["python", *sys.argv]), "ready_seconds": round(ready, 2), **results, "machine": machine(),
     }  # fmt: skip
-    OUT.write_text(json.dumps(document, indent=1) + "\n")
+    (Path(sys.argv[3]) if len(sys.argv) > 3 else OUT).write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
 
 
