@@ -10,7 +10,7 @@ from snugnet.costs.units import block_name, distinct_blocks, is_silent, network_
 from snugnet.profiling.writing import drawn_networks
 from snugnet.spaces import Block, SearchSpace
 
-FACTORS = {"time": 0.8, "block": 0.01, "weights": 2.0}
+FACTORS = {"time": 0.8, "block": 0.01, "inputs": 2.0}
 
 
 def alone(block: Block) -> float:
@@ -25,7 +25,7 @@ def whole(space: SearchSpace, row: object) -> float:
 
 
 def _features(block: Block) -> dict[str, float]:
-    return {"time": alone(block), "block": 1.0, "weights": sum(layer.weight_bytes for layer in block.all_layers) / 1e6}
+    return {"time": alone(block), "block": 1.0, "inputs": 4e-6 * block.in_channels * block.layers[0].resolution ** 2}
 
 
 def rows_of(

@@ -78,7 +78,7 @@ def here(
     batch: Batch = 1,
     networks: Networks = 50,
     int8: Int8 = False,
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many visits of each file.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many visits of each file.")] = 60,
     seconds: Annotated[float, typer.Option(min=0.0001, max=60, help="Of repeats in one visit of a block.")] = 0.02,
     provider: Annotated[str, typer.Option(help="ONNX Runtime's execution provider.")] = "CPUExecutionProvider",
     meter: Annotated[

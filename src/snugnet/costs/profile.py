@@ -41,8 +41,8 @@ class Accuracy:
 class Profile:
     """What was measured of a space on one device.
 
-    A block's entry is ``time * value + block + weights * megabytes of its weights``: the factors are fitted to whole networks, in
-    which a block runs without an overhead of its own, and finds its weights no longer in the cache.
+    A block's entry is ``time * value + block + inputs * megabytes of its input``: the factors are fitted to whole networks, in
+    which a block runs without an overhead of its own, and is handed its input in the layout that it computes in.
 
     Attributes:
         device: its name, such as ``"pixel"``.
@@ -91,7 +91,9 @@ class Profile:
         return round(max(value, 0.0) * _FRACTION) / _FRACTION
 
     def features(self, block: Block) -> dict[str, float]:
-        """What a block's entry in a table is a sum of: its own value, that it is there, and the megabytes of its weights.
+        """What a block's entry in a table is a sum of: its own value, that it is there, and the megabytes of its input in float32.
+
+        Of families that were measured before inputs were looked at: megabytes of weights.
 
         A classifier of a width that was not measured is taken for the next wider one: times are a staircase, and between two steps
         nothing is known.
@@ -102,8 +104,10 @@ class Profile:
         for each in (block, *self._wider(block)):
             value = self.values.get(block_name(each, self.batch))
             if value is not None:
-                weights = sum(layer.weight_bytes for layer in each.all_layers) / 1e6
-                return {"time": value, "block": 1.0, "weights": weights}
+                inputs = 4e-6 * self.batch * each.in_channels * each.layers[0].resolution ** 2
+                weights = 1e-6 * sum(layer.weight_bytes for layer in each.all_layers)
+                known = {"time": value, "block": 1.0, "inputs": inputs, "weights": weights}
+                return {name: known[name] for name in self.factors}
         raise SpaceError(
             f"{self.name} was not measured for the block {block.name} ({', '.join(map(str, block.layers))})"
         )

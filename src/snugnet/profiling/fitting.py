@@ -78,7 +78,7 @@ def make_profile(
         batch,
         {**values, **filled},
         tuple(sorted({own, *widths, *others.values()})),
-        {"time": 1.0, "block": 0.0, "weights": 0.0},
+        {"time": 1.0, "block": 0.0, "inputs": 0.0},
         filled=tuple(filled),
         about=dict(measured.about),
         precision=precision,

@@ -40,7 +40,7 @@ COLUMNS = ("round", "file", "ratio", "least_ms", "ms", "yardstick_ms", "mJ")
 WARM_UP = 3
 LEAST_REPEATS = 5
 LEAST_ROUNDS = 6
-AGREED = 0.01
+AGREED = 0.005
 """Rounds end when odd and even ones differ by this share at the median over files."""
 QUIET = 0.05
 """The yardstick's time is that of its quickest visits: this share of them is quicker still."""
@@ -68,7 +68,7 @@ class Settings:
     """
 
     threads: int = 1
-    rounds: int = 40
+    rounds: int = 60
     seconds: float = 0.02
     provider: str = "CPUExecutionProvider"
     meter: str = "none"
