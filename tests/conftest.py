@@ -22,26 +22,28 @@ settings.load_profile("snugnet")
 
 ROOT = Path(__file__).parent
 SLOW = {
-    ".": "cell_search retraining testing",
+    ".": "bundles cell_search commented documents extras files retraining testing",
     "benchmarks": "*",
-    "cli": "cli_cluster cli_evaluate cli_int8 cli_optimise cli_outside cli_plot cli_predictor cli_profile cli_retrain cli_search cli_search_cell cli_specialize_all cli_study cli_train",
-    "costs": "allowed measured peak_memory",
-    "data": "data_mutated data_storage",
-    "deploy": "export int8 onnx",
+    "cli": "cli_cluster cli_cost cli_evaluate cli_int8 cli_main cli_optimise cli_outside cli_plot cli_predictor cli_profile cli_retrain cli_router cli_search cli_search_cell cli_space cli_specialize cli_specialize_all cli_study cli_train",
+    "costs": "allowed decode every_space hardware measured peak_memory sampling",
+    "data": "data_draws data_labels data_load data_mutated data_shared data_sources data_storage data_transforms",
+    "deploy": "export int8 memory_in_onnxruntime memory_of_files onnx quantised traps",
     "differentiable": "*",
-    "family": "family_disk family_int8 family_of_every_space profiles search_limits search_scoring specialize",
-    "generator": "generator_training",
+    "examples": "examples",
+    "family": "family_disk family_int8 family_of_every_space joint_limits peak_memory_of_families profiles report routes search_limits search_scoring specialize specialize_laws stored_network",
+    "generator": "generator_training on_predictor",
     "gpu": "*",
-    "nn": "gated",
-    "predictors": "predictors_kinds",
+    "nn": "choice_blocks drop_path gated gates graphs judged layers network quantise splits_and_concatenations",
+    "predictors": "predictors_kinds predictors_published predictors_tables",
     "profiling": "*",
-    "search": "searchers",
-    "serve": "process",
+    "search": "ascent climb searchers",
+    "serve": "api bad_requests client process store",
+    "spaces": "darts nas_bench_201 reading space spos_shufflenet_v2",
     "study": "*",
-    "supernets": "block_graphs supernet",
+    "supernets": "block_graphs mixed sorting supernet",
     "training": "*",
 }
-"""By folder, the files ``test_NAME.py`` that ``make test-fast`` leaves out: what trains, starts processes, or goes through whole spaces."""
+"""By folder, the files ``test_NAME.py`` that ``make test-fast`` leaves out: what trains, starts processes, goes through whole spaces, or takes over a second and a half."""
 
 
 def is_slow(path: Path) -> bool:
