@@ -54,7 +54,8 @@ def decode(
     Args:
         tables: costs of one space, sums and maxima: a limit on a maximum leaves architectures out, and the rest is as if there were
             no others. All scenarios with the same limits on maxima are decoded together.
-        scores: in one-hot layout (``space.offsets``), shape ``(n, sum of options)``; minus infinity forbids an option.
+        scores: in one-hot layout (``space.offsets``), shape ``(n, sum of options)``, or with ``which`` as many rows as differ; minus
+            infinity forbids an option.
         budgets: shape ``(n, len(tables))``, or ``(n,)`` for one table; infinite for no bound.
         which: of the scores each scenario has, as a row of them, shape ``(n,)``; without it, scenario i has row i. Scenarios that share
             scores share most of the work.
@@ -89,11 +90,11 @@ def decode(
     for m, table in maxima:
         for i in np.flatnonzero(limits[:, m] < table.bounds(allowed=allowed)[0]):
             table.check_budget(float(limits[i, m]), _where(numbers, i), allowed)
-    different, which = np.unique(limits[:, [m for m, _ in maxima]], axis=0, return_inverse=True)
+    different, kind = np.unique(limits[:, [m for m, _ in maxima]], axis=0, return_inverse=True)
     fitting = [within(zip((t for _, t in maxima), limit, strict=True), allowed) for limit in different.tolist()]
     rows = np.zeros((len(own), space.d), dtype=np.int16)
     for among in dict.fromkeys(fitting):  # between some limits no cost lies
-        members = np.flatnonzero(np.array([each is among for each in fitting])[which.ravel()])
+        members = np.flatnonzero(np.array([each is among for each in fitting])[kind.ravel()])
         named = None if numbers is None else numbers[members]
         rows[members] = _decode(added, array, own[members], bounds[members], among, cells, named)
     return rows

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from snugnet.costs import CostTable, MaximumTable, decode
 from snugnet.generator.model import ArchitectureGenerator, regrets
-from snugnet.spaces import Population, SearchSpace
+from snugnet.spaces import Population
 from snugnet.training.threads import side_by_side
 
 CELLS = 512
@@ -22,6 +22,8 @@ CONDITIONS = 65
 """Budgets at which the generator may be asked, for each mixture of superclasses."""
 MIXTURES = 1024
 """Of so many mixtures the generator's answers are remembered: at most some 40 MB."""
+_Answers = dict[int, tuple[NDArray[np.float32], NDArray[np.int16]]]
+"""What a generator says, and what it holds most probable, for one mixture of superclasses, by the condition's position."""
 _PASS = 1024  # rows of one pass: half the time a row that many thousands take, as the states stay in the cache
 
 
@@ -126,9 +128,7 @@ class ConditionedGenerator:
         with self._guard:
             for m in wanted.tolist():
                 key = mixtures[m].tobytes()
-                if key not in self._answers:
-                    self._answers[key] = _Answers(self.generator.space)
-                answers[m] = self._answers[key]
+                answers[m] = self._answers.setdefault(key, {})
                 self._answers.move_to_end(key)
             while len(self._answers) > MIXTURES:
                 self._answers.popitem(last=False)
@@ -143,24 +143,12 @@ class ConditionedGenerator:
             Shapes (n, sum of options) and (n, d).
         """
         wanted = [(answers[m], m, place) for m, place in (divmod(each, CONDITIONS) for each in different.tolist())]
-        new = [each for each in wanted if not each[0].known[each[2]]]
+        new = [(answer, m, place) for answer, m, place in wanted if place not in answer]
         if new:
             which, places = [m for _, m, _ in new], [place for _, _, place in new]
             scores = self.scores(mixtures[which], self.conditions[places])
             found = decode([self.table], regrets(scores, self.generator.space), np.full(len(new), np.inf))
             for (answer, _, place), score, row in zip(new, scores, found, strict=True):
-                answer.scores[place], answer.rows[place] = score, row
-                answer.known[place] = True  # after them: another thread may be reading
-        return (
-            np.stack([answer.scores[place] for answer, _, place in wanted]),
-            np.stack([answer.rows[place] for answer, _, place in wanted]),
-        )
-
-
-class _Answers:
-    """What a generator says and holds most probable for one mixture of superclasses, condition by condition, as far as it was asked."""
-
-    def __init__(self, space: SearchSpace) -> None:
-        self.scores = np.zeros((CONDITIONS, int(space.offsets[-1])), dtype=np.float32)
-        self.rows = np.zeros((CONDITIONS, space.d), dtype=np.int16)
-        self.known = np.zeros(CONDITIONS, dtype=bool)
+                answer[place] = score.copy(), row.copy()  # a view would keep those of all
+        every, rows = zip(*(answer[place] for answer, _, place in wanted), strict=True)
+        return np.stack(every), np.stack(rows)
