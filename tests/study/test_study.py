@@ -18,10 +18,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import snugnet
 from snugnet.data import ImageSet
 from snugnet.errors import BudgetError, ConfigError
 from snugnet.pipeline import make_family, make_generator, make_space
-from snugnet.study import Results, StudyConfig, load_study, run_study
+from snugnet.study import Results, StudyConfig, family_of, load_study, run_study
 from snugnet.study.images import StudyImages, halves, unseen
 from snugnet.supernets import Supernet
 
@@ -187,6 +188,34 @@ def test_another_split_is_reported_without_searching_again(results: Results, fol
         assert [(r.group, r.budget, r.arch) for r in old.rows] == [(r.group, r.budget, r.arch) for r in new.rows]
         assert old.seconds == new.seconds
     assert [o.rows for o in results.outcomes] != [o.rows for o in again.outcomes]
+
+
+def test_a_line_is_handed_out_as_a_family(results: Results, folder: Path, tmp_path: Path) -> None:
+    config = StudyConfig(**content(folder))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    family_of(config, "EAS", 1, progress=False).save(tmp_path / "family")
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}, "trained again"
+    family = snugnet.load(tmp_path / "family")
+    [outcome] = [each for each in results.of("EAS") if each.seed == 1]
+    for row in outcome.rows:
+        assert family.specialize(row.group, madds=row.budget).row.tolist() == row.arch
+    assert family.provenance["recipe"]["seed"] == 1
+
+
+def test_a_line_that_is_no_family(folder: Path) -> None:
+    config = StudyConfig(**content(folder))
+    for method, seed, says in [
+        (
+            "OFA-T",
+            0,
+            "OFA-T is searched by predictor: nothing learns to hand out networks; methods with a generator: EAS-V, EAS",
+        ),
+        ("DARTS", 0, "no method 'DARTS'; methods with a generator: EAS-V, EAS"),
+        ("EAS", 7, "the study has no seed 7; seeds: 0, 1"),
+    ]:
+        with pytest.raises(ConfigError) as refused:
+            family_of(config, method, seed, progress=False)
+        assert str(refused.value) == says
 
 
 def test_random_networks_of_every_supernet_without_any_search(tmp_path: Path) -> None:
