@@ -73,8 +73,8 @@ def variances(searched: Accuracies, unseen: Accuracies) -> dict[str, float]:
     }
 
 
-def measured(job: Job, entry: Entry, count: int, both: int) -> list[dict[str, Any]]:
-    """A budget each."""
+def measured(job: Job, entry: Entry, count: int, both: int, which: list[int]) -> list[dict[str, Any]]:
+    """A budget each; of the study's budgets those in these places, or all where none is named."""
     trained = train_supernet(job, train_teacher(job))
     found = find(trained, entry, None)
     family = trained.family()
@@ -96,7 +96,8 @@ def measured(job: Job, entry: Entry, count: int, both: int) -> list[dict[str, An
         return np.array(accuracies)
 
     result = []
-    for budget in spread_budgets(family, job.config.budgets):
+    budgets = spread_budgets(family, job.config.budgets)
+    for budget in [budgets[i] for i in which] or budgets:
         started, rng = time.perf_counter(), np.random.default_rng((job.seed, 7))
         rows = sample(table, count, rng, budget, AT_LEAST * budget)
         on_search = judged(search, rows, f"{cost} <= {budget:g}: {count} architectures")
@@ -105,8 +106,8 @@ def measured(job: Job, entry: Entry, count: int, both: int) -> list[dict[str, An
         own = {row["group"]: np.array(row["arch"], dtype=np.int16) for row in found["rows"] if row["budget"] == budget}
         generated = np.stack([own[name] for name in names])
         diagonal = {
-            name: np.diag(judged(unseen, which, f"{cost} <= {budget:g}: {name}"))
-            for name, which in {"best": best, "generator": generated}.items()
+            name: np.diag(judged(unseen, rows_of, f"{cost} <= {budget:g}: {name}"))
+            for name, rows_of in {"best": best, "generator": generated}.items()
         }
         result.append(
             {
@@ -117,8 +118,8 @@ def measured(job: Job, entry: Entry, count: int, both: int) -> list[dict[str, An
                     "generator": looks(family.space, generated),
                 },
                 "costs": {
-                    name: round(float(table(which).mean()))
-                    for name, which in {"random": rows, "best": best, "generator": generated}.items()
+                    name: round(float(table(rows_of).mean()))
+                    for name, rows_of in {"random": rows, "best": best, "generator": generated}.items()
                 },
                 "unseen": {
                     "random": round(float(on_unseen.mean()), 3),
@@ -143,6 +144,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--architectures", type=int, default=300)
     parser.add_argument("--both", type=int, default=100, help="of them judged on unseen images as well")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[], help="their places, from 0 up; by default all")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args(arguments)
     config, images = load_study(asked.study), StudyImages(progress=True)
@@ -157,7 +159,7 @@ def main(arguments: list[str]) -> int:
     ]
     for seed in asked.seeds:
         job = Job.make(config, asked.supernet, seed, images, progress=True)
-        budgets = measured(job, entry, asked.architectures, asked.both)
+        budgets = measured(job, entry, asked.architectures, asked.both, asked.budgets)
         rows.append(
             {"supernet": asked.supernet, "seed": seed, "method": entry.name, "budgets": budgets, "on": machine()}
         )

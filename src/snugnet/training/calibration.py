@@ -36,9 +36,8 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.train()
         images = None
         for seen, images in enumerate(batches, start=1):
-            for norm in (
-                norms
-            ):  # the mean over all batches so far; with no momentum at all each would read its counter off the device
+            # the mean over all batches so far; with no momentum at all each would read its counter off the device
+            for norm in norms:
                 norm.momentum = 1 / seen
             network(images)
         if images is None:
