@@ -82,10 +82,12 @@ def measured(job: Job, entry: Entry, count: int, both: int, which: list[int]) ->
     groups = [family.class_indices(name) for name in names]
     table = family.table(cost, max(len(group) for group in groups))
 
-    def scorer(images: Any) -> ImageScorer:
-        return ImageScorer(family.supernet, family.calibration_batches, images, groups, family.mean, family.std)
+    def scorer(images: Any, of: list[Any] = groups) -> ImageScorer:
+        return ImageScorer(family.supernet, family.calibration_batches, images, of, family.mean, family.std)
 
-    search, unseen = scorer(family.validation), scorer(job.judged_on())
+    judged_on = job.judged_on()
+    search, unseen = scorer(family.validation), scorer(judged_on)
+    unseen_of = [scorer(judged_on, [group]) for group in groups]
 
     def judged(by: ImageScorer, rows: Population, title: str) -> Accuracies:
         with progress_bar(title, len(rows)) as advance:
@@ -105,9 +107,9 @@ def measured(job: Job, entry: Entry, count: int, both: int, which: list[int]) ->
         best = rows[on_search.argmax(0)]
         own = {row["group"]: np.array(row["arch"], dtype=np.int16) for row in found["rows"] if row["budget"] == budget}
         generated = np.stack([own[name] for name in names])
-        diagonal = {
-            name: np.diag(judged(unseen, rows_of, f"{cost} <= {budget:g}: {name}"))
-            for name, rows_of in {"best": best, "generator": generated}.items()
+        diagonal = {  # each superclass's own network on its own images
+            name: np.array([100 * by.accuracies(row[None])[0, 0] for by, row in zip(unseen_of, own_rows, strict=True)])
+            for name, own_rows in {"best": best, "generator": generated}.items()
         }
         result.append(
             {
