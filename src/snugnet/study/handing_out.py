@@ -33,15 +33,13 @@ def family_of(config: StudyConfig, method: str, seed: int | None = None, *, prog
     """
     of_generators = {entry.name: entry for entry in config.methods if entry.search == "generator"}
     if method not in of_generators:
-        others = [entry for entry in config.methods if entry.name == method]
-        raise ConfigError(
-            (
-                f"{method} is searched by {others[0].search}: nothing learns to hand out networks"
-                if others
-                else f"no method {method!r}"
-            )
-            + f"; methods with a generator: {', '.join(of_generators) or 'none'}"
+        searched = {entry.name: entry.search for entry in config.methods}.get(method)
+        wrong = (
+            f"{method} is searched by {searched}: nothing learns to hand out networks"
+            if searched
+            else f"no method {method!r}"
         )
+        raise ConfigError(f"{wrong}; methods with a generator: {', '.join(of_generators) or 'none'}")
     seed = config.seeds[0] if seed is None else seed
     if seed not in config.seeds:
         raise ConfigError(f"the study has no seed {seed}; seeds: {', '.join(map(str, config.seeds))}")
