@@ -7,6 +7,7 @@ from toys import ALL, SPACES, random_table
 from snugnet.costs import CostTable, counted_table, decode
 from snugnet.costs.decoding import find_feasible
 from snugnet.costs.exact.best import Lattice
+from snugnet.costs.stairs import make_stairs
 from snugnet.costs.table import common_automaton
 from snugnet.errors import BudgetError, SpaceError
 from snugnet.spaces import get_space
@@ -400,3 +401,47 @@ def test_budgets_that_each_rule_out_what_the_other_needs():
     assert not (costs <= costs.min(0)).all(axis=1).any()
     with pytest.raises(BudgetError, match="together"):
         decode(tables, np.zeros((1, int(space.offsets[-1]))), costs.min(0)[None])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    place=st.sampled_from(SPACES),
+    cells=st.sampled_from([4, 32, 512]),
+    whole=st.booleans(),
+    ties=st.booleans(),
+)
+def test_stairs_answer_what_the_decode_does(seed, place, cells, whole, ties):
+    rng = np.random.default_rng(seed)
+    table = random_table(place, rng, whole=whole, name="cost")
+    scores = rng.normal(size=(6, int(place.offsets[-1]))).astype(np.float32)
+    scores = np.round(scores) if ties else scores
+    (low, high), n = table.range, len(scores)
+    limits = low + (high - low) * rng.random(n) ** 3
+    above, upto = limits - (high - low) * rng.random(n), limits + (high - low) * rng.random(n)
+    for score, limit, stairs in zip(
+        scores, limits, make_stairs(table, scores, limits, above, upto, cells=cells), strict=True
+    ):
+        last = min(stairs.upto, high)
+        asked = np.concatenate([[limit, last], stairs.costs, stairs.above + (last - stairs.above) * rng.random(20)])
+        asked = asked[(asked > stairs.above) & (asked >= low)]
+        assert stairs.above < limit <= stairs.upto
+        found = np.stack([stairs.row(each) for each in asked.tolist()])
+        assert np.array_equal(
+            found, decode([table], score[None], asked, which=np.zeros(len(asked), np.intp), cells=cells)
+        )
+
+
+@pytest.mark.parametrize("name", ["ofa-mobilenet-v3", "mobilenet-v2", "spos-shufflenet-v2", "nas-bench-201"])
+def test_stairs_of_real_spaces(name):
+    space = get_space(name)
+    table, rng = counted_table(space, "madds"), np.random.default_rng(0)
+    scores = rng.normal(size=(8, int(space.offsets[-1]))).astype(np.float32)
+    low, high = table.range
+    limits = np.geomspace(low * 1.001, high, 8)
+    for score, stairs in zip(scores, make_stairs(table, scores, limits, limits * 0.9, limits * 1.1), strict=True):
+        asked = np.linspace(max(np.nextafter(stairs.above, np.inf), low), min(stairs.upto, high), 50)
+        wanted = decode([table], score[None], asked, which=np.zeros(50, np.intp))
+        assert np.array_equal(np.stack([stairs.row(each) for each in asked.tolist()]), wanted)
+        assert stairs.costs == sorted(set(stairs.costs))
+        assert stairs.costs == table(stairs.rows).tolist()

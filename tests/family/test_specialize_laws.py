@@ -186,6 +186,24 @@ def test_what_is_done_in_chunks_is_done_alike(family: Family, monkeypatch: pytes
     assert len(family._conditioned._answers) <= 3
 
 
+@pytest.mark.parametrize("cost", ["madds", "params", "latency_ms", "tenths"])
+def test_what_was_asked_before_changes_no_answer(family: Family, cost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges of limits that are asked for again are looked up, and what is looked up is what a decode alone gives."""
+    monkeypatch.setattr(conditions, "STAIRS", 3)
+    rng = np.random.default_rng(2)
+    groups = [*GROUPS, ["0", "8"]]
+    scenarios = scenarios_of(family, [(groups[i % 4], {cost: float(rng.random())}) for i in range(80)], 3)
+    alone = []
+    for scenario in scenarios:
+        family._conditioned._staircases.clear()
+        alone.append(family.specialize_many([scenario])[0].row)
+    for _ in range(3):
+        assert (np.stack([network.row for network in family.specialize_many(scenarios)]) == np.stack(alone)).all()
+    kept = family._conditioned._staircases
+    assert len(kept) <= 3
+    assert any(staircase.known for staircase in kept.values())
+
+
 def test_networks_are_a_sequence(family: Family) -> None:
     scenarios: list[Scenario] = [(group, {"madds": f"{10 * i}%"}) for i, group in enumerate([*GROUPS, ["0", "8"]] * 2)]
     networks = family.specialize_many(scenarios)
@@ -203,6 +221,7 @@ def test_networks_are_a_sequence(family: Family) -> None:
 def test_threads_ask_one_family_at_once(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while what is remembered is thrown away under them."""
     monkeypatch.setattr(conditions, "MIXTURES", 2)
+    monkeypatch.setattr(conditions, "STAIRS", 2)
     rng = np.random.default_rng(1)
     lists = [sorted(rng.choice(CLASSES, 4, replace=False).tolist()) for _ in range(40)]
     alone = [family.specialize(group, madds="50%").row for group in lists]

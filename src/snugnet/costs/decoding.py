@@ -278,6 +278,8 @@ class _Decoder:
         open_ = np.arange(len(scenarios))
         for cells in _TRACED:
             open_ = self._try_best(paths, own, final, open_, scenarios, members, cells)
+        while len(members) == 1 and len(open_) and np.isfinite(final[open_]).any():  # few: at most as many as steps
+            open_ = self._try_best(paths, own, final, open_, scenarios, members, _TRACED_SAFE)
         if len(open_):
             final[~_reach(lattice, lattice.cells(left, safe=True))] = -np.inf
             self._try_best(paths, own, final, open_, scenarios, members, _TRACED_SAFE)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from snugnet.costs import CostTable, MaximumTable, decode
+from snugnet.costs.stairs import Stairs, make_stairs
 from snugnet.generator.model import ArchitectureGenerator, regrets
 from snugnet.spaces import Population
 from snugnet.training.threads import side_by_side
@@ -22,6 +24,8 @@ CONDITIONS = 65
 """Budgets at which the generator may be asked, for each mixture of superclasses."""
 MIXTURES = 1024
 """Of so many mixtures the generator's answers are remembered: at most some 40 MB."""
+STAIRS = 256
+"""Of so many mixtures under one cost the stairs are remembered: at most some 50 MB."""
 _Answers = dict[int, tuple[NDArray[np.float32], NDArray[np.int16]]]
 """What a generator says, and what it holds most probable, for one mixture of superclasses, by the condition's position."""
 _PASS = 1024  # rows of one pass: half the time a row that many thousands take, as the states stay in the cache
@@ -43,6 +47,31 @@ class Batch:
     tables: Sequence[CostTable | MaximumTable]
     limits: NDArray[np.float64]
 
+    def part(self, some: NDArray[np.intp]) -> Batch:
+        """Some of the scenarios."""
+        return replace(self, members=self.members[some], mixture=self.mixture[some], limits=self.limits[some])
+
+
+@dataclass
+class _Staircase:
+    """What is remembered of a mixture under limits on one cost.
+
+    Attributes:
+        known: by the limit that each goes up to.
+        seen: ranges of limits that were asked for, by the condition and the lower end.
+    """
+
+    known: list[tuple[float, float, Stairs]] = field(default_factory=list)
+    seen: set[tuple[int, float]] = field(default_factory=set)
+
+    def at(self, limit: float) -> Stairs | None:
+        """The stairs for a limit."""
+        place = bisect_left(self.known, (limit,))
+        if place == len(self.known):
+            return None
+        _, above, stairs = self.known[place]
+        return stairs if above < limit else None
+
 
 class ConditionedGenerator:
     """A trained generator, asked for architectures within limits; several threads may ask.
@@ -61,6 +90,7 @@ class ConditionedGenerator:
         self.generator, self.table = generator, table
         self.conditions = np.linspace(generator.low, generator.high, CONDITIONS)
         self._answers: OrderedDict[bytes, _Answers] = OrderedDict()
+        self._staircases: OrderedDict[tuple[CostTable, bytes], _Staircase] = OrderedDict()
         self._guard = threading.Lock()
 
     def scores(self, mixtures: NDArray[np.float32], budgets: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -92,35 +122,113 @@ class ConditionedGenerator:
         Raises:
             BudgetError: no architecture is within the limits of a scenario.
         """
-        n = sum(len(batch.members) for batch in batches)
-        mixture, place = np.empty(n, dtype=np.intp), np.empty(n, dtype=np.intp)
+        rows = np.empty((sum(len(batch.members) for batch in batches), self.generator.space.d), dtype=np.int16)
         for batch in batches:
-            mixture[batch.members] = batch.mixture
-        answers = self._remembered(mixtures, np.unique(mixture))
-        for batch in batches:
-            place[batch.members] = self._places(mixtures, answers, batch)
-        different, back = np.unique(mixture * CONDITIONS + place, return_inverse=True)
-        scores, _ = self._answered(mixtures, answers, different)
-        if isinstance(noise, np.ndarray):
-            scores, back = scores[back] + noise, np.arange(n)
-        scores = regrets(scores, self.generator.space)
-        rows = np.empty((n, self.generator.space.d), dtype=np.int16)
-        for batch in batches:
-            rows[batch.members] = decode(batch.tables, scores, batch.limits, which=back[batch.members], cells=CELLS)
+            for part in [batch] if noise is not None else self._look_up(mixtures, batch, rows):
+                answers = self._remembered(mixtures, np.unique(part.mixture))
+                places, _, _ = self._places(mixtures, answers, part)
+                different, which = np.unique(part.mixture * CONDITIONS + places, return_inverse=True)
+                scores, _ = self._answered(mixtures, answers, different)
+                if noise is not None:
+                    scores, which = scores[which] + noise[part.members], np.arange(len(which))
+                scores = regrets(scores, self.generator.space)
+                rows[part.members] = decode(part.tables, scores, part.limits, which=which, cells=CELLS)
         return rows
 
-    def _places(self, mixtures: NDArray[np.float32], answers: dict[int, _Answers], batch: Batch) -> NDArray[np.intp]:
-        """Position of the condition to ask for in each scenario of a batch, (n,)."""
-        low, high = np.zeros(len(batch.members), dtype=np.intp), np.full(len(batch.members), CONDITIONS - 1)
+    # -- limits on one sum: what was solved once is looked up ----------------------------------------------------------
+
+    def _look_up(self, mixtures: NDArray[np.float32], batch: Batch, rows: Population) -> list[Batch]:
+        """Answer what is known of the scenarios that have one limit, on a sum; returns those that are left to decode.
+
+        In a range of limits that asks for one condition, and is on one grid of the decode, the answer is a step function of the limit. A range
+        that is asked for a second time has its steps solved; they are what the decode answers, so no answer depends on what was asked before.
+        """
+        limited = np.isfinite(batch.limits)
+        single, left = limited.sum(1) == 1, []
+        for m, table in enumerate(batch.tables):
+            if isinstance(table, CostTable):
+                own = np.flatnonzero(single & limited[:, m])
+                part = replace(batch.part(own), tables=[table], limits=batch.limits[own, m : m + 1])
+                left.append(part.part(self._by_stairs(mixtures, part, table, rows)))
+                single[own], limited[own] = False, False
+        left.append(batch.part(np.flatnonzero(limited.any(1) | ~np.isfinite(batch.limits).any(1))))
+        return [part for part in left if len(part.members)]
+
+    def _by_stairs(
+        self, mixtures: NDArray[np.float32], batch: Batch, table: CostTable, rows: Population
+    ) -> NDArray[np.intp]:
+        """Answer scenarios under the one table of their batch; returns the positions of those that are left."""
+        known, different = list[_Staircase](), np.unique(batch.mixture)
+        with self._guard:
+            for m in different.tolist():
+                key = table, mixtures[m].tobytes()
+                known.append(self._staircases.setdefault(key, _Staircase()))
+                self._staircases.move_to_end(key)
+            while len(self._staircases) > STAIRS:
+                self._staircases.popitem(last=False)
+        of = [known[place] for place in np.searchsorted(different, batch.mixture).tolist()]
+        members, limits = batch.members.tolist(), batch.limits[:, 0].tolist()
+
+        def missed(among: Iterable[int]) -> list[int]:
+            left = []
+            for i in among:
+                stairs = of[i].at(limits[i])
+                if stairs is None:
+                    left.append(i)
+                else:
+                    rows[members[i]] = stairs.row(limits[i])
+            return left
+
+        left = missed(range(len(limits)))
+        if left:
+            self._make_stairs(mixtures, batch.part(np.array(left)), table, [of[i] for i in left])
+            left = missed(left)
+        return np.array(left, dtype=np.intp)
+
+    def _make_stairs(
+        self, mixtures: NDArray[np.float32], batch: Batch, table: CostTable, known: Sequence[_Staircase]
+    ) -> None:
+        """Solve the ranges that the scenarios are in, where one was asked for before or by another of them; ``known`` of each."""
+        answers = self._remembered(mixtures, np.unique(batch.mixture))
+        places, above, upto = self._places(mixtures, answers, batch)
+        wanted = dict[tuple[int, int, float], int]()
+        for i, key in enumerate(zip(batch.mixture.tolist(), places.tolist(), above.tolist(), strict=True)):
+            if key[1:] in known[i].seen:
+                wanted.setdefault(key, i)
+            known[i].seen.add(key[1:])
+        if not wanted:
+            return
+        some = np.array(list(wanted.values()))
+        different, which = np.unique(batch.mixture[some] * CONDITIONS + places[some], return_inverse=True)
+        scores, _ = self._answered(mixtures, answers, different)
+        scores = regrets(scores, self.generator.space)[which]
+        made = make_stairs(table, scores, batch.limits[some, 0], above[some], upto[some], cells=CELLS)
+        with self._guard:
+            for i, stairs in zip(some.tolist(), made, strict=True):
+                insort(known[i].known, (stairs.upto, stairs.above, stairs), key=lambda entry: entry[0])
+
+    def _places(
+        self, mixtures: NDArray[np.float32], answers: dict[int, _Answers], batch: Batch
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+        """Position of the condition to ask for in each scenario of a batch, (n,).
+
+        Returns:
+            It; and of the first table, in which range around its limit others ask for the same: the ends, the lower one not in it, (n,) each.
+        """
+        n = len(batch.members)
+        low, high = np.zeros(n, dtype=np.intp), np.full(n, CONDITIONS - 1)
+        above, upto = np.full(n, -np.inf), np.full(n, np.inf)
         while len(open_ := np.flatnonzero(low < high)):
             middle = (low[open_] + high[open_]) // 2
             different, back = np.unique(batch.mixture[open_] * CONDITIONS + middle, return_inverse=True)
             _, rows = self._answered(mixtures, answers, different)
             costs = np.stack([table(rows) for table in batch.tables], 1)[back]
             outgrown = (costs >= batch.limits[open_]).any(1)
-            high[open_[outgrown]] = middle[outgrown]
-            low[open_[~outgrown]] = middle[~outgrown] + 1
-        return low
+            more, less = open_[outgrown], open_[~outgrown]
+            high[more], low[less] = middle[outgrown], middle[~outgrown] + 1
+            upto[more] = np.minimum(upto[more], costs[outgrown, 0])
+            above[less] = np.maximum(above[less], costs[~outgrown, 0])
+        return low, above, upto
 
     def _remembered(self, mixtures: NDArray[np.float32], wanted: NDArray[np.intp]) -> dict[int, _Answers]:
         """What the generator has said of some mixtures; those used last are kept."""
