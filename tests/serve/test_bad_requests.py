@@ -181,7 +181,7 @@ def test_bad_requests_are_refused_in_words(folder: Path, tmp_path: Path, caplog:
     statuses: Counter[int] = Counter()
 
     async def run() -> None:
-        application = app.app  # type: ignore[attr-defined]
+        application = app.app.app  # type: ignore[attr-defined]
         async with application.router.lifespan_context(application):
             body = json.dumps({"group": "round", "budgets": {"madds": "0%"}}).encode()
             network = (await ask(app, "POST", NETWORKS, body, JSON)).json["id"]

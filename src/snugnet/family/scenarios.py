@@ -61,7 +61,11 @@ class Asked:
         at, of_cost, asked = list[int](), list[int](), list[float]()
         amounts: dict[tuple[str, int, str], float] = {}
         for i, scenario in enumerate(scenarios):
-            if not isinstance(scenario, (tuple, list)) or len(scenario) != 2 or not isinstance(scenario[1], Mapping):
+            if (
+                not isinstance(scenario, (tuple, list))
+                or len(scenario) != 2
+                or not isinstance(scenario[1], (dict, Mapping))
+            ):
                 raise FamilyError(f"a scenario is (group, {{cost: budget}}), got {scenario!r}")
             of, budgets = scenario
             key = of if isinstance(of, str) else tuple(map(_name, of)) if isinstance(of, (list, tuple)) else None

@@ -23,6 +23,7 @@ from snugnet._version import __version__
 from snugnet.data.images import no_warnings
 from snugnet.errors import SnugnetError
 from snugnet.serve.builds import Builds
+from snugnet.serve.express import Express
 from snugnet.serve.families import Families
 from snugnet.serve.guard import API, Guard, failed
 from snugnet.serve.metrics import Metrics
@@ -88,7 +89,7 @@ def create_app(settings: Settings) -> ASGIApp:
     app.exception_handler(Exception)(_failed)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
-    guarded = Guard(app, settings, metrics)
+    guarded = Guard(Express(app, routes), settings, metrics)
     if not settings.origins:
         return guarded
     # outside of the guard: a browser asks without a token whether it may ask, and a page is to read refusals as well

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -49,6 +50,9 @@ class Families:
                     if name in self.current:
                         current[name] = self.current[name]
             self.current, self.faults = current, faults
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()  # else every full collection looks through all families, while requests wait
 
     def get(self, name: str) -> Hosted:
         """The family of a name.

@@ -6,14 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from itertools import islice
 
 from snugnet.errors import SnugnetError
 from snugnet.family import Networks, Scenario, SpecialisingFamily
 
 _MOST = 4096  # scenarios at a time: what comes next waits for no more
 
-Answers = Callable[[Networks, Sequence[Scenario]], bytes]
-"""What becomes of the networks of a request's scenarios."""
+Answers = Callable[[Networks, Sequence[Scenario]], list[str]]
+"""What is said of each network, as its scenario was given."""
 _Request = tuple[Sequence[Scenario], asyncio.Future[bytes]]
 
 
@@ -35,7 +36,7 @@ class Gatherer:
         self._work: asyncio.Task[None] | None = None
 
     async def ask(self, scenarios: Sequence[Scenario]) -> bytes:
-        """The answer to a request.
+        """The answers to a request's scenarios, with commas between them.
 
         Raises:
             FamilyError, BudgetError: of the first scenario that is refused, with its number where there are several.
@@ -84,11 +85,5 @@ class Gatherer:
             middle = len(requests) // 2
             return self._answer(requests[:middle]) + self._answer(requests[middle:])
         assert isinstance(networks, Networks)
-        answers: list[bytes | Exception] = []
-        start = 0
-        for scenarios in requests:
-            own = networks[start : start + len(scenarios)]
-            assert isinstance(own, Networks)
-            answers.append(self.answers(own, scenarios))
-            start += len(scenarios)
-        return answers
+        texts = iter(self.answers(networks, every))
+        return [",".join(islice(texts, len(scenarios))).encode() for scenarios in requests]

@@ -6,8 +6,8 @@ import asyncio
 import hmac
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -79,7 +79,7 @@ class Guard:
         try:
             body = await self._body(headers, receive)
             async with asyncio.timeout(self.limits.seconds):
-                await self.app(scope, _replayed(body, receive), send)
+                await self.app(scope, replayed(body, receive), send)
         except TimeoutError:
             raise Unavailable(
                 f"there was no answer within {self.limits.seconds:g} seconds; ask again in a while"
@@ -144,7 +144,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
-        self.request = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        self.request = given if _ID.fullmatch(given) else secrets.token_hex(16)
         self.started, self.status, self.size = time.perf_counter(), 0, 0
         self._scope, self._send = scope, send
         self._own = {
@@ -169,8 +169,8 @@ class _Answer:
             await response(self._scope, receive, self)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, then what comes after it."""
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, whole, then what comes after it."""
     given = False
 
     async def replay() -> Message:

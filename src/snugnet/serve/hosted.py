@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,10 @@ class Hosted:
     def __init__(self, name: str, family: Family, executor: Executor, sizes: Callable[[int], None]) -> None:
         self.name, self.family = name, family
         self.identities = Identities(family)
-        self.gatherer = Gatherer(family, executor, self._answer, sizes)
-        self._described: OrderedDict[tuple[tuple[int, ...], bytes], tuple[str, str]] = OrderedDict()
+        self.gatherer = Gatherer(family, executor, self._answers, sizes)
+        self._described: OrderedDict[tuple[str, tuple[int, ...], tuple[str, ...], bytes], tuple[str, str]] = (
+            OrderedDict()
+        )
         self._accuracies: OrderedDict[str, float] = OrderedDict()
         self._networks: OrderedDict[str, Specialized] = OrderedDict()
         self.judged_by = digest(
@@ -75,26 +78,29 @@ class Hosted:
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _answer(self, networks: Networks, scenarios: Sequence[Scenario]) -> bytes:
-        """Networks as JSON, with commas between them; each has the costs that it would have if it were asked for alone."""
+    def _answers(self, networks: Networks, scenarios: Sequence[Scenario]) -> list[str]:
+        """Networks as JSON; each has the costs that it would have if it were asked for alone."""
         own = dict.fromkeys((*self.family.tables, self.family.budget_name))
         columns = {name: values.tolist() for name, values in networks.costs.items()}
         limits = {name: values.tolist() for name, values in networks.budgets.items()}
+        shown: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
         texts = []
-        for i, (_, given) in enumerate(scenarios):
-            budgets = self.family.named(given)
-            group, indices = networks.groups[networks.group[i]]
-            costs = {
-                name: plain_number(columns[name][i]) for name in (own | dict.fromkeys(budgets) if budgets else own)
-            }
-            asked = {name: plain_number(limits[name][i]) for name in budgets}
-            texts.append(self._text(group, indices, networks.rows[i], costs, asked))
-        return ",".join(texts).encode()
+        for i, (place, (_, given)) in enumerate(zip(networks.group.tolist(), scenarios, strict=True)):
+            names = shown.get(key := tuple(given))
+            if names is None:
+                budgets = tuple(self.family.named(given))
+                names = shown[key] = budgets, tuple(own | dict.fromkeys(budgets))
+            group, indices = networks.groups[place]
+            asked = {name: plain_number(limits[name][i]) for name in names[0]}
+            cost = {name: columns[name][i] for name in names[1]}.__getitem__
+            texts.append(self._text(group, indices, networks.rows[i], names[1], cost, asked))
+        return texts
 
     def describe_network(self, network: Specialized, **measured: float | None) -> bytes:
         """A network as JSON, with what is known of its accuracy, or was measured on others than its own images."""
         asked = {name: plain_number(limit) for name, limit in network.budgets.items()}
-        return self._text(network.group, network.class_indices, network.row, network.costs, asked, **measured).encode()
+        costs, cost = tuple(network.costs), network.costs.__getitem__
+        return self._text(network.group, network.class_indices, network.row, costs, cost, asked, **measured).encode()
 
     def blueprint(self, name: str, network: Specialized) -> dict[str, Any]:
         """What a network consists of and all that it costs, as plain JSON; and which ones it is compared with."""
@@ -116,12 +122,13 @@ class Hosted:
         group: str,
         indices: tuple[int, ...],
         row: NDArray[np.int16],
-        costs: dict[str, float],
+        costs: tuple[str, ...],
+        cost: Callable[[str], float],
         budgets: dict[str, float],
         **measured: float | None,
     ) -> str:
         """JSON of a network; what does not change with the budgets is kept, as close budgets often get one network."""
-        key = (indices, row.tobytes())
+        key = (group, indices, costs, row.tobytes())
         known = self._described.get(key)
         if known is None:
             name = self.identities.name(indices, row)
@@ -131,14 +138,17 @@ class Hosted:
                 "family": self.name,
                 "classes": classes,
                 "architecture": self.family.space.to_dict(row),
+                "group": group,
+                "costs": {each: plain_number(cost(each)) for each in costs},
             }
             known = self._described[key] = name, json.dumps(fixed)[1:-1]
             if len(self._described) > _KNOWN:
                 self._described.popitem(last=False)
         name, fixed_text = known
-        own = {"group": group, "budgets": budgets, "costs": costs, "validation_accuracy": self._accuracies.get(name)}
-        own |= measured
-        return f"{{{fixed_text}, {json.dumps(own)[1:]}"
+        accuracy = measured.get("validation_accuracy", self._accuracies.get(name))
+        limits = ", ".join([f"{_quoted(each)}: {limit!r}" for each, limit in budgets.items()])
+        known_accuracy = "null" if accuracy is None else json.dumps(accuracy)
+        return f'{{{fixed_text}, "budgets": {{{limits}}}, "validation_accuracy": {known_accuracy}}}'
 
     def network(self, name: str) -> Specialized:
         """The network of an id.
@@ -234,6 +244,12 @@ class Hosted:
         return json.dumps(
             {"family": self.name, "group": networks[0].group, "classes": classes, "cost": cost, "points": points}
         ).encode()
+
+
+@cache
+def _quoted(name: str) -> str:
+    """The name of a cost as JSON."""
+    return json.dumps(name)
 
 
 _OF_LAYERS = (

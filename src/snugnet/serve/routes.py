@@ -246,13 +246,14 @@ class Routes:
 
     async def download_onnx(self, family: FamilyName, network: NetworkId, request: Request) -> Response:
         """The network as ONNX; ONNX Runtime ran it, and agrees with torch."""
-        return await self._download(family, network, ".onnx", request)
+        return await self.download(family, network, ".onnx", request.headers.get("if-none-match", ""))
 
     async def download_pt2(self, family: FamilyName, network: NetworkId, request: Request) -> Response:
         """The network as an archive of torch.export."""
-        return await self._download(family, network, ".pt2", request)
+        return await self.download(family, network, ".pt2", request.headers.get("if-none-match", ""))
 
-    async def _download(self, family: str, network: str, suffix: str, request: Request) -> Response:
+    async def download(self, family: str, network: str, suffix: str, known: str) -> Response:
+        """A network's file, unless the one who asks knows it: the tags of ``If-None-Match``."""
         content = await self._file(self.families.get(family), network, suffix)
         tag = f'"{content.checksum[:32]}"'
         reach = "public" if self.settings.token is None else "private"
@@ -261,7 +262,7 @@ class Routes:
             "Cache-Control": f"{reach}, max-age=31536000, immutable",
             "Content-Disposition": f'attachment; filename="{network[:16]}{suffix}"',
         }
-        if _matches(request.headers.get("if-none-match", ""), tag):
+        if _matches(known, tag):
             return Response(status_code=304, headers=headers)
         return Response(content.data, headers=headers, media_type=_FILE_TYPES[suffix])
 
