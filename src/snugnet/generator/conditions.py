@@ -25,7 +25,7 @@ CONDITIONS = 65
 MIXTURES = 1024
 """Of so many mixtures the generator's answers are remembered: at most some 40 MB."""
 STAIRS = 256
-"""Of so many mixtures under one cost the stairs are remembered: at most some 50 MB."""
+"""Of so many mixtures under one cost the stairs are remembered: at most some 130 MB."""
 _Answers = dict[int, tuple[NDArray[np.float32], NDArray[np.int16]]]
 """What a generator says, and what it holds most probable, for one mixture of superclasses, by the condition's position."""
 _PASS = 1024  # rows of one pass: half the time a row that many thousands take, as the states stay in the cache
